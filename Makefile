@@ -1,0 +1,47 @@
+# Everything a contributor runs. `make` alone prints this list.
+PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+SOURCES := edgekit converters runtime benchmarks device_agent tests examples tools
+
+.DEFAULT_GOAL := help
+.PHONY: help install check format lint types imports docs-check docs test test-fast perf quickstart
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: ## Make .venv with everything that development needs
+	python3 -m venv .venv
+	.venv/bin/pip install -e ".[dev]"
+
+check: lint types imports docs-check ## Format, lint, types, import rules, generated docs
+
+format: ## Put all code into the project's format
+	$(PYTHON) -m ruff format $(SOURCES)
+	$(PYTHON) -m ruff check --fix $(SOURCES)
+
+lint: ## Check format and lint
+	$(PYTHON) -m ruff format --check $(SOURCES)
+	$(PYTHON) -m ruff check $(SOURCES)
+
+types: ## Check types (mypy strict)
+	$(PYTHON) -m mypy
+
+imports: ## Check who imports whom
+	$(dir $(PYTHON))lint-imports
+
+docs-check: ## Check that the generated docs are up to date
+	$(PYTHON) tools/cli_docs.py --check
+
+docs: ## Write the generated docs again
+	$(PYTHON) tools/cli_docs.py
+
+test: ## Run the whole test suite
+	$(PYTHON) -m pytest
+
+test-fast: ## Run the tests that take no time
+	$(PYTHON) -m pytest -m "not slow"
+
+perf: ## Run the performance benchmarks
+	$(PYTHON) tools/perf.py
+
+quickstart: ## From a trained model to a proven update on a device
+	$(dir $(PYTHON))edgekit quickstart
