@@ -1,0 +1,71 @@
+"""Writes that survive a power cut: temporary file, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from edgekit_runtime.errors import EnvironmentLackError
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable (a no-op where folders cannot be opened: Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of `path` on success and leaves no trace on failure.
+
+    Raises:
+        EnvironmentLackError: If the folder cannot be written or the disk is full.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read; an artifact is an ordinary file.
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file's content, durably and all at once.
+
+    Raises:
+        EnvironmentLackError: If the folder cannot be written or the disk is full.
+    """
+    with replacing(path) as file:
+        file.write(data)
+
+
+def unwritable(path: Path, error: OSError) -> EnvironmentLackError:
+    """The error to raise for a path that cannot be written."""
+    return EnvironmentLackError(
+        f"cannot write: {error.strerror or error}",
+        where=str(path),
+        fix="choose a place that exists, that you may write to and that has room",
+    )

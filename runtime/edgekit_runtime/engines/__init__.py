@@ -1,0 +1,1 @@
+"""Adapters that put each inference engine behind `Session`; imported only by `session`."""

@@ -1,0 +1,147 @@
+"""TFLite models through LiteRT, or through its predecessor tflite-runtime."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit_runtime.engines.checks import check_inputs
+from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
+from edgekit_runtime.graph.tflite_bounds import check_tflite_bounds
+from edgekit_runtime.session import RuntimeInfo
+from edgekit_runtime.tensors import TensorQuantization, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Engine:
+    name: str
+    distribution: str
+    module: str
+    extra: str
+
+
+_ENGINES = (
+    _Engine(
+        name="litert",
+        distribution="ai-edge-litert",
+        module="ai_edge_litert.interpreter",
+        extra="tflite",
+    ),
+    _Engine(
+        name="tflite-runtime",
+        distribution="tflite-runtime",
+        module="tflite_runtime.interpreter",
+        extra="tflite-runtime",
+    ),
+)
+
+
+class TfliteSession:
+    """A model loaded into a TFLite interpreter on the CPU."""
+
+    def __init__(
+        self,
+        model: Path,
+        *,
+        threads: int = 1,
+        runtime: str | None = None,
+        reference_kernels: bool = False,
+    ) -> None:
+        """Load `model`; see `edgekit_runtime.session.open_session` for the errors."""
+        engine, module = _load_engine(runtime)
+        self._where = str(model)
+        # The engine trusts every offset in the file: a damaged one would end the process.
+        check_tflite_bounds(model)
+        options: dict[str, Any] = {"model_path": str(model), "num_threads": threads}
+        if reference_kernels:
+            options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_REF
+        try:
+            self._interpreter: Any = module.Interpreter(**options)
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise UnsupportedModelError(
+                f"{engine.name} refuses this model: {' '.join(str(error).split())}",
+                where=self._where,
+                fix="run `edgekit inspect` on it; if it is damaged, convert or copy it again",
+            ) from error
+        self._input_details = self._interpreter.get_input_details()
+        self._output_details = self._interpreter.get_output_details()
+        self.inputs = tuple(_spec(detail) for detail in self._input_details)
+        self.outputs = tuple(_spec(detail) for detail in self._output_details)
+        self.runtime = RuntimeInfo(
+            name=engine.name,
+            version=importlib.metadata.version(engine.distribution),
+            threads=threads,
+        )
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Run one inference; see `Session.run`."""
+        check_inputs(self.inputs, inputs, where=self._where)
+        try:
+            self._resize(inputs)
+            for detail in self._input_details:
+                self._interpreter.set_tensor(detail["index"], inputs[detail["name"]])
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise UnsupportedModelError(
+                f"the engine failed while running the model: {' '.join(str(error).split())}",
+                where=self._where,
+            ) from error
+        # get_tensor copies: the arrays outlive the next call.
+        return {
+            detail["name"]: self._interpreter.get_tensor(detail["index"])
+            for detail in self._output_details
+        }
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._interpreter = None
+
+    def _resize(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
+        changed = False
+        for detail in self._input_details:
+            shape = list(inputs[detail["name"]].shape)
+            if list(detail["shape"]) != shape:
+                self._interpreter.resize_tensor_input(detail["index"], shape)
+                changed = True
+        if changed:
+            self._interpreter.allocate_tensors()
+            self._input_details = self._interpreter.get_input_details()
+
+
+def _load_engine(runtime: str | None) -> tuple[_Engine, Any]:
+    wanted = [engine for engine in _ENGINES if runtime in (None, engine.name)]
+    for engine in wanted:
+        try:
+            return engine, importlib.import_module(engine.module)
+        except ModuleNotFoundError:
+            continue
+    raise EnvironmentLackError(
+        f"running a .tflite model needs {' or '.join(e.distribution for e in wanted)}, "
+        "which is not installed",
+        where=f"extra {wanted[0].extra!r}",
+        fix=f'pip install "edgekit[{wanted[0].extra}]"',
+    )
+
+
+def _spec(detail: Mapping[str, Any]) -> TensorSpec:
+    import numpy as np
+
+    signature = detail.get("shape_signature", detail["shape"])
+    scale, zero_point = detail["quantization"]
+    return TensorSpec(
+        name=detail["name"],
+        dtype=np.dtype(detail["dtype"]).name,
+        shape=tuple(None if size < 0 else int(size) for size in signature),
+        quantization=TensorQuantization(scale=float(scale), zero_point=int(zero_point))
+        if scale
+        else None,
+    )

@@ -1,0 +1,140 @@
+"""Read fields out of parsed JSON, collecting every fault instead of stopping at the first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_MISSING = object()
+
+
+class FieldReader:
+    """One JSON object with its place in the document; faults gather in a list shared by all.
+
+    Every getter returns a usable value of the right type even where the document has a fault,
+    so that reading goes on: ask `faults` afterwards, and use no value if there are any.
+    """
+
+    def __init__(self, data: object, *, path: str = "", faults: list[str] | None = None) -> None:
+        self.faults: list[str] = [] if faults is None else faults
+        self.path = path
+        self._data: Mapping[str, object] = {}
+        if isinstance(data, dict):
+            self._data = data
+        else:
+            self.fault("", "must be an object")
+
+    def fault(self, field: str, text: str) -> None:
+        """Note a fault of one field."""
+        place = ".".join(part for part in (self.path, field) if part)
+        self.faults.append(f"{place or 'document'}: {text}")
+
+    def names(self) -> list[str]:
+        """The keys of the object."""
+        return list(self._data)
+
+    def raw(self, field: str) -> object:
+        """The value as parsed, or None."""
+        return self._data.get(field)
+
+    def text(
+        self,
+        field: str,
+        *,
+        pattern: str | None = None,
+        default: str | None = None,
+        most: int = 4096,
+    ) -> str:
+        """A string; with `pattern`, one that matches it whole."""
+        value = self._data.get(field, default if default is not None else _MISSING)
+        if not isinstance(value, str):
+            self._wrong(field, value, "a string")
+            return ""
+        if len(value) > most:
+            self.fault(field, f"is longer than {most} characters")
+        elif pattern is not None and not re.fullmatch(pattern, value):
+            self.fault(field, f"{value[:80]!r} does not match {pattern}")
+        return value
+
+    def integer(
+        self, field: str, *, least: int = 0, most: int = 2**53, default: int | None = None
+    ) -> int:
+        """A whole number within bounds."""
+        value = self._data.get(field, default if default is not None else _MISSING)
+        if not isinstance(value, int) or isinstance(value, bool):
+            self._wrong(field, value, "a whole number")
+            return least
+        if not least <= value <= most:
+            self.fault(field, f"{value} is not between {least} and {most}")
+        return value
+
+    def number(
+        self, field: str, *, least: float = float("-inf"), default: float | None = None
+    ) -> float:
+        """A finite number."""
+        value = self._data.get(field, default if default is not None else _MISSING)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            self._wrong(field, value, "a number")
+            return 0.0
+        if not abs(value) < float("inf"):
+            self.fault(field, "must be finite")
+        elif value < least:
+            self.fault(field, f"{value} is below {least}")
+        return float(value)
+
+    def boolean(self, field: str, *, default: bool | None = None) -> bool:
+        """True or false."""
+        value = self._data.get(field, default if default is not None else _MISSING)
+        if not isinstance(value, bool):
+            self._wrong(field, value, "true or false")
+            return False
+        return value
+
+    def nested(self, field: str, *, optional: bool = False) -> FieldReader:
+        """A nested object; an absent optional one reads as empty."""
+        value = self._data.get(field, {} if optional else _MISSING)
+        if value is _MISSING:
+            self.fault(field, "is missing")
+            value = {}
+        return FieldReader(value, path=self._at(field), faults=self.faults)
+
+    def items(
+        self,
+        field: str,
+        read: Callable[[FieldReader], T],
+        *,
+        optional: bool = False,
+        most: int = 4096,
+    ) -> tuple[T, ...]:
+        """A list of objects, each read by `read`."""
+        return tuple(
+            read(FieldReader(item, path=f"{self._at(field)}[{position}]", faults=self.faults))
+            for position, item in enumerate(self.sequence(field, optional=optional, most=most))
+        )
+
+    def sequence(self, field: str, *, optional: bool = False, most: int = 4096) -> list[object]:
+        """A list, its items unchecked."""
+        value = self._data.get(field, [] if optional else _MISSING)
+        if not isinstance(value, list):
+            self._wrong(field, value, "a list")
+            return []
+        if len(value) > most:
+            self.fault(field, f"has more than {most} items")
+            return []
+        return value
+
+    def texts(self, field: str, *, optional: bool = False, most: int = 4096) -> tuple[str, ...]:
+        """A list of strings."""
+        values = self.sequence(field, optional=optional, most=most)
+        if not all(isinstance(value, str) for value in values):
+            self.fault(field, "must be a list of strings")
+        return tuple(value for value in values if isinstance(value, str))
+
+    def _at(self, field: str) -> str:
+        return f"{self.path}.{field}" if self.path else field
+
+    def _wrong(self, field: str, value: object, wanted: str) -> None:
+        self.fault(field, "is missing" if value is _MISSING else f"must be {wanted}")

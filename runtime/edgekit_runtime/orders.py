@@ -1,0 +1,192 @@
+"""What the director orders one device to run, as it stands in the signed TUF metadata.
+
+The director's targets metadata for a device names the device under `ORDER_FIELD`, and lists each
+bundle as a target of the same path, hash and length as in the image repository; the `custom`
+object of each target says under which conditions it goes live. TUF signs canonical JSON, which
+has whole numbers only: every other number is signed as text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgekit_runtime.bundle.manifest import NAME_PATTERN
+from edgekit_runtime.errors import VerificationError
+from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_INDEX_BYTES
+from edgekit_runtime.versions import VERSION_PATTERN
+
+ORDER_FIELD: Final = "x-edgekit-order"
+_DECIMAL_PATTERN: Final = r"\d{1,18}(?:\.\d{1,18})?(?:e[+-]\d{1,2})?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a candidate may use while it is proven, before it serves anyone.
+
+    Attributes:
+        trial_seconds: Wall time for loading it and running all golden samples.
+        memory_bytes: Peak resident memory of the trial process, engine included.
+        latency_ms: Median latency over the golden samples; 0 for no limit.
+    """
+
+    trial_seconds: float = 60.0
+    memory_bytes: int = 512 << 20
+    latency_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What must hold while a candidate serves live traffic, before it counts as installed.
+
+    Attributes:
+        min_requests: Requests that it must have answered.
+        min_seconds: Time that it must have served.
+        deadline_seconds: When the gates have not passed by then, the candidate is rolled back.
+        max_error_share: Largest share of requests that may fail, 0 to 1.
+        max_insane_share: Largest share of answers that may hold NaN or infinity, 0 to 1.
+        max_p90_ms: Largest 90th percentile of the model's latency; 0 for no limit.
+        max_crashes: Server crashes after which it is rolled back at once.
+    """
+
+    min_requests: int = 0
+    min_seconds: float = 10.0
+    deadline_seconds: float = 86_400.0
+    max_error_share: float = 0.01
+    max_insane_share: float = 0.0
+    max_p90_ms: float = 0.0
+    max_crashes: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundleOrder:
+    """One bundle that a device must run.
+
+    Attributes:
+        bundle: Its name.
+        version: Its semantic version.
+        budget: For the trial.
+        gates: For the time in live use.
+    """
+
+    bundle: str
+    version: str
+    budget: Budget = field(default_factory=Budget)
+    gates: Gates = field(default_factory=Gates)
+
+    @property
+    def target_path(self) -> str:
+        """The TUF target path, the same in both repositories."""
+        return target_path(self.bundle, self.version)
+
+    def to_custom(self) -> dict[str, object]:
+        """The `custom` object of the director's target."""
+        return {
+            "bundle": self.bundle,
+            "version": self.version,
+            "budget": {name: _signable(getattr(self.budget, name)) for name in Budget.__slots__},
+            "gates": {name: _signable(getattr(self.gates, name)) for name in Gates.__slots__},
+        }
+
+
+def target_path(bundle: str, version: str) -> str:
+    """The TUF target path of a bundle version: its index."""
+    return f"{bundle}/{version}/index.json"
+
+
+def parse_order(path: str, custom: object) -> BundleOrder:
+    """Read the `custom` object of one of the director's targets.
+
+    Args:
+        path: The target's path, which must agree with what the object says.
+        custom: As signed.
+
+    Raises:
+        VerificationError: If it is invalid; every field is named.
+    """
+    reader = FieldReader(custom)
+    budget = reader.nested("budget", optional=True)
+    gates = reader.nested("gates", optional=True)
+    least, limits = Budget(), Gates()
+    order = BundleOrder(
+        bundle=reader.text("bundle", pattern=NAME_PATTERN),
+        version=reader.text("version", pattern=VERSION_PATTERN),
+        budget=Budget(
+            trial_seconds=_decimal(budget, "trial_seconds", default=least.trial_seconds, least=0.1),
+            memory_bytes=budget.integer("memory_bytes", least=1, default=least.memory_bytes),
+            latency_ms=_decimal(budget, "latency_ms", default=least.latency_ms),
+        ),
+        gates=Gates(
+            min_requests=gates.integer("min_requests", default=limits.min_requests),
+            min_seconds=_decimal(gates, "min_seconds", default=limits.min_seconds),
+            deadline_seconds=_decimal(
+                gates, "deadline_seconds", default=limits.deadline_seconds, least=1.0
+            ),
+            max_error_share=_decimal(gates, "max_error_share", default=limits.max_error_share),
+            max_insane_share=_decimal(gates, "max_insane_share", default=limits.max_insane_share),
+            max_p90_ms=_decimal(gates, "max_p90_ms", default=limits.max_p90_ms),
+            max_crashes=gates.integer("max_crashes", default=limits.max_crashes),
+        ),
+    )
+    if not reader.faults and order.target_path != path:
+        reader.fault("", f"names {order.target_path}, and stands under {path}")
+    if reader.faults:
+        raise VerificationError("the order is invalid: " + "; ".join(reader.faults), where=path)
+    return order
+
+
+def index_pieces_custom(pieces: list[tuple[str, int]]) -> dict[str, object]:
+    """The `custom` object of an image repository target: where the index's bytes are.
+
+    Args:
+        pieces: SHA-256 and length of each consecutive piece of the index, each sent as a chunk.
+    """
+    return {"pieces": [[digest, size] for digest, size in pieces]}
+
+
+def parse_index_pieces(path: str, custom: object, *, length: int) -> list[tuple[str, int]]:
+    """Read what `index_pieces_custom` made.
+
+    Args:
+        path: The target's path, for the error.
+        custom: As signed.
+        length: Of the whole index, as signed.
+
+    Raises:
+        VerificationError: If it is invalid, or the lengths do not add up.
+    """
+    reader = FieldReader(custom)
+    pieces = []
+    for item in reader.sequence("pieces", most=MAX_INDEX_BYTES // MAX_CHUNK_WIRE_BYTES + 1):
+        match item:
+            case [str(digest), int(size)] if (
+                len(digest) == 64  # noqa: PLR2004 - SHA-256 in hex
+                and all(letter in "0123456789abcdef" for letter in digest)
+                and 0 < size <= MAX_CHUNK_WIRE_BYTES
+            ):
+                pieces.append((digest, size))
+            case _:
+                reader.fault("pieces", "must be a list of [sha256, bytes]")
+    if not reader.faults and sum(size for _, size in pieces) != length:
+        reader.fault("pieces", f"do not add up to {length} bytes")
+    if reader.faults:
+        raise VerificationError("the target is invalid: " + "; ".join(reader.faults), where=path)
+    return pieces
+
+
+def _signable(value: float) -> int | str:
+    return value if isinstance(value, int) else repr(value)
+
+
+def _decimal(reader: FieldReader, name: str, *, default: float, least: float = 0.0) -> float:
+    if reader.raw(name) is None:
+        return default
+    if isinstance(reader.raw(name), int):
+        return reader.number(name, least=least)
+    text = reader.text(name, pattern=_DECIMAL_PATTERN)
+    value = float(text) if re.fullmatch(_DECIMAL_PATTERN, text) else least
+    if value < least:
+        reader.fault(name, f"{text} is below {least}")
+    return value

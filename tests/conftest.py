@@ -1,0 +1,22 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Test modules are imported by path (importlib mode); what they share is found by its folder.
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real models with labelled data; a clone of the project alone does not have them."""
+    folder = Path(os.environ.get("EDGEKIT_SHARED", REPOSITORY.parent / "shared")) / "data"
+    if not folder.is_dir():
+        pytest.skip("the real models and data are not here: set EDGEKIT_SHARED to their folder")
+    return folder
