@@ -1,0 +1,307 @@
+"""Fifth stage: write a program as a TFLite flatbuffer, with the schema that LiteRT ships."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.extras import require
+
+if TYPE_CHECKING:
+    from edgekit_converters.litert.program import Operator, Program, Tensor
+
+SIGNATURE: Final = "serving_default"
+_IDENTIFIER: Final = b"TFL3"
+_SCHEMA_VERSION: Final = 3
+# The kernels map weights where they lie; SIMD loads want them aligned, as TFLite's schema says.
+_ALIGNMENT: Final = 16
+_MAX_BYTES: Final = 2**31 - 1
+_SLACK_BYTES: Final = 1 << 16
+# Older than the placeholder code; newer operators stand in `builtin_code` alone.
+_LAST_BYTE_CODE: Final = 127
+_DTYPES: Final = {
+    "float32": "FLOAT32",
+    "int8": "INT8",
+    "uint8": "UINT8",
+    "int16": "INT16",
+    "int32": "INT32",
+    "int64": "INT64",
+    "bool": "BOOL",
+}
+_OPTIONS: Final = {
+    "ADD": "AddOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "CONCATENATION": "ConcatenationOptions",
+    "CONV_2D": "Conv2DOptions",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
+    "DIV": "DivOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
+    "GELU": "GeluOptions",
+    "LEAKY_RELU": "LeakyReluOptions",
+    "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "MEAN": "ReducerOptions",
+    "MUL": "MulOptions",
+    "REDUCE_MAX": "ReducerOptions",
+    "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
+    "RESHAPE": "ReshapeOptions",
+    "SOFTMAX": "SoftmaxOptions",
+    "SUB": "SubOptions",
+    "SUM": "ReducerOptions",
+}
+_ENUMERATIONS: Final = {
+    "padding": "Padding",
+    "fusedActivationFunction": "ActivationFunctionType",
+    "weightsFormat": "FullyConnectedOptionsWeightsFormat",
+}
+# The first TensorFlow release whose runtime has the operator (version 1, float), after
+# tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc; any other came with 1.5.
+_FIRST_RUNTIME: Final = {
+    "ABS": (1, 13, 0),
+    "BATCH_MATMUL": (2, 3, 0),
+    "CEIL": (1, 14, 0),
+    "COS": (1, 14, 0),
+    "ELU": (1, 14, 0),
+    "EXP": (1, 7, 0),
+    "FLOOR": (1, 9, 0),
+    "GELU": (2, 9, 0),
+    "HARD_SWISH": (1, 15, 0),
+    "LEAKY_RELU": (1, 13, 1),
+    "LOG": (1, 14, 0),
+    "LOG_SOFTMAX": (1, 14, 0),
+    "MAXIMUM": (1, 14, 0),
+    "MEAN": (1, 6, 0),
+    "MINIMUM": (1, 14, 0),
+    "NEG": (1, 9, 0),
+    "PADV2": (1, 9, 0),
+    "POW": (1, 10, 0),
+    "PRELU": (1, 8, 0),
+    "REDUCE_MAX": (1, 11, 0),
+    "REDUCE_MIN": (1, 11, 0),
+    "REDUCE_PROD": (1, 11, 0),
+    "RELU_0_TO_1": (2, 10, 0),
+    "SIN": (1, 9, 0),
+    "SQRT": (1, 10, 0),
+    "SUM": (1, 10, 0),
+    "TRANSPOSE": (1, 6, 0),
+}
+_OLDEST_RUNTIME: Final = (1, 5, 0)
+_VERSION_BUFFER_BYTES: Final = 16
+
+
+def emit(program: Program, *, description: str, where: str) -> bytes:
+    """Write a program as the bytes of a `.tflite` file.
+
+    Free sizes are written as one, and as -1 in the shape signature; equal constants are stored
+    once; the signature `serving_default` has the names of the inputs and outputs.
+
+    Raises:
+        UnsupportedModelError: If the file would pass 2 GiB, or a tensor's type does not exist.
+        EnvironmentLackError: If the extra `convert` is not installed.
+    """
+    schema = require("ai_edge_litert.schema_py_generated", extra="convert")
+    return _Writer(schema, where).write(program, description)
+
+
+class _Writer:
+    def __init__(self, schema: Any, where: str) -> None:
+        self._schema = schema
+        self._where = where
+        self._model = schema.ModelT()
+        self._model.buffers = [schema.BufferT()]
+        self._buffers: dict[bytes, int] = {}
+        self._constants: dict[tuple[object, ...], int] = {}
+        self._tensors: list[Any] = []
+        self._indices: dict[int, int] = {}
+        self._codes: dict[tuple[str, int], int] = {}
+        self._size = 0
+
+    def write(self, program: Program, description: str) -> bytes:
+        schema, model = self._schema, self._model
+        model.version = _SCHEMA_VERSION
+        model.description = description
+        model.operatorCodes = []
+        subgraph = schema.SubGraphT()
+        subgraph.name = program.name
+        inputs = [self._index(tensor) for tensor in program.inputs]
+        subgraph.operators = [self._operator(operator) for operator in program.operators]
+        outputs = [self._index(tensor) for tensor in program.outputs]
+        subgraph.inputs, subgraph.outputs, subgraph.tensors = inputs, outputs, self._tensors
+        model.subgraphs = [subgraph]
+        model.signatureDefs = [self._signature(program, inputs, outputs)]
+        model.metadata = [self._runtime_version(program)]
+        if self._size > _MAX_BYTES:
+            raise UnsupportedModelError(
+                "the converted model would be larger than 2 GiB", where=self._where
+            )
+        return pack(model, size_hint=self._size)
+
+    def _operator(self, operator: Operator) -> Any:
+        schema = self._schema
+        written = schema.OperatorT()
+        written.opcodeIndex = self._code(operator)
+        written.inputs = [-1 if t is None else self._index(t) for t in operator.inputs]
+        written.outputs = [self._index(tensor) for tensor in operator.outputs]
+        table = _OPTIONS.get(operator.code)
+        if table is None:
+            return written
+        options = getattr(schema, f"{table}T")()
+        for field, value in operator.options.items():
+            enumeration = _ENUMERATIONS.get(field)
+            member = getattr(getattr(schema, enumeration), str(value)) if enumeration else value
+            setattr(options, field, member)
+        written.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+        written.builtinOptions = options
+        return written
+
+    def _code(self, operator: Operator) -> int:
+        key = (operator.code, _version(operator))
+        if key not in self._codes:
+            self._codes[key] = len(self._model.operatorCodes)
+            code = self._schema.OperatorCodeT()
+            code.builtinCode = getattr(self._schema.BuiltinOperator, operator.code)
+            # Readers from before 2020 look at the byte alone.
+            code.deprecatedBuiltinCode = min(code.builtinCode, _LAST_BYTE_CODE)
+            code.version = key[1]
+            self._model.operatorCodes.append(code)
+        return self._codes[key]
+
+    def _index(self, tensor: Tensor) -> int:
+        index = self._indices.get(id(tensor))
+        if index is not None:
+            return index
+        key = None
+        if tensor.data is not None:
+            content = self._content(tensor.data)
+            key = (content, tensor.dtype, tensor.shape)
+            if key in self._constants:
+                return self._constants[key]
+        index = len(self._tensors)
+        self._tensors.append(self._tensor(tensor, 0 if key is None else key[0]))
+        self._indices[id(tensor)] = index
+        if key is not None:
+            self._constants[key] = index
+        return index
+
+    def _tensor(self, tensor: Tensor, buffer: int) -> Any:
+        written = self._schema.TensorT()
+        kind = _DTYPES.get(tensor.dtype)
+        if kind is None:
+            raise UnsupportedModelError(
+                f"LiteRT has no tensors of type {tensor.dtype}",
+                where=f"{self._where}: {tensor.name}",
+                fix="export the model in float32",
+            )
+        written.type = getattr(self._schema.TensorType, kind)
+        written.name = tensor.name
+        written.shape = [1 if size is None else size for size in tensor.shape]
+        if None in tensor.shape:
+            written.shapeSignature = [-1 if size is None else size for size in tensor.shape]
+        written.hasRank = True
+        written.buffer = buffer
+        return written
+
+    def _content(self, array: np.ndarray[Any, Any]) -> int:
+        raw = np.ascontiguousarray(array)
+        view = raw.reshape(-1).view(np.uint8)
+        digest = hashlib.sha256(view.data).digest()
+        if digest not in self._buffers:
+            self._buffers[digest] = len(self._model.buffers)
+            self._add_buffer(view)
+        return self._buffers[digest]
+
+    def _add_buffer(self, data: np.ndarray[Any, Any]) -> int:
+        buffer = self._schema.BufferT()
+        buffer.data = data
+        self._size += data.nbytes + _ALIGNMENT
+        self._model.buffers.append(buffer)
+        return len(self._model.buffers) - 1
+
+    def _signature(self, program: Program, inputs: list[int], outputs: list[int]) -> Any:
+        return signature_def(
+            self._schema,
+            zip([tensor.name for tensor in program.inputs], inputs, strict=True),
+            zip([tensor.name for tensor in program.outputs], outputs, strict=True),
+        )
+
+    def _runtime_version(self, program: Program) -> Any:
+        newest = max(
+            (_FIRST_RUNTIME.get(operator.code, _OLDEST_RUNTIME) for operator in program.operators),
+            default=_OLDEST_RUNTIME,
+        )
+        text = ".".join(str(part) for part in newest).encode()
+        padded = text.ljust(_VERSION_BUFFER_BYTES, b"\0")
+        metadata = self._schema.MetadataT()
+        metadata.name = "min_runtime_version"
+        metadata.buffer = self._add_buffer(np.frombuffer(padded, dtype=np.uint8))
+        return metadata
+
+
+def signature_def(schema: Any, inputs: Any, outputs: Any) -> Any:
+    """A `SignatureDefT` from pairs of name and tensor index."""
+    signature = schema.SignatureDefT()
+    signature.signatureKey = SIGNATURE
+    signature.subgraphIndex = 0
+    for attribute, pairs in (("inputs", inputs), ("outputs", outputs)):
+        maps = []
+        for name, index in pairs:
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, index
+            maps.append(entry)
+        setattr(signature, attribute, maps)
+    return signature
+
+
+def pack(model: Any, *, size_hint: int = 0) -> bytes:
+    """Serialise a `ModelT`, every buffer aligned as the schema demands.
+
+    Args:
+        model: Its buffers' data are uint8 arrays, lists or None.
+        size_hint: About how many bytes the buffers take, so that the builder need not grow.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    builder = flatbuffers.Builder(size_hint + _SLACK_BYTES)
+    model.buffers = [_Aligned(schema, buffer) for buffer in model.buffers or []]
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+class _Aligned:
+    """A buffer that packs itself aligned; the generated code forgets `force_align`."""
+
+    def __init__(self, schema: Any, buffer: Any) -> None:
+        self._schema = schema
+        self._data = buffer.data
+
+    def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that generated code calls
+        schema = self._schema
+        vector = None
+        if self._data is not None and len(self._data):
+            raw = np.asarray(self._data, dtype=np.uint8).tobytes()
+            builder.StartVector(1, len(raw), _ALIGNMENT)
+            builder.head = builder.Head() - len(raw)
+            builder.Bytes[builder.Head() : builder.Head() + len(raw)] = raw
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        return int(schema.BufferEnd(builder))
+
+
+def _version(operator: Operator) -> int:
+    """The operator's version, where what it says is newer than its first."""
+    if operator.code == "DEPTHWISE_CONV_2D":
+        dilated = any(
+            operator.options.get(field, 1) != 1 for field in ("dilationHFactor", "dilationWFactor")
+        )
+        return 2 if dilated else 1
+    if operator.code == "FULLY_CONNECTED" and operator.options.get("keepNumDims"):
+        return 5
+    return 1

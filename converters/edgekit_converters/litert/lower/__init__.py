@@ -1,0 +1,27 @@
+"""Third stage: one function per ONNX operator that says the same in LiteRT's operators.
+
+Importing this package fills the registry. A function here may not look at other nodes: what
+several operators become together is decided before (`layout`) or after (`fuse`).
+"""
+
+from edgekit_converters.litert.lower import (
+    convolution,
+    dense,
+    elementwise,
+    pooling,
+    reduction,
+    shaping,
+)
+from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered
+
+__all__ = [
+    "Lowering",
+    "convolution",
+    "dense",
+    "elementwise",
+    "lower_graph",
+    "pooling",
+    "reduction",
+    "registered",
+    "shaping",
+]

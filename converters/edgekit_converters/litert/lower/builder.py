@@ -1,0 +1,269 @@
+"""What a lowering function works with: inputs in the planned layout, constants, new operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit_converters.litert.layout import (
+    LayoutPlan,
+    NodeLayout,
+    Permutation,
+    identity,
+    inverse,
+    permute,
+)
+from edgekit_converters.litert.program import Operator, Program, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_converters.graph import Graph, Node, Shape
+
+_INT32 = np.iinfo(np.int32)
+
+
+class RefusedNodeError(Exception):
+    """A node cannot be lowered; the message is the reason, in a few words."""
+
+
+class Builder:
+    """Collects the operators of a program while the nodes of a graph are lowered one by one.
+
+    Attributes:
+        graph: What is lowered.
+        layout: The planned layout of the node at hand.
+    """
+
+    def __init__(self, graph: Graph, plan: LayoutPlan) -> None:
+        self.graph = graph
+        self.layout = NodeLayout(work=(), stored=())
+        self._plan = plan
+        self._operators: list[Operator] = []
+        self._home: dict[str, Tensor] = {}
+        self._copies: dict[tuple[str, Permutation], Tensor] = {}
+        # What the source names keeps its name; what is made on the way must not take one of them.
+        self._names = {name for node in graph.nodes for name in node.outputs}
+        self._names.update(graph.inputs)
+        self._inputs = [self._border(name) for name in graph.inputs]
+        self._home.update(zip(graph.inputs, self._inputs, strict=True))
+
+    # What a node reads.
+
+    def input(self, node: Node, position: int = 0, *, order: Permutation | None = None) -> Tensor:
+        """An input in the layout that the node works in, or in the given order of axes."""
+        name = node.input(position)
+        if not name:
+            raise RefusedNodeError(f"input {position} is missing")
+        order = self.layout.work if order is None else order
+        return self.value(name, order)
+
+    def value(self, name: str, order: Permutation) -> Tensor:
+        """A value or constant in an order of axes; of lower rank, with leading axes of size one."""
+        key = (name, order)
+        if key not in self._copies:
+            self._copies[key] = self._arrange(name, order)
+        return self._copies[key]
+
+    def constant_of(self, node: Node, position: int) -> NDArray[Any] | None:
+        """The values of an input that is constant, None where it is left out.
+
+        Raises:
+            RefusedNodeError: If the input is computed at run time.
+        """
+        name = node.input(position)
+        if not name:
+            return None
+        if name not in self.graph.constants:
+            raise RefusedNodeError(f"its input {name!r} is not constant")
+        return self.graph.constants[name]
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a value in ONNX's order of axes."""
+        shape = self.graph.shape(name)
+        if shape is None:
+            raise RefusedNodeError(f"the rank of {name!r} is unknown")
+        return shape
+
+    # What a node makes.
+
+    def constant(self, name: str, array: NDArray[Any]) -> Tensor:
+        """A new constant."""
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+        return Tensor(
+            name=self._unique(name), dtype=array.dtype.name, shape=array.shape, data=array
+        )
+
+    def integers(self, name: str, values: object) -> Tensor:
+        """A new int32 constant: axes, sizes, paddings."""
+        array = np.asarray(values, dtype=np.int64)
+        if array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
+            raise RefusedNodeError("a size is beyond 32 bits")
+        return self.constant(name, array.astype(np.int32))
+
+    def emit(self, code: str, inputs: list[Tensor | None], node: Node, **options: object) -> Tensor:
+        """Add the operator that computes a node's first output, stored as planned."""
+        output = self.output(node)
+        self._operators.append(
+            Operator(code=code, inputs=inputs, outputs=[output], options=options)
+        )
+        return output
+
+    def step(
+        self,
+        code: str,
+        inputs: list[Tensor | None],
+        *,
+        name: str,
+        shape: Shape,
+        dtype: str = "float32",
+        **options: object,
+    ) -> Tensor:
+        """Add an operator on the way to a node's output."""
+        output = Tensor(name=self._unique(name), dtype=dtype, shape=shape)
+        self._operators.append(
+            Operator(code=code, inputs=inputs, outputs=[output], options=options)
+        )
+        return output
+
+    def output(self, node: Node) -> Tensor:
+        """The tensor of a node's first output."""
+        name = node.outputs[0]
+        order = self._plan.values[name]
+        shape = permute(self.shape(name), order)
+        tensor = Tensor(name=name, dtype=self.graph.dtype(name), shape=shape)
+        self._home[name] = tensor
+        return tensor
+
+    def alias(self, node: Node, tensor: Tensor) -> None:
+        """Let a node's first output be a tensor that exists already."""
+        self._home[node.outputs[0]] = tensor
+
+    def reshape(self, tensor: Tensor, shape: Shape, *, name: str) -> Tensor:
+        """The same values in another shape, at most one axis of which may be free."""
+        if tensor.shape == shape and shape.count(None) <= 1:
+            return tensor
+        if tensor.data is not None and None not in shape:
+            return self.constant(name, tensor.data.reshape([size or 1 for size in shape]))
+        sizes = self.reshape_sizes(shape, name)
+        return self.step(
+            "RESHAPE", [tensor, sizes], name=name, shape=shape, dtype=tensor.dtype,
+            newShape=_sizes(shape),
+        )  # fmt: skip
+
+    def reshape_sizes(self, shape: Shape, name: str) -> Tensor:
+        """The constant that tells RESHAPE its target."""
+        if shape.count(None) > 1:
+            raise RefusedNodeError("it would reshape to more than one free size")
+        return self.integers(f"{name}/shape", _sizes(shape))
+
+    def transpose(self, tensor: Tensor, order: Permutation, *, name: str) -> Tensor:
+        """Reorder the axes of a tensor; axes of size one move by a RESHAPE, without a copy."""
+        if order == identity(len(order)):
+            return tensor
+        shape = permute(tensor.shape, order)
+        if tensor.data is not None:
+            return self.constant(name, np.ascontiguousarray(tensor.data.transpose(order)))
+        moving = [axis for axis in order if tensor.shape[axis] != 1]
+        if moving == sorted(moving) and shape.count(None) <= 1:
+            return self.reshape(tensor, shape, name=name)
+        sizes = self.integers(f"{name}/axes", order)
+        return self.step("TRANSPOSE", [tensor, sizes], name=name, shape=shape, dtype=tensor.dtype)
+
+    def stand_in(self, node: Node) -> None:
+        """Give a refused node outputs all the same, so that the nodes behind it can be tried."""
+        for name in filter(None, node.outputs):
+            order = self._plan.values[name]
+            self._home[name] = Tensor(
+                name=name, dtype=self.graph.dtype(name), shape=permute(self.shape(name), order)
+            )
+
+    def finish(self, reordered: frozenset[str]) -> Program:
+        """Put the outputs into ONNX's order of axes, under ONNX's names.
+
+        Args:
+            reordered: Values that ONNX has in another order of elements.
+        """
+        outputs: list[Tensor] = []
+        for name in self.graph.outputs:
+            order = identity(len(self.shape(name)))
+            tensor = self.value(name, order)
+            if tensor in self._inputs or tensor in outputs or tensor.data is not None:
+                # A border tensor has one name and one producer: the same values under another.
+                tensor = self.step(
+                    "TRANSPOSE" if order else "RESHAPE",
+                    [tensor, self.integers(f"{name}/axes", order)],
+                    name=f"{name}/copy",
+                    shape=tensor.shape,
+                    dtype=tensor.dtype,
+                )
+            outputs.append(tensor)
+        self._name_outputs(outputs)
+        located = {
+            name: (tensor, self._plan.values.get(name, identity(len(tensor.shape))))
+            for name, tensor in self._home.items()
+            if name not in reordered
+        }
+        return Program(
+            name=self.graph.name,
+            inputs=self._inputs,
+            outputs=outputs,
+            operators=self._operators,
+            located=located,
+        )
+
+    def _name_outputs(self, outputs: list[Tensor]) -> None:
+        for name, tensor in zip(self.graph.outputs, outputs, strict=True):
+            home = self._home.get(name)
+            if home is not None and home is not tensor and home.name == name:
+                home.name = self._unique(f"{name}/stored")
+            tensor.name = name
+
+    def _border(self, name: str) -> Tensor:
+        return Tensor(name=name, dtype=self.graph.dtype(name), shape=self.shape(name))
+
+    def _arrange(self, name: str, order: Permutation) -> Tensor:
+        constant = self.graph.constants.get(name)
+        if constant is not None:
+            return self._arrange_constant(name, constant, order)
+        home = self._home[name]
+        stored = self._plan.values[name]
+        if len(stored) == len(order):
+            back = inverse(stored)
+            return self.transpose(
+                home, tuple(back[axis] for axis in order), name=f"{name}/{_label(order)}"
+            )
+        plain = self.transpose(home, inverse(stored), name=f"{name}/onnx_order")
+        if order == identity(len(order)) or len(stored) > len(order):
+            return plain
+        wide = (1,) * (len(order) - len(stored)) + plain.shape
+        return self.transpose(
+            self.reshape(plain, wide, name=f"{name}/wide"), order, name=f"{name}/{_label(order)}"
+        )
+
+    def _arrange_constant(self, name: str, array: NDArray[Any], order: Permutation) -> Tensor:
+        if array.ndim < len(order) and order != identity(len(order)):
+            array = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
+        if array.ndim == len(order):
+            array = np.ascontiguousarray(array.transpose(order))
+        return self.constant(name, array)
+
+    def _unique(self, name: str) -> str:
+        candidate, count = name, 1
+        while candidate in self._names:
+            count += 1
+            candidate = f"{name}_{count}"
+        self._names.add(candidate)
+        return candidate
+
+
+def _sizes(shape: Shape) -> list[int]:
+    return [-1 if size is None else size for size in shape]
+
+
+def _label(order: Permutation) -> str:
+    if order == identity(len(order)):
+        return "onnx_order"
+    return "axes_" + "".join(str(axis) for axis in order)

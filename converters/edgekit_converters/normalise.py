@@ -1,0 +1,361 @@
+"""First stage: one plain form of every ONNX model, so that the later stages meet few shapes of it.
+
+Functions are expanded, the opset is raised, initialisers are no inputs, shapes are inferred, what
+is constant is computed, BatchNormalization is folded into the layer before it, and nodes that
+nothing reads are gone. The result is portable ONNX and computes what the source computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any, Final
+
+import numpy as np
+
+from edgekit_converters.batch_norm import fold_batch_norms
+from edgekit_converters.onnx_source import opset_of
+from edgekit_runtime.errors import UnsupportedModelError
+
+# Quantization per channel needs 13; from 13 on, axes are inputs and Softmax means one axis.
+LEAST_OPSET: Final = 13
+# onnx.checker refuses what other tools write for older ones, and all runtimes read 8.
+_LEAST_IR_VERSION: Final = 8
+# A gigabyte of floats; what expands further was not meant to be stored.
+_FOLD_LIMIT_ELEMENTS: Final = 1 << 28
+_MAX_ROUNDS: Final = 8
+_NEVER_CONSTANT: Final = frozenset(
+    {
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Multinomial",
+        "Bernoulli",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    }
+)
+
+
+def normalise(model: Any, *, where: str) -> Any:
+    """Bring a model into the plain form that this module describes.
+
+    Args:
+        model: A checked `onnx.ModelProto`; it is not changed.
+        where: The model's path, for errors.
+
+    Returns:
+        A new `onnx.ModelProto`.
+
+    Raises:
+        UnsupportedModelError: If the opset cannot be raised, shapes contradict each other, or a
+            constant part cannot be computed.
+    """
+    model = _expand_functions(model, where)
+    # Before the opset is raised: the converter of versions writes Dropouts that are not valid.
+    _skip_identities(model)
+    model = _raise_versions(model, where)
+    _separate_initialisers(model)
+    model = infer_shapes(model, where)
+    for _ in range(_MAX_ROUNDS):
+        changed = _fix_known_shapes(model)
+        changed |= _fold_constants(model, where)
+        if not changed:
+            break
+        model = infer_shapes(model, where)
+    _skip_identities(model)
+    fold_batch_norms(model)
+    _drop_unread(model)
+    return infer_shapes(model, where)
+
+
+def infer_shapes(model: Any, where: str) -> Any:
+    """Infer every shape anew; what the file claims about its inner values is not trusted.
+
+    Raises:
+        UnsupportedModelError: If shapes or types contradict each other.
+    """
+    import onnx
+
+    del model.graph.value_info[:]
+    known_domains = all(node.domain in {"", "ai.onnx"} for node in model.graph.node)
+    try:
+        # Strict inference refuses domains that it does not know; those are named later, all at
+        # once, by the stage that cannot lower them.
+        return onnx.shape_inference.infer_shapes(model, strict_mode=known_domains, data_prop=True)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the model's shapes contradict each other: {' '.join(str(error).split())[:300]}",
+            where=where,
+            fix="export the model again; check it with onnx.shape_inference",
+        ) from error
+
+
+def _expand_functions(model: Any, where: str) -> Any:
+    import onnx.inliner
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    if not copy.functions:
+        return copy
+    try:
+        return onnx.inliner.inline_local_functions(copy)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"the model's functions cannot be expanded: {error}", where=where
+        ) from error
+
+
+def _raise_versions(model: Any, where: str) -> Any:
+    from onnx import version_converter
+
+    model.ir_version = max(model.ir_version, _LEAST_IR_VERSION)
+    opset = opset_of(model)
+    if opset >= LEAST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, LEAST_OPSET)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedModelError(
+            f"opset {opset} cannot be raised to {LEAST_OPSET}: {reason}",
+            where=where,
+            fix=f"export the model again with opset {LEAST_OPSET} or newer",
+        ) from error
+
+
+def _separate_initialisers(model: Any) -> None:
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
+
+
+def _fix_known_shapes(model: Any) -> bool:
+    """Put constants where a shape is computed at run time although inference knows it."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    shapes = _named_shapes(graph)
+    before = len(graph.initializer)
+    kept = []
+    for node in graph.node:
+        kept.append(node)
+        if node.op_type == "Shape" and node.domain == "" and not node.attribute:
+            shape = shapes.get(node.input[0])
+            known = [size for size in shape or [] if isinstance(size, int)]
+            if shape is not None and len(known) == len(shape) and not _is_output(graph, node):
+                _add_sizes(graph, node.output[0], known)
+                kept.pop()
+        elif node.op_type == "Reshape" and node.input[1] not in constants:
+            target = _reshape_target(shapes.get(node.input[0]), shapes.get(node.output[0]))
+            if target is not None:
+                name = f"{node.output[0]}/shape"
+                _add_sizes(graph, name, target)
+                node.input[1] = name
+    if len(graph.initializer) == before:
+        return False
+    _replace_nodes(graph, kept)
+    _drop_unread(model)
+    return True
+
+
+def _named_shapes(graph: Any) -> dict[str, list[int | str]]:
+    """Every known shape; a free size by its name, "" where it has none."""
+    return {
+        value.name: [d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims]
+        for value in (*graph.value_info, *graph.input, *graph.output)
+        if value.type.tensor_type.HasField("shape")
+        for dims in [value.type.tensor_type.shape.dim]
+    }
+
+
+def _reshape_target(
+    source: list[int | str] | None, result: list[int | str] | None
+) -> list[int] | None:
+    """What a Reshape may be told as a constant: at most one free size, as -1.
+
+    A free size that the source has by the same name cancels out, and so the number of elements
+    tells one that inference left open: (n, 3, 4) to (n, ?) is (n, 12).
+    """
+    if result is None or 0 in result:
+        return None
+    free = [size for size in result if isinstance(size, str)]
+    if source is not None and len(free) > 1:
+        rest = list(source)
+        for size in filter(None, free):
+            if size in rest:
+                rest.remove(size)
+                free.remove(size)
+        known = math.prod(size for size in result if isinstance(size, int))
+        sizes = [size for size in rest if isinstance(size, int)]
+        if len(free) == 1 and len(sizes) == len(rest) and math.prod(sizes) % known == 0:
+            settled = math.prod(sizes) // known
+            result = [settled if size == free[0] else size for size in result]
+    target = [-1 if isinstance(size, str) else size for size in result]
+    return target if target.count(-1) <= 1 else None
+
+
+def _add_sizes(graph: Any, name: str, sizes: list[int]) -> None:
+    from onnx import numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.array(sizes, dtype=np.int64), name))
+
+
+def _fold_constants(model: Any, where: str) -> bool:
+    """Compute what depends on constants alone, in one run of the engine."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+    sizes = _element_counts(graph)
+    folded, kept = [], []
+    for node in graph.node:
+        foldable = (
+            node.domain == ""
+            and node.op_type not in _NEVER_CONSTANT
+            and all(name in constants or not name for name in node.input)
+            and not any(attribute.HasField("g") for attribute in node.attribute)
+            and not outputs.intersection(node.output)
+            and all(sizes.get(name, 0) <= _FOLD_LIMIT_ELEMENTS for name in node.output)
+        )
+        if foldable:
+            folded.append(node)
+            constants.update(node.output)
+        else:
+            kept.append(node)
+    if not folded:
+        return False
+    read = {name for node in kept for name in node.input} | outputs
+    wanted = [name for node in folded for name in node.output if name in read]
+    computed = _evaluate(model, folded, wanted, where) if wanted else []
+    graph.initializer.extend(computed)
+    _replace_nodes(graph, kept)
+    _drop_unread(model)
+    return True
+
+
+def _evaluate(model: Any, nodes: list[Any], wanted: list[str], where: str) -> list[Any]:
+    import onnxruntime
+    from onnx import ModelProto, ValueInfoProto, numpy_helper
+
+    needed = {name for node in nodes for name in node.input}
+    part = ModelProto()
+    part.CopyFrom(model)
+    graph = part.graph
+    graph.ClearField("input")
+    graph.ClearField("value_info")
+    graph.ClearField("output")
+    _replace_nodes(graph, nodes)
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+    graph.output.extend(ValueInfoProto(name=name) for name in wanted)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(
+            part.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        arrays = session.run(wanted, {})
+        return [
+            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            for name, array in zip(wanted, arrays, strict=True)
+        ]
+    except Exception as error:
+        names = ", ".join(node.name or node.output[0] for node in nodes[:5])
+        reason = " ".join(str(error).split())[:300]
+        raise UnsupportedModelError(
+            f"a constant part of the model cannot be computed: {reason}",
+            where=f"{where}: {names}",
+        ) from error
+
+
+def _skip_identities(model: Any) -> None:
+    """Read through Identity and inference-time Dropout, except where others need their name."""
+    graph = model.graph
+    outputs = {value.name for value in graph.output}
+    # What the body of an If or a Loop reads from outside keeps its name as well.
+    for node in graph.node:
+        outputs.update(set(_reads(node)).difference(node.input))
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    read = {name for node in graph.node for name in _reads(node)} | outputs
+    renamed: dict[str, str] = {}
+    kept = []
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = renamed.get(name, name)
+        if node.op_type == "Identity" or _is_idle_dropout(node, constants, read):
+            if node.output[0] in outputs:
+                _forget_dropout(node)
+                kept.append(node)
+            else:
+                renamed[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    _replace_nodes(graph, kept)
+
+
+def _is_idle_dropout(node: Any, constants: dict[str, Any], read: set[str]) -> bool:
+    from onnx import numpy_helper
+
+    if node.op_type != "Dropout" or read.intersection(node.output[1:]):
+        return False
+    training = node.input[2] if len(node.input) > 2 else ""  # noqa: PLR2004 - training_mode
+    if not training:
+        return True
+    tensor = constants.get(training)
+    return tensor is not None and not bool(numpy_helper.to_array(tensor))
+
+
+def _forget_dropout(node: Any) -> None:
+    node.op_type = "Identity"
+    del node.input[1:]
+    del node.output[1:]
+    del node.attribute[:]
+
+
+def _drop_unread(model: Any) -> None:
+    graph = model.graph
+    readers = Counter(name for node in graph.node for name in _reads(node))
+    readers.update(value.name for value in graph.output)
+    kept = []
+    for node in reversed(graph.node):
+        if any(readers[name] for name in node.output):
+            kept.append(node)
+        else:
+            readers.subtract(_reads(node))
+    _replace_nodes(graph, kept[::-1])
+    tensors = [tensor for tensor in graph.initializer if readers[tensor.name] > 0]
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+
+
+def _reads(node: Any) -> list[str]:
+    """What a node reads, with what the bodies of an If, Loop or Scan read from outside."""
+    names = list(node.input)
+    for attribute in node.attribute:
+        bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
+        for body in bodies:
+            for inner in body.node:
+                names += _reads(inner)
+            names += [value.name for value in body.output]
+    return names
+
+
+def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _is_output(graph: Any, node: Any) -> bool:
+    return any(value.name in node.output for value in graph.output)
+
+
+def _element_counts(graph: Any) -> dict[str, int]:
+    return {
+        value.name: int(np.prod([dim.dim_value for dim in value.type.tensor_type.shape.dim]))
+        for value in graph.value_info
+    }

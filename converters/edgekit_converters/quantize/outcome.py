@@ -1,0 +1,54 @@
+"""What a quantizer must have done to be believed: a silent no-op is a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from edgekit_runtime.errors import UnsupportedModelError
+
+# Below this, names and per-operator tables weigh more than what quantization saves.
+_WEIGHTS_DOMINATE_BYTES: Final = 64 * 1024
+_SHARE: Final = 0.5
+
+
+def refuse_quantized(evidence: Sequence[str], *, where: str) -> None:
+    """Raise an `UnsupportedModelError` if anything shows that a model is quantized already."""
+    if evidence:
+        raise UnsupportedModelError(
+            f"the model is quantized already: {', '.join(evidence[:5])}"
+            + (f" and {len(evidence) - 5} more" if len(evidence) > 5 else ""),  # noqa: PLR2004
+            where=where,
+            fix="give the float model that it was made from",
+        )
+
+
+def check_outcome(
+    *, where: str, changed: int, weight_bytes: int, bytes_before: int, bytes_after: int
+) -> None:
+    """Check that operators were quantized and that the file shrank.
+
+    Args:
+        where: The source's path, for errors.
+        changed: How many operators of the result are quantized.
+        weight_bytes: Float weights of the source.
+        bytes_before: Size of the source's file.
+        bytes_after: Size of the result's file.
+
+    Raises:
+        UnsupportedModelError: If nothing changed, or the file did not shrink although weights
+            are most of it.
+    """
+    if not changed:
+        raise UnsupportedModelError(
+            "int8 changed nothing: the model has no operator that can be quantized",
+            where=where,
+            fix="convert in float32",
+        )
+    dominate = weight_bytes >= max(_WEIGHTS_DOMINATE_BYTES, _SHARE * bytes_before)
+    if dominate and bytes_after >= bytes_before:
+        raise UnsupportedModelError(
+            f"int8 did not shrink the model: {bytes_before} bytes before, {bytes_after} after",
+            where=where,
+            fix="its weights were not quantized; convert in float32, or report the model",
+        )

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
+from onnx import helper
+
+node = helper.make_node
+
+
+def _model(content: bytes) -> Any:
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+
+
+def test_equal_constants_are_stored_once(make_model: Any, weights: Any, assert_parity: Any) -> None:
+    large = weights(3, 64, 64)[0]
+    nodes = [
+        node("MatMul", ["x", "a"], ["m"]),
+        node("MatMul", ["m", "b"], ["n"]),
+        node("Mul", ["n", "a"], ["y"]),
+    ]
+    model = make_model(nodes, {"x": [64, 64]}, ["y"], {"a": large, "b": large.copy()})
+    compiled = assert_parity(model, tolerance=1e-4)
+    # Once as it is for Mul, once turned for the two products.
+    assert len(compiled.content) < 2 * large.nbytes + 4096
+
+
+def test_every_buffer_is_aligned(small_cnn: Any, assert_parity: Any) -> None:
+    content = assert_parity(small_cnn).content
+    buffers = [b.data for b in _model(content).buffers if b.data is not None]
+    assert len(buffers) > 4
+    for data in buffers:
+        raw = np.asarray(data, dtype=np.uint8).tobytes()
+        places = [at for at in range(0, len(content), 16) if content.startswith(raw, at)]
+        assert places, "no copy of this buffer starts at a multiple of 16"
+
+
+def test_names_signature_and_free_batch(small_cnn: Any, assert_parity: Any) -> None:
+    content = assert_parity(small_cnn, batch=5).content
+    interpreter = litert.Interpreter(model_content=content)
+    signatures = interpreter.get_signature_list()
+    assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["scores"]}}
+    (detail,) = interpreter.get_input_details()
+    assert detail["name"] == "image"
+    assert detail["shape_signature"].tolist() == [-1, 1, 8, 8]
+    runner = interpreter.get_signature_runner("serving_default")
+    assert runner(image=np.zeros((4, 1, 8, 8), dtype=np.float32))["scores"].shape == (4, 10)
+    names = {tensor["name"] for tensor in interpreter.get_tensor_details()}
+    # Where layers were fused, the last one gives its name.
+    assert {"r1", "p1", "r2", "w1", "w2", "b3"} <= names
+
+
+def test_operator_codes_are_written_for_old_and_new_readers(
+    small_cnn: Any, assert_parity: Any
+) -> None:
+    model = _model(assert_parity(small_cnn).content)
+    assert model.operatorCodes
+    for code in model.operatorCodes:
+        assert code.builtinCode == code.deprecatedBuiltinCode
+        assert code.version >= 1
+    assert {m.name for m in model.metadata} == {b"min_runtime_version"}
+    assert bytes(model.buffers[model.metadata[0].buffer].data).rstrip(b"\0") == b"1.5.0"
+
+
+def test_tensor_names_are_unique(make_model: Any, weights: Any, assert_parity: Any) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["a"]),
+        node("Conv", ["x", "w"], ["b"], strides=[2, 2]),
+        node("Relu", ["a"], ["x/axes_0231"]),
+    ]
+    model = make_model(
+        nodes, {"x": ["n", 2, 4, 4]}, ["x/axes_0231", "b"], {"w": weights(3, 2, 1, 1)}
+    )
+    (graph,) = _model(assert_parity(model).content).subgraphs
+    names = [tensor.name for tensor in graph.tensors]
+    assert len(set(names)) == len(names)
