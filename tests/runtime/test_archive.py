@@ -6,10 +6,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from runtime.models import linear_bundle
 
 from edgekit_runtime.bundle.archive import BundleArchive, write_bundle
 from edgekit_runtime.errors import InvalidBundleError, UsageError, VerificationError
+from runtime.models import linear_bundle
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runtime.models import INPUTS, WEIGHTS, linear_bundle, linear_model
 
 from edgekit_runtime.bundle.golden import (
     compare,
@@ -22,6 +21,7 @@ from edgekit_runtime.bundle.golden import (
 from edgekit_runtime.bundle.manifest import Binding, GoldenOutputs
 from edgekit_runtime.errors import GateFailedError, InvalidBundleError
 from edgekit_runtime.session import open_session
+from runtime.models import INPUTS, WEIGHTS, linear_bundle, linear_model
 
 VARIANT = linear_bundle(b"model")[0].variants[0]
 EXPECTED = {"scores": INPUTS @ WEIGHTS}

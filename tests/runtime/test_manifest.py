@@ -11,10 +11,10 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runtime.models import linear_bundle
 
 from edgekit_runtime.bundle.manifest import is_safe_path, parse_manifest
 from edgekit_runtime.errors import InvalidBundleError
+from runtime.models import linear_bundle
 
 SCHEMA = json.loads(
     resources.files("edgekit_runtime.bundle")

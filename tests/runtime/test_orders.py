@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.orders import (
-    BundleOrder,
     Budget,
+    BundleOrder,
     Gates,
     index_pieces_custom,
     parse_index_pieces,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runtime.models import INPUTS, WEIGHTS, linear_model
 
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.formats import ModelFormat, detect_format, parse_formats
 from edgekit_runtime.session import open_session
 from edgekit_runtime.tensors import TensorSpec
+from runtime.models import INPUTS, WEIGHTS, linear_model
 
 
 @pytest.fixture

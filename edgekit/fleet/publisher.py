@@ -1,0 +1,142 @@
+"""Put a fleet's chunks, metadata and orders on a broker, as retained messages.
+
+The order matters: a device that sees an order finds the metadata, and the chunks that it names.
+The broker is the store, so everything that is released is published: a broker that has lost its
+memory, or whose messages somebody has changed, is whole again afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgekit.fleet.connection import BrokerConnection, Progress, connected_to
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit_runtime.protocol import Topics, pack_metadata, unpack_metadata
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a broker has acknowledged.
+
+    Attributes:
+        broker: Where.
+        protocol: "MQTT 5" or "MQTT 3.1.1".
+        chunks: How many chunks.
+        chunk_bytes: Their length.
+        metadata_bytes: Length of the metadata message.
+        orders: To how many devices.
+        order_bytes: Their length.
+    """
+
+    broker: BrokerAddress
+    protocol: str
+    chunks: int
+    chunk_bytes: int
+    metadata_bytes: int
+    orders: int
+    order_bytes: int
+
+
+def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = None) -> Published:
+    """Publish all releases, the metadata, and the orders of all devices; remember the broker.
+
+    Args:
+        fleet: The fleet.
+        broker: Where to.
+        progress: Told how many chunks are acknowledged, of how many sent so far.
+
+    Raises:
+        UsageError: If the fleet has no keys yet.
+        VerificationError: If chunks or metadata on disk are damaged.
+        EnvironmentLackError: If the broker cannot be reached or does not take a message.
+    """
+    with connected_to(broker) as connection:
+        chunks, chunk_bytes = publish_chunks(fleet, connection, progress=progress)
+        metadata_bytes = publish_metadata(fleet, connection)
+        sizes = [publish_order(fleet, connection, device) for device in ordered_devices(fleet)]
+        protocol = connection.protocol
+    fleet.with_broker(broker)
+    return Published(
+        broker=broker,
+        protocol=protocol,
+        chunks=chunks,
+        chunk_bytes=chunk_bytes,
+        metadata_bytes=metadata_bytes,
+        orders=len(sizes),
+        order_bytes=sum(sizes),
+    )
+
+
+def publish_chunks(
+    fleet: Fleet, connection: BrokerConnection, *, progress: Progress | None = None
+) -> tuple[int, int]:
+    """Publish every chunk that the published releases refer to.
+
+    Returns:
+        How many, and their length in bytes.
+
+    Raises:
+        VerificationError: If a chunk on disk is missing or damaged.
+        EnvironmentLackError: If the broker does not take one.
+    """
+    return connection.publish(_chunk_messages(fleet), progress=progress)
+
+
+def publish_metadata(fleet: Fleet, connection: BrokerConnection) -> int:
+    """Publish the image repository's metadata set; its length in bytes.
+
+    Raises:
+        VerificationError: If metadata on disk is damaged, or more than devices accept.
+        EnvironmentLackError: If the broker does not take it.
+    """
+    message = packed_metadata(fleet)
+    connection.publish([(Topics(fleet.id).metadata, message)])
+    return len(message)
+
+
+def publish_order(fleet: Fleet, connection: BrokerConnection, device: str) -> int:
+    """Publish a device's order; its length in bytes.
+
+    Raises:
+        UsageError: If the device has no order.
+        VerificationError: If metadata on disk is damaged.
+        EnvironmentLackError: If the broker does not take it.
+    """
+    message = packed_order(fleet, device)
+    connection.publish([(Topics(fleet.id).order(device), message)])
+    return len(message)
+
+
+def packed_metadata(fleet: Fleet) -> bytes:
+    """The message with the image repository's metadata set.
+
+    Raises:
+        VerificationError: If metadata on disk is damaged, or more than devices accept.
+    """
+    return _packed(open_images(fleet).published(), where=f"fleet {fleet.id}")
+
+
+def packed_order(fleet: Fleet, device: str) -> bytes:
+    """The message with the director's metadata set for a device.
+
+    Raises:
+        UsageError: If the device has no order.
+        VerificationError: If metadata on disk is damaged.
+    """
+    return _packed(open_orders(fleet, device).published(), where=f"device {device}")
+
+
+def _chunk_messages(fleet: Fleet) -> Iterator[tuple[str, bytes]]:
+    images = open_images(fleet)
+    topics = Topics(fleet.id)
+    for name in images.chunk_names():
+        yield topics.chunk(name), images.chunks.get(name)
+
+
+def _packed(files: dict[str, bytes], *, where: str) -> bytes:
+    message = pack_metadata(files)
+    # What a device would refuse is not sent: it has bounds for what it unpacks.
+    unpack_metadata(message, where=where)
+    return message

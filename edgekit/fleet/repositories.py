@@ -1,0 +1,80 @@
+"""Open a fleet's two repositories; says which package is missing where tuf is not installed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keyring import Keyring, Repository, read_keyring
+from edgekit_runtime.extras import require
+from edgekit_runtime.protocol import ID_PATTERN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from securesystemslib.signer import Signer
+
+    from edgekit.fleet.director import DeviceOrders
+    from edgekit.fleet.image_repository import ImageRepository
+
+
+def open_images(
+    fleet: Fleet, *, passphrase: str | None = None, clock: Clock = utc_now
+) -> ImageRepository:
+    """The image repository of a fleet.
+
+    Args:
+        fleet: The fleet.
+        passphrase: Of the offline keys, if they have one; needed only to sign with them.
+        clock: The time of signing.
+
+    Raises:
+        UsageError: If the fleet has no keys yet.
+        EnvironmentLackError: If tuf is not installed.
+    """
+    require("tuf", extra="fleet")
+    require("cryptography", extra="fleet")
+    from edgekit.fleet.image_repository import ImageRepository
+
+    keyring = read_keyring(fleet)
+    sign_with = _signers(keyring, Repository.IMAGE, passphrase)
+    return ImageRepository(fleet, sign_with=sign_with, clock=clock)
+
+
+def open_orders(fleet: Fleet, device: str, *, clock: Clock = utc_now) -> DeviceOrders:
+    """The director's repository for one device.
+
+    Raises:
+        UsageError: If the device's id is invalid, or the fleet has no keys yet.
+        EnvironmentLackError: If tuf is not installed.
+    """
+    require("tuf", extra="fleet")
+    require("cryptography", extra="fleet")
+    from edgekit.fleet.director import DeviceOrders
+
+    sign_with = _signers(read_keyring(fleet), Repository.DIRECTOR, None)
+    return DeviceOrders(fleet, device, sign_with=sign_with, clock=clock)
+
+
+def ordered_devices(fleet: Fleet) -> tuple[str, ...]:
+    """The ids of all devices that have an order."""
+    if not fleet.devices.is_dir():
+        return ()
+    return tuple(
+        sorted(
+            folder.name
+            for folder in fleet.devices.iterdir()
+            if re.fullmatch(ID_PATTERN, folder.name) and (folder / "timestamp.json").is_file()
+        )
+    )
+
+
+def _signers(
+    keyring: Keyring, repository: Repository, passphrase: str | None
+) -> Callable[[str], Signer]:
+    def sign_with(role: str) -> Signer:
+        return keyring.signer(repository, role, passphrase=passphrase)
+
+    return sign_with

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keys import init_keys
+from edgekit_runtime.bundle.archive import entry_of, write_bundle
+from edgekit_runtime.bundle.manifest import (
+    Binding,
+    GoldenOutputs,
+    Manifest,
+    Requirements,
+    TensorContract,
+    Variant,
+)
+from edgekit_runtime.formats import ModelFormat
+
+MakeBundle = Callable[..., Path]
+Verify = Callable[..., object]
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """A fleet with keys that need no passphrase."""
+    made = Fleet.create(tmp_path / "fleet", "plant-7")
+    init_keys(made)
+    return made
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> MakeBundle:
+    """Write an `.ekb` of a model that nobody runs: a fleet only carries it."""
+
+    def make(version: str = "1.0.0", *, name: str = "digits", model: bytes = b"model " * 40_000):
+        files = {"model.onnx": model, "golden.npz": b"inputs", "expected.npz": b"outputs"}
+        manifest = Manifest(
+            name=name,
+            version=version,
+            task="classification",
+            created="2026-11-24T00:00:00Z",
+            inputs=(TensorContract(name="image", dtype="float32", shape=(None, 8)),),
+            outputs=(TensorContract(name="scores", dtype="float32", shape=(None, 2)),),
+            variants=(
+                Variant(
+                    id="onnx-float",
+                    format=ModelFormat.ONNX,
+                    precision="float32",
+                    file="model.onnx",
+                    inputs={"image": Binding(tensor="x")},
+                    outputs={"scores": Binding(tensor="y")},
+                    requires=Requirements(runtimes=("onnxruntime",)),
+                    golden=GoldenOutputs(file="expected.npz", atol=0.01, rtol=0.0),
+                ),
+            ),
+            golden_inputs="golden.npz",
+            golden_samples=1,
+            files={path: entry_of(data) for path, data in files.items()},
+        )
+        path = tmp_path / f"{name}-{version}.ekb"
+        write_bundle(path, manifest, files)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def updater(tmp_path: Path) -> Callable[..., object]:
+    """A real TUF client that has nothing but a root and a metadata set."""
+    from tuf.api.exceptions import DownloadHTTPError
+    from tuf.ngclient import Updater
+    from tuf.ngclient.fetcher import FetcherInterface
+
+    class DictFetcher(FetcherInterface):
+        def __init__(self, files: Mapping[str, bytes]) -> None:
+            self.files = files
+
+        def _fetch(self, url: str) -> Iterator[bytes]:
+            name = url.rsplit("/", 1)[-1]
+            if name not in self.files:
+                raise DownloadHTTPError(f"no {name}", 404)
+            return iter([self.files[name]])
+
+    def open_updater(files: Mapping[str, bytes], root: Path, *, trusted: str = "trusted"):
+        folder = tmp_path / trusted
+        folder.mkdir(exist_ok=True)
+        return Updater(
+            str(folder), "mqtt://x/", fetcher=DictFetcher(files), bootstrap=root.read_bytes()
+        )
+
+    return open_updater
+
+
+@pytest.fixture(params=["mosquitto", "amqtt"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningBroker]:
+    """Each of the two brokers, running."""
+    if request.param == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    with start_broker(tmp_path / "broker", prefer=request.param) as running:
+        yield running

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("tuf", "paho", "amqtt", "cryptography", "securesystemslib", "numpy")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["folder", "keys", "release", "ordering", "publisher", "broker", "watch", "status"],
+)
+def test_nothing_heavy_is_loaded_before_it_is_used(module: str) -> None:
+    """A command line imports these for its help."""
+    code = f"import sys, edgekit.fleet.{module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded.intersection(HEAVY)
