@@ -25,9 +25,14 @@ def test_an_interrupted_write_keeps_the_old_content(
 ) -> None:
     path = tmp_path / "a"
     write_bytes(path, b"old")
-    with pytest.raises(error), replacing(path) as file:
-        file.write(b"half")
-        raise error
+
+    def interrupted() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a"]
 

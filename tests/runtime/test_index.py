@@ -57,7 +57,7 @@ def test_one_changed_bit_is_refused(position: int, bit: int) -> None:
 def test_wrong_length_is_refused_before_hashing() -> None:
     index, wire = build_index("model", "1.0.0", FILES[:1])
     chunk = index.file("manifest.json").chunks[0]
-    with pytest.raises(VerificationError, match="bytes were signed|were signed"):
+    with pytest.raises(VerificationError, match="were signed"):
         unpack_chunk(chunk, wire[chunk.sha256] + b"x")
 
 

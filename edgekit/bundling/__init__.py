@@ -1,0 +1,1 @@
+"""Make bundles out of models and data, and prove them here as a device will."""

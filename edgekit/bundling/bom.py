@@ -1,0 +1,68 @@
+"""The bundle's bill of materials: CycloneDX 1.6 with a machine-learning model as its subject."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+
+def ml_bom(
+    *,
+    name: str,
+    version: str,
+    task: str,
+    created: str,
+    files: Mapping[str, str],
+    tools: Mapping[str, str],
+    licences: Sequence[str],
+) -> bytes:
+    """Write the document.
+
+    Args:
+        name: Of the bundle.
+        version: Of the bundle.
+        task: What the model does.
+        created: RFC 3339, UTC.
+        files: SHA-256 of each model file, by its path in the bundle.
+        tools: Name to version of what made it.
+        licences: SPDX expressions or names.
+
+    Source: https://cyclonedx.org/docs/1.6/json/
+    """
+    reference = f"{name}@{version}"
+    document = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "timestamp": created,
+            "tools": {
+                "components": [
+                    {"type": "application", "name": tool, "version": number}
+                    for tool, number in sorted(tools.items())
+                ]
+            },
+            "component": {
+                "type": "machine-learning-model",
+                "bom-ref": reference,
+                "name": name,
+                "version": version,
+                "licenses": [{"license": {"name": licence}} for licence in licences],
+                "modelCard": {"modelParameters": {"task": task}},
+            },
+        },
+        "components": [
+            {
+                "type": "file",
+                "bom-ref": f"{reference}/{path}",
+                "name": path,
+                "hashes": [{"alg": "SHA-256", "content": digest}],
+            }
+            for path, digest in sorted(files.items())
+        ],
+        "dependencies": [
+            {"ref": reference, "dependsOn": [f"{reference}/{path}" for path in sorted(files)]}
+        ],
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"

@@ -1,0 +1,232 @@
+"""`edgekit fleet`: what devices run, and what they say of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.fleet_options import broker_option, fleet_option
+from edgekit.cli.render import emit_json, say, size, table
+
+if TYPE_CHECKING:
+    from edgekit.fleet.folder import BrokerAddress, Fleet
+    from edgekit.fleet.status import FleetStatus
+
+
+@click.group()
+def fleet() -> None:
+    """Tell devices what to run over MQTT, and hear what they say.
+
+    Rollouts in stages, groups of devices and a web page are not there yet: orders go to one
+    device at a time.
+    """
+
+
+@fleet.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("fleet"))
+@click.option("--id", "fleet_id", default="default", show_default=True, help="Its name in topics.")
+def init(folder: Path, fleet_id: str) -> None:
+    """Make the folder of a new fleet."""
+    from edgekit.fleet.folder import Fleet
+
+    Fleet.create(folder, fleet_id)
+    click.echo(f"{folder}: fleet {fleet_id!r}. Next: edgekit keys init --fleet {folder}")
+
+
+@fleet.command()
+@click.argument("device")
+@click.argument("bundle")
+@fleet_option
+@click.option("--min-requests", type=int, help="Requests to serve before it counts as installed.")
+@click.option("--min-seconds", type=float, help="Time to serve before it counts as installed.")
+@click.option("--deadline-seconds", type=float, help="After that it is rolled back.")
+@click.option("--max-error-share", type=float, help="Largest share of failed requests, 0 to 1.")
+@click.option("--max-p90-ms", type=float, help="Largest 90th percentile of the latency.")
+def order(
+    device: str,
+    bundle: str,
+    folder: Path,
+    **gates: float | None,
+) -> None:
+    """Order DEVICE to run BUNDLE, given as NAME@VERSION; its other bundles stay as they are.
+
+    An older version may be ordered: that is how to go back. `edgekit fleet publish` sends it.
+    """
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.ordering import order_bundle
+    from edgekit_runtime.errors import UsageError
+    from edgekit_runtime.orders import BundleOrder, Gates
+
+    name, at, version = bundle.partition("@")
+    if not at:
+        raise UsageError(f"{bundle!r} names no version", fix="write it as NAME@VERSION")
+    chosen = Gates(**{key: value for key, value in gates.items() if value is not None})  # type: ignore[arg-type]
+    number = order_bundle(
+        Fleet.open(folder), device, BundleOrder(bundle=name, version=version, gates=chosen)
+    )
+    click.echo(f"order {number} for {device}: {name} {version}. Next: edgekit fleet publish")
+
+
+@fleet.command()
+@fleet_option
+@broker_option
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def publish(folder: Path, broker: str | None, as_json: bool) -> None:
+    """Put all chunks, metadata and orders on the broker, as retained messages.
+
+    The broker is the store: devices fetch from it while this program is not running.
+    """
+    from dataclasses import asdict
+
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.publisher import publish as publish_all
+
+    opened = Fleet.open(folder)
+    done = publish_all(opened, _broker(opened, broker))
+    if as_json:
+        emit_json(asdict(done))
+        return
+    click.echo(
+        f"{done.broker}, {done.protocol}: {done.chunks} chunks ({size(done.chunk_bytes)}), "
+        f"metadata ({size(done.metadata_bytes)}), {done.orders} orders"
+    )
+
+
+@fleet.command()
+@fleet_option
+def refresh(folder: Path) -> None:
+    """Renew the online signatures, so that devices know they are not kept in the dark."""
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.ordering import refresh as refresh_all
+
+    done = refresh_all(Fleet.open(folder))
+    click.echo(
+        f"image metadata holds until {done.image_expires:%Y-%m-%d}; orders of {done.devices} "
+        "devices renewed. Next: edgekit fleet publish"
+    )
+    for name in done.needs_offline_keys:
+        click.echo(
+            click.style("Warning: ", fg="yellow", bold=True)
+            + f"{name} expires within 30 days and needs its offline key",
+            err=True,
+        )
+
+
+@fleet.command()
+@fleet_option
+@broker_option
+@click.option(
+    "--wait", default=1.0, show_default=True, help="Seconds to listen for the devices' states."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def status(folder: Path, broker: str | None, wait: float, as_json: bool) -> None:
+    """Show releases and devices: what was ordered, and what each says it runs."""
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.status import fleet_status
+    from edgekit.fleet.watch import FleetWatcher
+
+    opened = Fleet.open(folder)
+    with FleetWatcher(opened.id, _broker(opened, broker)) as watcher:
+        time.sleep(wait)
+        seen = fleet_status(opened, watcher.states)
+    if as_json:
+        emit_json(_status_json(seen))
+        return
+    rows = []
+    for device in seen.devices:
+        ordered = ", ".join(
+            f"{b.bundle} {b.version}" for b in (device.order.bundles if device.order else ())
+        )
+        says = (
+            "; ".join(
+                f"{name} {bundle.active or '-'} ({bundle.phase.value})"
+                for name, bundle in sorted(device.state.bundles.items())
+            )
+            if device.state
+            else "not heard"
+        )
+        online = "yes" if device.state and device.state.online else "no"
+        rows.append([device.device, online, ordered or "-", says or "-"])
+    click.echo(table(rows, head=["device", "online", "ordered", "says it runs"]))
+    click.echo(
+        f"{len(seen.releases)} releases; metadata holds until {seen.metadata_expires:%Y-%m-%d}"
+    )
+
+
+@fleet.command()
+@fleet_option
+@broker_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def watch(folder: Path, broker: str | None, as_json: bool) -> None:
+    """Print the devices' events as they come, until Ctrl-C."""
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.watch import FleetWatcher
+
+    opened = Fleet.open(folder)
+    address = _broker(opened, broker)
+    with FleetWatcher(opened.id, address) as watcher:
+        say(f"listening to fleet {opened.id!r} at {address}; Ctrl-C ends it")
+        mark = 0
+        while True:
+            events = watcher.wait_for_events(since=mark, timeout_s=3600)
+            mark += len(events)
+            for event in events:
+                click.echo(
+                    event.to_json().decode()
+                    if as_json
+                    else f"{event.device}  {event.kind}  {event.bundle} {event.version}  "
+                    f"{event.detail}".rstrip()
+                )
+
+
+@fleet.command("broker")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("broker"), show_default=True
+)
+@click.option("--port", default=1883, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["auto", "mosquitto", "amqtt"]),
+    default="auto",
+    show_default=True,
+    help="mosquitto where it is installed, else amqtt: slow, MQTT 3.1.1, forgets on restart.",
+)
+def broker_(folder: Path, port: int, prefer: str) -> None:
+    """Run a broker for development on this machine, until Ctrl-C.
+
+    It listens on loopback only and lets everybody in. A broker for devices elsewhere needs TLS
+    and an access list.
+    """
+    from edgekit.fleet.broker import start_broker
+
+    with start_broker(folder, port=port, prefer=prefer) as running:  # type: ignore[arg-type]
+        click.echo(f"{running.name} {running.version} at {running.address}; Ctrl-C ends it")
+        while running.running:
+            time.sleep(0.2)
+
+
+def _broker(opened: Fleet, text: str | None) -> BrokerAddress:
+    from edgekit.fleet.folder import BrokerAddress
+    from edgekit_runtime.errors import UsageError
+
+    if text is None:
+        if opened.broker is None:
+            raise UsageError(
+                "nothing was published yet, so the broker is not known",
+                where=str(opened.path),
+                fix="give --broker HOST:PORT",
+            )
+        return opened.broker
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004
+        raise UsageError(f"{text!r} is no broker address", fix="write it as HOST:PORT")
+    return BrokerAddress(host, int(port))
+
+
+def _status_json(seen: FleetStatus) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(seen) | {"metadata_expires": seen.metadata_expires.isoformat()}

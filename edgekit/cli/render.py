@@ -1,0 +1,59 @@
+"""Text for the terminal: tables, sizes, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+_KILO: Final = 1000
+
+
+def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
+    """Columns under a head; numbers to the right."""
+    lines = [list(head), *[list(row) for row in rows]]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    right = [
+        bool(rows) and all(row[column][:1].isdigit() or row[column] in {"", "-"} for row in rows)
+        for column in range(len(head))
+    ]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(cells, widths, right, strict=True)
+        ).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(head), rule, *[line(row) for row in rows]])
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: "81.4 kB"."""
+    for unit in ("B", "kB", "MB"):
+        if count < _KILO:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= _KILO
+    return f"{count:.1f} GB"
+
+
+def percent(share: float) -> str:
+    """A share of one for people: "98.52 %"."""
+    return f"{share * 100:.2f} %"
+
+
+def milliseconds(value: float) -> str:
+    """A latency for people, with three significant digits."""
+    return f"{value:.3g} ms"
+
+
+def emit_json(document: object) -> None:
+    """Print a JSON document, and nothing else, to standard output."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Progress, to standard error: standard output is for results."""
+    click.echo(click.style("· ", fg="cyan") + text, err=True)

@@ -1,0 +1,1 @@
+"""Pages with pictures that open without a network; they show figures and compute none."""
