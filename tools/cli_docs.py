@@ -36,7 +36,7 @@ def main() -> int:
 def render() -> str:
     """The page."""
     from edgekit.cli import edgekit
-    from edgekit_agent.cli import agent
+    from edgekit_agent.cli import cli as agent
 
     sections = [HEAD]
     for command, name in ((edgekit, "edgekit"), (agent, "edgekit-agent")):

@@ -124,11 +124,12 @@ def measuring() -> Comparison:
 def chunking() -> Comparison:
     """Cutting and checking 5 MB of weights against hashing them once."""
     import hashlib
-    import random
+
+    import numpy as np
 
     from edgekit_runtime.bundle.index import assemble, build_index
 
-    data = random.Random(7).randbytes(5_000_000)
+    data = np.random.default_rng(7).bytes(5_000_000)
 
     def cut_and_join() -> None:
         index, wire = build_index("perf", "1.0.0", [("manifest.json", b"{}"), ("model", data)])

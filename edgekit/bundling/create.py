@@ -125,7 +125,7 @@ def create_bundle(request: BundleRequest, *, progress: Callable[[str], None] = _
     chosen = _spread(samples, request.golden_samples)
     progress(f"{len(next(iter(chosen.values())))} golden samples from {request.data.name}")
     files: dict[str, bytes] = {_GOLDEN_INPUTS: save_arrays(chosen)}
-    variants = []
+    variants: list[Variant] = []
     for model, session in zip(request.models, sessions, strict=True):
         variant, outputs = _variant(request, model, session, chosen, samples)
         files[variant.file] = model.read_bytes()
@@ -277,9 +277,10 @@ def _accuracy(data: Path, session: Session, samples: Samples) -> Accuracy | None
 
 
 def _precision(model: Path) -> str:
-    from edgekit_runtime.graph.summary import summarise
+    from edgekit_runtime.graph.read import read_graph
+    from edgekit_runtime.graph.summary import describe_quantization
 
-    return "int8" if summarise(model).quantization.kind == "int8" else "float32"
+    return describe_quantization(read_graph(model)).kind
 
 
 def _contracts(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Final
 
 import click
 
 _KILO: Final = 1000
+# A figure with its unit, or a dash for none.
+_FIGURE: Final = r"-|\d[\d.,e+-]*( ?[%A-Za-z]{1,3})?"
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
@@ -16,7 +19,7 @@ def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
     lines = [list(head), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     right = [
-        bool(rows) and all(row[column][:1].isdigit() or row[column] in {"", "-"} for row in rows)
+        bool(rows) and all(re.fullmatch(_FIGURE, row[column]) for row in rows)
         for column in range(len(head))
     ]
 

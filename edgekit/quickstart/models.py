@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from edgekit.bundling.create import BundleRequest, create_bundle
 from edgekit.quickstart.figures import PredictionFigures, VariantFigures
 from edgekit_converters.convert import ConversionRequest, Precision, convert_model
+from edgekit_runtime.errors import GateFailedError
 from edgekit_runtime.formats import ModelFormat
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ Say = Callable[[str], None]
 LABELS: Final = tuple(str(digit) for digit in range(10))
 LICENCES: Final = ("Apache-2.0", "CC-BY-4.0")
 _FAMILY: Final = {ModelFormat.ONNX: "ONNX", ModelFormat.LITERT: "LiteRT"}
-_RUNTIME: Final = {ModelFormat.ONNX: "onnxruntime", ModelFormat.LITERT: "litert"}
 # The best first: what a device takes if it can.
 _ORDER: Final = (
     (ModelFormat.LITERT, Precision.INT8),
@@ -67,61 +67,53 @@ def title(artifact: Artifact) -> str:
     return f"{_FAMILY[artifact.format]} {precision}"
 
 
-def bench_digits(converted: Converted, *, say: Say) -> tuple[VariantFigures, ...]:
-    """Measure every variant here, each in a fresh process."""
-    from edgekit_benchmarks.measure import measure
+def bench_digits(
+    converted: Converted, *, profiles: Sequence[str] = (), say: Say
+) -> tuple[tuple[VariantFigures, ...], tuple[PredictionFigures, ...]]:
+    """Measure every variant here, each in a fresh process, and predict it for boards."""
+    from edgekit_benchmarks.bench import bench_models
 
-    figures = []
-    for artifact in converted.artifacts:
-        measured = measure(Path(artifact.path), runs=_BENCH_RUNS, min_seconds=_BENCH_SECONDS)
-        figures.append(
+    report = bench_models(
+        [Path(artifact.path) for artifact in converted.artifacts],
+        profiles=profiles,
+        runs=_BENCH_RUNS,
+        min_seconds=_BENCH_SECONDS,
+    )
+    variants, predictions = [], []
+    for artifact, entry in zip(converted.artifacts, report.models, strict=True):
+        measured = entry.measurement
+        if measured is None or artifact.accuracy is None:
+            raise GateFailedError("a variant was not measured", where=artifact.path)
+        variants.append(
             VariantFigures(
                 model=f"digits {converted.version}",
                 variant=title(artifact),
                 file=Path(artifact.path).name,
                 size_bytes=artifact.size_bytes,
-                accuracy=artifact.accuracy.value if artifact.accuracy else 0.0,
+                accuracy=artifact.accuracy.value,
                 median_ms=measured.latency.median_ms,
                 p90_ms=measured.latency.p90_ms,
                 peak_memory_bytes=measured.memory.peak_bytes,
             )
         )
         say(
-            f"{figures[-1].variant}: median {figures[-1].median_ms:.3f} ms, "
-            f"p90 {figures[-1].p90_ms:.3f} ms, measured here"
+            f"digits {converted.version} as {title(artifact)}: median "
+            f"{measured.latency.median_ms:.3g} ms, p90 {measured.latency.p90_ms:.3g} ms, "
+            f"{measured.kind}"
         )
-    return tuple(figures)
-
-
-def predict_digits(converted: Converted, profile: str) -> tuple[PredictionFigures, ...]:
-    """Predict every variant for the boards of a profile."""
-    from edgekit_benchmarks.predict import predict
-    from edgekit_benchmarks.profile import load_profiles
-    from edgekit_runtime.graph.read import read_graph
-    from edgekit_runtime.graph.workload import count_workload
-
-    figures = []
-    for artifact in converted.artifacts:
-        workload = count_workload(read_graph(Path(artifact.path)))
-        for board in load_profiles(profile):
-            prediction = predict(
-                workload,
-                board,
-                runtime=_RUNTIME[artifact.format],
-                dtype=artifact.precision.value,
+        predictions += [
+            PredictionFigures(
+                board=prediction.board,
+                variant=title(artifact),
+                kind=prediction.kind,
+                latency_ms=prediction.latency_ms,
+                low_ms=prediction.low_ms,
+                high_ms=prediction.high_ms,
+                provenance="; ".join((*prediction.reasons, prediction.provenance)),
             )
-            figures.append(
-                PredictionFigures(
-                    board=prediction.board,
-                    variant=title(artifact),
-                    kind=prediction.kind,
-                    latency_ms=prediction.latency_ms,
-                    low_ms=prediction.low_ms,
-                    high_ms=prediction.high_ms,
-                    provenance="; ".join((*prediction.reasons, prediction.provenance)),
-                )
-            )
-    return tuple(figures)
+            for prediction in entry.predictions
+        ]
+    return tuple(variants), tuple(predictions)
 
 
 def bundle_digits(

@@ -184,10 +184,11 @@ class Road:
                         f"bytes, {accuracy:.2%} of {len(self.labels)} held-out digits right"
                     )
         with self._step("Benchmark here, predict for the device"):
-            variants = {
-                version: models.bench_digits(made, say=say) for version, made in converted.items()
-            }
-            predictions = models.predict_digits(converted["1.0.0"], self.options.profile)
+            variants = {}
+            variants["1.0.0"], predictions = models.bench_digits(
+                converted["1.0.0"], profiles=[self.options.profile], say=say
+            )
+            variants["2.0.0"], _ = models.bench_digits(converted["2.0.0"], say=say)
             for prediction in predictions:
                 say(
                     f"{prediction.board}, {prediction.variant}: {prediction.latency_ms:.3g} ms "
@@ -415,20 +416,21 @@ class Road:
         revised = models.bundle_digits(
             converted, self.assets, folder / "digits-2.1.0.ekb", golden_samples=24, version="2.1.0"
         )
+        attempts: tuple[Callable[[], ProtectionFigures], ...] = (
+            lambda: protection.tampered_chunk(stage, revised, version="2.1.0"),
+            lambda: protection.wrong_key(stage, bundles["1.0.0"], version="1.0.0"),
+            lambda: protection.replayed_order(stage, recorded),
+            lambda: protection.wrong_golden(
+                stage, bundles["2.0.0"], bundles["1.0.0"], version="2.2.0"
+            ),
+            lambda: protection.broken_in_use(
+                stage, converted.source, self.assets.test, version="2.3.0"
+            ),
+        )
         results = []
         # Live traffic goes on all the while: the gates judge by it.
         with self._traffic(device):
-            for attempt in (
-                lambda: protection.tampered_chunk(stage, revised, version="2.1.0"),
-                lambda: protection.wrong_key(stage, bundles["1.0.0"], version="1.0.0"),
-                lambda: protection.replayed_order(stage, recorded),
-                lambda: protection.wrong_golden(
-                    stage, bundles["2.0.0"], bundles["1.0.0"], version="2.2.0"
-                ),
-                lambda: protection.broken_in_use(
-                    stage, converted.source, self.assets.test, version="2.3.0"
-                ),
-            ):
+            for attempt in attempts:
                 result = attempt()
                 results.append(result)
                 self.reporter.say(f"{result.threat}: {result.outcome}. {result.reason}")
