@@ -1,0 +1,127 @@
+"""What the measuring process is told, and what it answers: one JSON line each way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgekit_runtime import errors
+from edgekit_runtime.errors import EdgekitError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One model to run, and how.
+
+    Attributes:
+        model: The file.
+        runtime: The engine for a `.tflite` file, or None for the first that is installed.
+        threads: How many threads one inference may use.
+        runs: The fewest timed inferences.
+        min_seconds: The shortest time to spend on them.
+        inputs: The user's `.npz`, or None to make inputs up.
+        input_shapes: Full shapes of inputs that have free axes, by name.
+    """
+
+    model: Path
+    runtime: str | None
+    threads: int
+    runs: int
+    min_seconds: float
+    inputs: Path | None
+    input_shapes: Mapping[str, tuple[int, ...]]
+
+    def to_line(self) -> str:
+        """The job on one line."""
+        document = asdict(self)
+        document["model"] = str(self.model)
+        document["inputs"] = str(self.inputs) if self.inputs else None
+        return json.dumps(document)
+
+    @classmethod
+    def from_line(cls, line: str) -> Job:
+        """Read `to_line`'s answer back; both ends are the same program, so nothing is checked."""
+        document = json.loads(line)
+        document["model"] = Path(document["model"])
+        document["inputs"] = Path(document["inputs"]) if document["inputs"] else None
+        document["input_shapes"] = {
+            name: tuple(shape) for name, shape in document["input_shapes"].items()
+        }
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputUsed:
+    """One input as it was fed."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """What the measuring process saw.
+
+    Attributes:
+        runtime: "onnxruntime", "litert" or "tflite-runtime".
+        runtime_version: Of that package.
+        load_ms: From the file to a session that can run, the engine being imported already.
+        first_ms: The first inference, which often allocates and prepares.
+        warm_up_runs: How many more were run before timing began.
+        latencies_ms: Every timed inference, in order.
+        cpu_share: Processor time over wall time while timing; below 1 with a single thread, the
+            process had to wait for a core.
+        baseline_bytes: Peak resident memory with Python, numpy and the engine imported, before
+            the model; None where it cannot be read.
+        peak_bytes: Peak resident memory after the last run; None where it cannot be read.
+        inputs: What was fed.
+    """
+
+    runtime: str
+    runtime_version: str
+    load_ms: float
+    first_ms: float
+    warm_up_runs: int
+    latencies_ms: tuple[float, ...]
+    cpu_share: float
+    baseline_bytes: int | None
+    peak_bytes: int | None
+    inputs: tuple[InputUsed, ...]
+
+
+def answer(observation: Observation) -> str:
+    """A success on one line."""
+    return json.dumps({"observation": asdict(observation)})
+
+
+def refusal(error: EdgekitError) -> str:
+    """A failure on one line."""
+    return json.dumps({"refusal": error.as_json()})
+
+
+def read_answer(line: str) -> Observation:
+    """Read the measuring process's line.
+
+    Raises:
+        EdgekitError: The very error that the process met, of its own class.
+        ValueError: If the line is neither an answer nor a refusal.
+    """
+    document = json.loads(line)
+    if not isinstance(document, dict):
+        raise ValueError("no object")
+    if "refusal" in document:
+        found = document["refusal"]
+        kind = getattr(errors, found["error"], EdgekitError)
+        raise kind(found["what"], where=found["where"], fix=found["fix"])
+    if "observation" not in document:
+        raise ValueError("neither an answer nor a refusal")
+    seen = document["observation"]
+    seen["latencies_ms"] = tuple(seen["latencies_ms"])
+    seen["inputs"] = tuple(
+        InputUsed(name=entry["name"], dtype=entry["dtype"], shape=tuple(entry["shape"]))
+        for entry in seen["inputs"]
+    )
+    return Observation(**seen)

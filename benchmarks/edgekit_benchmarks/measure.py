@@ -1,0 +1,277 @@
+"""Measure a model on this machine, in a fresh process per call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from edgekit_benchmarks.job import InputUsed, Job, Observation, read_answer
+from edgekit_benchmarks.latency import LatencyStatistics, describe_latencies
+from edgekit_benchmarks.machine import MachineFacts, read_machine, warnings_about
+from edgekit_benchmarks.worker import MOST_RUNS
+from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
+from edgekit_runtime.files import require_file, sha256_of
+from edgekit_runtime.formats import ModelFormat, detect_format
+
+MEASURED_HERE: Final = "measured here"
+# -P: a file called numpy.py in the user's folder must not get in the way.
+WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "edgekit_benchmarks.worker")
+_MEMORY_INCLUDES: Final = (
+    "peak resident memory of a fresh process above Python, numpy and the imported engine: "
+    "the model, its activations, the engine's working memory, and one set of inputs and outputs"
+)
+_MEMORY_UNKNOWN: Final = "not measured: this system does not let a process reset its memory peak"
+_FULL_CORE: Final = 0.95
+_LAST_WORDS: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeakMemory:
+    """What the model needed beyond an engine that is loaded and idle.
+
+    Attributes:
+        peak_bytes: The peak minus the baseline; None where it was not measured.
+        baseline_bytes: Resident memory with the engine imported, before the model.
+        includes: What `peak_bytes` counts, or why there is none.
+    """
+
+    peak_bytes: int | None
+    baseline_bytes: int | None
+    includes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A model as it ran on this machine.
+
+    Attributes:
+        model: The file's name.
+        sha256: Of the file.
+        file_bytes: Its size.
+        format: ONNX or TFLite.
+        runtime: The engine that ran it.
+        runtime_version: The installed version of that engine.
+        threads: How many threads one inference might use.
+        load_ms: From the file to a session that can run, the engine being imported already.
+        first_ms: The first inference.
+        warm_up_runs: Untimed runs between the first and the timed ones.
+        latency: Of the timed runs.
+        memory: Peak memory and what it includes.
+        inputs: What was fed.
+        inputs_from: The user's file, or "generated".
+        machine: Where.
+        warnings: What makes the figures less certain.
+        measured_at: When, in UTC.
+        kind: What every figure here is.
+    """
+
+    model: str
+    sha256: str
+    file_bytes: int
+    format: ModelFormat
+    runtime: str
+    runtime_version: str
+    threads: int
+    load_ms: float
+    first_ms: float
+    warm_up_runs: int
+    latency: LatencyStatistics
+    memory: PeakMemory
+    inputs: tuple[InputUsed, ...]
+    inputs_from: str
+    machine: MachineFacts
+    warnings: tuple[str, ...]
+    measured_at: datetime
+    kind: str = field(default=MEASURED_HERE, init=False)
+
+    def to_json(self) -> dict[str, object]:
+        """The measurement as a JSON object."""
+        document = asdict(self)
+        document["format"] = self.format.value
+        document["measured_at"] = self.measured_at.isoformat(timespec="seconds")
+        return document
+
+
+def _ignore(_text: str) -> None:
+    """The default for `progress`."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def measure(
+    model: Path,
+    *,
+    threads: int = 1,
+    runs: int = 50,
+    min_seconds: float = 1.0,
+    runtime: str | None = None,
+    inputs: Path | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    timeout_s: float = 600.0,
+    progress: Callable[[str], None] = _ignore,
+    now: Callable[[], datetime] = _now,
+    command: Sequence[str] = WORKER_COMMAND,
+) -> Measurement:
+    """Run a model in a process of its own and say how long it took and what memory it needed.
+
+    The timed inferences are at least `runs`, and go on for at least `min_seconds`, up to 100,000.
+
+    Args:
+        model: An `.onnx` or `.tflite` file.
+        threads: How many threads one inference may use.
+        runs: The fewest timed inferences.
+        min_seconds: The shortest time to spend on them.
+        runtime: The engine for a `.tflite` file: "litert" or "tflite-runtime".
+        inputs: An `.npz` with samples along the first axis; without it, inputs are made up.
+        input_shapes: Full shapes, by name, of inputs with free axes other than the first.
+        timeout_s: After this long the process is ended.
+        progress: Told one plain sentence a step.
+        now: The clock.
+        command: The program that measures.
+
+    Raises:
+        UsageError: If a number makes no sense, a file is missing, or the inputs do not fit.
+        UnsupportedModelError: If the engine refuses the model, fails on it, or crashes.
+        EnvironmentLackError: If the engine is missing, the process was killed, or time ran out.
+    """
+    _check(threads=threads, runs=runs, min_seconds=min_seconds, timeout_s=timeout_s)
+    model_format = detect_format(model)
+    if inputs is not None:
+        require_file(inputs, kind="the inputs, an .npz file")
+    machine = read_machine()
+    progress(f"measuring {model.name} on {threads} thread{'s' if threads > 1 else ''}")
+    job = Job(
+        model=model.resolve(),
+        runtime=runtime,
+        threads=threads,
+        runs=runs,
+        min_seconds=min_seconds,
+        inputs=inputs.resolve() if inputs else None,
+        input_shapes=dict(input_shapes or {}),
+    )
+    seen = _run_worker(job, command=command, timeout_s=timeout_s)
+    warnings = list(warnings_about(machine, threads=threads))
+    if threads == 1 and seen.cpu_share < _FULL_CORE:
+        warnings.append(
+            f"the process got {seen.cpu_share:.0%} of a core while it was timed; "
+            "others wanted it too"
+        )
+    return Measurement(
+        model=model.name,
+        sha256=sha256_of(model),
+        file_bytes=model.stat().st_size,
+        format=model_format,
+        runtime=seen.runtime,
+        runtime_version=seen.runtime_version,
+        threads=threads,
+        load_ms=seen.load_ms,
+        first_ms=seen.first_ms,
+        warm_up_runs=seen.warm_up_runs,
+        latency=describe_latencies(seen.latencies_ms),
+        memory=_memory(seen),
+        inputs=seen.inputs,
+        inputs_from=inputs.name if inputs else "generated",
+        machine=machine,
+        warnings=tuple(warnings),
+        measured_at=now(),
+    )
+
+
+def _check(*, threads: int, runs: int, min_seconds: float, timeout_s: float) -> None:
+    faults = []
+    if threads < 1:
+        faults.append(f"threads is {threads}, and an inference needs one")
+    if not 1 <= runs <= MOST_RUNS:
+        faults.append(f"runs is {runs}, not between 1 and {MOST_RUNS}")
+    if not 0 <= min_seconds < timeout_s:
+        faults.append(f"min_seconds is {min_seconds:g}, not between 0 and {timeout_s:g}")
+    if faults:
+        raise UsageError("; ".join(faults), fix="choose numbers within these bounds")
+
+
+def _run_worker(job: Job, *, command: Sequence[str], timeout_s: float) -> Observation:
+    # The write end stays here: the worker ends by itself should this process be killed.
+    read_end, write_end = os.pipe()
+    try:
+        process = subprocess.Popen(
+            command, stdin=read_end, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    except OSError as error:
+        os.close(write_end)
+        raise EnvironmentLackError(
+            f"cannot start the measuring process: {error.strerror or error}", where=command[0]
+        ) from error
+    finally:
+        os.close(read_end)
+    try:
+        with os.fdopen(write_end, "wb", buffering=0) as stdin:
+            # If it died before it could read, how it died says more than a broken pipe.
+            with contextlib.suppress(BrokenPipeError):
+                stdin.write(job.to_line().encode() + b"\n")
+            stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentLackError(
+            f"measuring took longer than {timeout_s:g} s and was ended",
+            where=str(job.model),
+            fix="ask for fewer runs, or allow more time",
+        ) from error
+    finally:
+        # On Ctrl-C and on every other way out: no process may stay behind.
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+    if process.returncode != 0:
+        raise _death_of(process.returncode, stderr, job)
+    try:
+        return read_answer(stdout.decode("utf-8", errors="replace"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnsupportedModelError(
+            "the measuring process ended without an answer", where=str(job.model)
+        ) from error
+
+
+def _death_of(code: int, stderr: bytes, job: Job) -> UnsupportedModelError | EnvironmentLackError:
+    words = " ".join(stderr.decode("utf-8", errors="replace").split())[-_LAST_WORDS:]
+    where = str(job.model)
+    if code == -getattr(signal, "SIGKILL", 9):
+        return EnvironmentLackError(
+            "the measuring process was killed; most likely the machine ran out of memory",
+            where=where,
+            fix="free memory, or measure a smaller model",
+        )
+    if code < 0:
+        return UnsupportedModelError(
+            f"the engine crashed while it ran the model (signal {signal.Signals(-code).name})"
+            + (f": {words}" if words else ""),
+            where=where,
+            fix="run `edgekit inspect` on it; export it again, or try another engine version",
+        )
+    return UnsupportedModelError(
+        f"the measuring process failed (exit code {code})" + (f": {words}" if words else ""),
+        where=where,
+    )
+
+
+def _memory(seen: Observation) -> PeakMemory:
+    if seen.peak_bytes is None or seen.baseline_bytes is None:
+        return PeakMemory(
+            peak_bytes=None, baseline_bytes=seen.baseline_bytes, includes=_MEMORY_UNKNOWN
+        )
+    return PeakMemory(
+        peak_bytes=max(0, seen.peak_bytes - seen.baseline_bytes),
+        baseline_bytes=seen.baseline_bytes,
+        includes=_MEMORY_INCLUDES,
+    )

@@ -1,0 +1,268 @@
+"""Device profiles: a board's facts and calibrated costs, read from the TOML files in `profiles`."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from edgekit_benchmarks.features import FEATURES, Counting
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.fields import FieldReader
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+FORMAT_VERSION: Final = 1
+NAME_PATTERN: Final = r"[a-z0-9]+(?:-[a-z0-9]+)*"
+DTYPES: Final = ("float32", "float16", "int8")
+_DTYPE_PATTERN: Final = "|".join(DTYPES)
+_DATE_PATTERN: Final = r"\d{4}(?:-\d{2}-\d{2})?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What a board is.
+
+    Attributes:
+        soc: The chip.
+        core: The processor core.
+        cores: How many of them.
+        clock_ghz: Their highest clock as delivered.
+        ram_mb: The sizes that the board is sold with, ascending.
+        sources: Pages that say so.
+    """
+
+    soc: str
+    core: str
+    cores: int
+    clock_ghz: float
+    ram_mb: tuple[int, ...]
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """What each feature of a model costs on a board, with one runtime, dtype and thread count.
+
+    Attributes:
+        runtime: The engine that the measurements were made with.
+        runtime_version: Its version, as its maker names it.
+        dtype: What it computed in.
+        threads: How many it used.
+        counting: How the models' layers were counted.
+        coefficients_ns: Nanoseconds for one unit of each of `FEATURES`.
+        measurements: How many were fitted.
+        families: How many families of models they belong to.
+        measured: The year of the measurements.
+        method: How the coefficients came about, for people.
+        lofo_mape: Mean absolute relative error on a family that was left out.
+        band: Nine in ten left-out latencies lie between the prediction divided by this factor
+            and the prediction times it.
+        least_macs: Of the smallest fitted model.
+        most_macs: Of the largest fitted model.
+        operator_cap_ns: The most that an operator can cost on average: the lowest latency for each
+            operator among the fitted models, as if they computed nothing.
+        serves: Other runtimes that share this one's kernels.
+        serves_quicker: By what factor those may be quicker than this version, at most.
+        note: What else a reader must know.
+        sources: Where the measurements were published.
+    """
+
+    runtime: str
+    runtime_version: str
+    dtype: str
+    threads: int
+    counting: Counting
+    coefficients_ns: tuple[float, ...]
+    measurements: int
+    families: int
+    measured: str
+    method: str
+    lofo_mape: float
+    band: float
+    least_macs: float
+    most_macs: float
+    operator_cap_ns: float
+    serves: tuple[str, ...]
+    serves_quicker: float
+    note: str
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Substitution:
+    """What it cost, where that was measured, to run with one setting instead of another.
+
+    Attributes:
+        setting: "runtime" or "threads".
+        source: The value that a calibration has.
+        target: The value that is wanted.
+        dtype: The dtype that it was measured for.
+        factor: The median of target latency over source prediction.
+        low: Its 5th percentile.
+        high: Its 95th percentile.
+        measurements: How many it comes from.
+        boards: On which boards.
+    """
+
+    setting: str
+    source: str
+    target: str
+    dtype: str
+    factor: float
+    low: float
+    high: float
+    measurements: int
+    boards: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One board.
+
+    Attributes:
+        name: What a user types.
+        family: The name that stands for this board and its relatives.
+        title: The board's own name.
+        hardware: Its facts.
+        calibrations: Its costs.
+        substitutions: For settings that were not measured on it.
+    """
+
+    name: str
+    family: str
+    title: str
+    hardware: Hardware
+    calibrations: tuple[Calibration, ...]
+    substitutions: tuple[Substitution, ...]
+
+
+def list_profiles() -> tuple[Profile, ...]:
+    """Every shipped profile, families together, in the order of their names."""
+    return tuple(sorted(_shipped().values(), key=lambda profile: (profile.family, profile.name)))
+
+
+def load_profiles(name: str) -> tuple[Profile, ...]:
+    """The profile of that name, or one for each board of the family of that name.
+
+    Raises:
+        UsageError: If there is none; suggests the names that come nearest.
+    """
+    found = tuple(profile for profile in list_profiles() if name in {profile.name, profile.family})
+    if found:
+        return found
+    names = sorted({n for profile in list_profiles() for n in (profile.name, profile.family)})
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    raise UsageError(
+        f"there is no device profile {name!r}",
+        where="--profile",
+        fix=f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}",
+    )
+
+
+def parse_profile(text: str, *, where: str) -> Profile:
+    """Read a profile's TOML.
+
+    Raises:
+        UsageError: Naming every field that is missing or wrong.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"this is no TOML: {error}", where=where) from error
+    reader = FieldReader(document)
+    reader.integer("format_version", least=FORMAT_VERSION, most=FORMAT_VERSION)
+    profile = Profile(
+        name=reader.text("name", pattern=NAME_PATTERN),
+        family=reader.text("family", pattern=NAME_PATTERN),
+        title=reader.text("title"),
+        hardware=_read_hardware(reader.nested("hardware")),
+        calibrations=reader.items("calibration", _read_calibration, optional=True),
+        substitutions=reader.items("substitution", _read_substitution, optional=True),
+    )
+    if reader.faults:
+        raise UsageError(f"this is no valid profile: {'; '.join(reader.faults)}", where=where)
+    return profile
+
+
+@cache
+def _shipped() -> dict[str, Profile]:
+    profiles = (
+        parse_profile(file.read_text(encoding="utf-8"), where=file.name) for file in profile_files()
+    )
+    return {profile.name: profile for profile in profiles}
+
+
+def profile_files() -> list[Traversable]:
+    """The shipped TOML files, one a board."""
+    folder = resources.files("edgekit_benchmarks") / "profiles"
+    return sorted(
+        (file for file in folder.iterdir() if file.name.endswith(".toml")), key=lambda f: f.name
+    )
+
+
+def _read_hardware(reader: FieldReader) -> Hardware:
+    return Hardware(
+        soc=reader.text("soc"),
+        core=reader.text("core"),
+        cores=reader.integer("cores", least=1, most=1024),
+        clock_ghz=reader.number("clock_ghz", least=0.001),
+        ram_mb=_whole_numbers(reader, "ram_mb"),
+        sources=reader.texts("sources"),
+    )
+
+
+def _read_calibration(reader: FieldReader) -> Calibration:
+    costs = reader.nested("coefficients_ns")
+    return Calibration(
+        runtime=reader.text("runtime"),
+        runtime_version=reader.text("runtime_version"),
+        dtype=reader.text("dtype", pattern=_DTYPE_PATTERN),
+        threads=reader.integer("threads", least=1, most=1024),
+        counting=_read_counting(reader),
+        coefficients_ns=tuple(costs.number(name, least=0.0) for name in FEATURES),
+        measurements=reader.integer("measurements", least=1),
+        families=reader.integer("families", least=1),
+        measured=reader.text("measured", pattern=_DATE_PATTERN),
+        method=reader.text("method"),
+        lofo_mape=reader.number("lofo_mape", least=0.0),
+        band=reader.number("band", least=1.0),
+        least_macs=reader.number("least_macs", least=0.0),
+        most_macs=reader.number("most_macs", least=0.0),
+        operator_cap_ns=reader.number("operator_cap_ns", least=0.0),
+        serves=reader.texts("serves"),
+        serves_quicker=reader.number("serves_quicker", least=1.0),
+        note=reader.text("note"),
+        sources=reader.texts("sources"),
+    )
+
+
+def _read_substitution(reader: FieldReader) -> Substitution:
+    return Substitution(
+        setting=reader.text("setting", pattern="runtime|threads"),
+        source=reader.text("source"),
+        target=reader.text("target"),
+        dtype=reader.text("dtype", pattern=_DTYPE_PATTERN),
+        factor=reader.number("factor", least=0.0),
+        low=reader.number("low", least=0.0),
+        high=reader.number("high", least=0.0),
+        measurements=reader.integer("measurements", least=1),
+        boards=reader.texts("boards"),
+    )
+
+
+def _read_counting(reader: FieldReader) -> Counting:
+    text = reader.text("counting", pattern="|".join(Counting))
+    # A fault has been noted; reading goes on with any value.
+    return Counting(text) if text in set(Counting) else Counting.OPERATORS
+
+
+def _whole_numbers(reader: FieldReader, field: str) -> tuple[int, ...]:
+    values = reader.sequence(field)
+    if not values or not all(isinstance(value, int) and value > 0 for value in values):
+        reader.fault(field, "must be a list of whole numbers above 0")
+    return tuple(value for value in values if isinstance(value, int))

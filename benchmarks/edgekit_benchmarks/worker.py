@@ -1,0 +1,163 @@
+"""The measuring process: `python -m edgekit_benchmarks.worker` runs one job and ends.
+
+It holds what a device would hold, numpy and the engine, and nothing else. The job arrives as the
+first line on standard input; standard input stays open, and its end means that the parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+import threading
+import time
+from array import array
+from typing import TYPE_CHECKING, Final
+
+from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
+from edgekit_benchmarks.job import InputUsed, Job, Observation, answer, refusal
+from edgekit_benchmarks.resident import peak_bytes, reset_peak_bytes
+from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.formats import ModelFormat, detect_format
+from edgekit_runtime.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgekit_runtime.session import Session
+
+# Enough for any statistic, and below one megabyte of the memory that is being measured.
+MOST_RUNS: Final = 100_000
+_WARM_UP_RUNS: Final = 3
+_WARM_UP_NS: Final = 100_000_000
+# Read before the model so that the engine's own code does not count as the model's memory.
+_ENGINE_MODULES: Final = {
+    ModelFormat.ONNX: ("onnxruntime",),
+    ModelFormat.LITERT: ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"),
+}
+
+
+def observe(job: Job) -> Observation:
+    """Load a model, warm it up, and time it.
+
+    Raises:
+        UsageError: If the inputs do not fit the model.
+        UnsupportedModelError: If the engine refuses the model or fails on it.
+        EnvironmentLackError: If the engine is not installed.
+    """
+    _import_engine(job)
+    gc.collect()
+    baseline_bytes = reset_peak_bytes()
+    start = time.perf_counter_ns()
+    session = open_session(job.model, threads=job.threads, runtime=job.runtime)
+    load_ns = time.perf_counter_ns() - start
+    try:
+        shapes = resolve_shapes(session.inputs, job.input_shapes)
+        inputs = (
+            load_inputs(job.inputs, session.inputs, shapes)
+            if job.inputs
+            else make_inputs(session.inputs, shapes)
+        )
+        first_ns = _run_once(session, inputs)
+        warm_up_runs = _warm_up(session, inputs)
+        cpu_ns, wall_start = time.process_time_ns(), time.perf_counter_ns()
+        latencies = _time_runs(session, inputs, runs=job.runs, min_seconds=job.min_seconds)
+        wall_ns = time.perf_counter_ns() - wall_start
+        cpu_ns = time.process_time_ns() - cpu_ns
+        peak = peak_bytes() if baseline_bytes is not None else None
+        return Observation(
+            runtime=session.runtime.name,
+            runtime_version=session.runtime.version,
+            load_ms=load_ns / 1e6,
+            first_ms=first_ns / 1e6,
+            warm_up_runs=warm_up_runs,
+            latencies_ms=tuple(value / 1e6 for value in latencies),
+            cpu_share=cpu_ns / wall_ns,
+            baseline_bytes=baseline_bytes,
+            peak_bytes=peak,
+            inputs=tuple(
+                InputUsed(name=name, dtype=values.dtype.name, shape=values.shape)
+                for name, values in inputs.items()
+            ),
+        )
+    finally:
+        session.close()
+
+
+def main() -> None:
+    """Do the job on standard input and answer on standard output, a refusal included."""
+    job = Job.from_line(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Engines write to the process's standard output as they like; the answer has it for itself.
+    answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    try:
+        line = answer(observe(job))
+    except EdgekitError as error:
+        line = refusal(error)
+    with answer_to:
+        answer_to.write(line + "\n")
+
+
+def _import_engine(job: Job) -> None:
+    names = _ENGINE_MODULES[detect_format(job.model)]
+    wanted = [name for name in names if job.runtime is None or _is_engine(name, job.runtime)]
+    for name in wanted:
+        # A missing engine is reported by open_session, with the command that installs it.
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(name)
+            return
+
+
+def _is_engine(module: str, runtime: str) -> bool:
+    return (module.startswith("tflite_runtime")) == (runtime == "tflite-runtime")
+
+
+def _run_once(session: Session, inputs: Mapping[str, NDArray[np.generic]]) -> int:
+    start = time.perf_counter_ns()
+    session.run(inputs)
+    return time.perf_counter_ns() - start
+
+
+def _warm_up(session: Session, inputs: Mapping[str, NDArray[np.generic]]) -> int:
+    end = time.perf_counter_ns() + _WARM_UP_NS
+    runs = 0
+    while runs < _WARM_UP_RUNS or (time.perf_counter_ns() < end and runs < MOST_RUNS):
+        session.run(inputs)
+        runs += 1
+    return runs
+
+
+def _time_runs(
+    session: Session, inputs: Mapping[str, NDArray[np.generic]], *, runs: int, min_seconds: float
+) -> array[int]:
+    latencies = array("q")
+    clock, run = time.perf_counter_ns, session.run
+    end = clock() + int(min_seconds * 1e9)
+    gc.collect()
+    # A collection in the middle of an inference would be counted as the model's.
+    gc.disable()
+    try:
+        stop = start = clock()
+        while len(latencies) < runs or (stop < end and len(latencies) < MOST_RUNS):
+            start = clock()
+            run(inputs)
+            stop = clock()
+            latencies.append(stop - start)
+    finally:
+        gc.enable()
+    return latencies
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
