@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.fleet_options import broker_option, fleet_option
-from edgekit.cli.render import emit_json, say, size, table
+from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 
 if TYPE_CHECKING:
     from edgekit.fleet.folder import BrokerAddress, Fleet
@@ -170,16 +170,18 @@ def watch(folder: Path, broker: str | None, as_json: bool) -> None:
     with FleetWatcher(opened.id, address) as watcher:
         say(f"listening to fleet {opened.id!r} at {address}; Ctrl-C ends it")
         mark = 0
-        while True:
-            events = watcher.wait_for_events(since=mark, timeout_s=3600)
+
+        def show_new() -> bool:
+            nonlocal mark
+            events = watcher.wait_for_events(since=mark, timeout_s=1)
             mark += len(events)
             for event in events:
-                click.echo(
-                    event.to_json().decode()
-                    if as_json
-                    else f"{event.device}  {event.kind}  {event.bundle} {event.version}  "
-                    f"{event.detail}".rstrip()
-                )
+                line = f"{event.device}  {event.kind}  {event.bundle} {event.version}  "
+                text = event.to_json().decode() if as_json else (line + event.detail).rstrip()
+                click.echo(text)
+            return True
+
+        wait_for_interrupt(show_new)
 
 
 @fleet.command("broker")
@@ -204,8 +206,7 @@ def broker_(folder: Path, port: int, prefer: str) -> None:
 
     with start_broker(folder, port=port, prefer=prefer) as running:  # type: ignore[arg-type]
         click.echo(f"{running.name} {running.version} at {running.address}; Ctrl-C ends it")
-        while running.running:
-            time.sleep(0.2)
+        wait_for_interrupt(lambda: running.running)
 
 
 def _broker(opened: Fleet, text: str | None) -> BrokerAddress:

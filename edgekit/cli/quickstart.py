@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.render import emit_json, milliseconds, percent, say, size, table
+from edgekit.cli.render import (
+    emit_json,
+    milliseconds,
+    percent,
+    say,
+    size,
+    table,
+    wait_for_interrupt,
+)
 
 if TYPE_CHECKING:
     from edgekit.quickstart.figures import QuickstartFigures
@@ -147,18 +155,19 @@ def _keep(road: Road) -> None:
     running = road.restart_broker()
     host, port = road.http_address()
     config, fleet = road.workspace.device / "agent.toml", road.workspace.fleet
+    # As this command was called: in a virtual environment that is not activated, by its folder.
+    bin_ = "" if shutil.which("edgekit") else f"{Path(sys.argv[0]).parent}/"
     click.echo(
         f"""
 Everything runs until Ctrl-C. Look around from another terminal:
   curl http://{host}:{port}/v2/models/digits
-  edgekit-agent status --config {config}
-  edgekit fleet status --fleet {fleet} --broker {running.address}
-  edgekit fleet watch --fleet {fleet} --broker {running.address}
-  edgekit fleet order device-1 digits@1.0.0 --fleet {fleet}
-  edgekit fleet publish --fleet {fleet}"""
+  {bin_}edgekit-agent status --config {config}
+  {bin_}edgekit fleet status --fleet {fleet} --broker {running.address}
+  {bin_}edgekit fleet watch --fleet {fleet} --broker {running.address}
+  {bin_}edgekit fleet order device-1 digits@1.0.0 --fleet {fleet}
+  {bin_}edgekit fleet publish --fleet {fleet}"""
     )
-    while True:
-        time.sleep(1)
+    wait_for_interrupt()
 
 
 def _json(figures: QuickstartFigures) -> bytes:

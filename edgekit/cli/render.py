@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import click
@@ -60,3 +61,12 @@ def emit_json(document: object) -> None:
 def say(text: str) -> None:
     """Progress, to standard error: standard output is for results."""
     click.echo(click.style("· ", fg="cyan") + text, err=True)
+
+
+def wait_for_interrupt(goes_on: Callable[[], bool] = lambda: True) -> None:
+    """Wait until Ctrl-C, which is the ordinary end here, or until something has ended."""
+    try:
+        while goes_on():
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        click.echo("Stopped.", err=True)

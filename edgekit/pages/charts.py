@@ -71,12 +71,19 @@ class Series:
 
 
 def bar_chart(bars: Sequence[Bar], *, unit: str, logarithmic: bool = False) -> str:
-    """Horizontal bars, the first on top, each with its figure and its band if it has one."""
+    """Horizontal bars, the first on top, each with its figure and its band if it has one.
+
+    On a logarithmic axis they are points.
+    """
     with _figure(height=0.34 * len(bars) + 0.9) as (figure, axes):
         groups = list(dict.fromkeys(bar.group for bar in bars))
         for position, bar in enumerate(bars):
             colour = COLOURS[groups.index(bar.group) % len(COLOURS)]
-            axes.barh(position, bar.value, color=colour, height=0.62)
+            if logarithmic:
+                # A bar's length means nothing where the axis has no zero.
+                axes.plot(bar.value, position, "o", color=colour, markersize=8, zorder=3)
+            else:
+                axes.barh(position, bar.value, color=colour, height=0.62)
             end = bar.value
             if bar.low is not None and bar.high is not None:
                 axes.plot([bar.low, bar.high], [position, position], color=INK, linewidth=1.4)
@@ -125,7 +132,14 @@ def timeline(series: Sequence[Series], marks: Sequence[Mark], *, y_label: str) -
             )
         axes.set_xlabel("seconds")
         axes.set_ylabel(y_label)
-        axes.legend(loc="lower right", frameon=False, markerscale=2)
+        # Above the points, not on them.
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=len(series),
+            frameon=False,
+            markerscale=2,
+        )
         return _svg(figure)
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _SHOWN_EVENTS: Final = {
     "update.fetching": "fetching",
-    "update.staged": "proven",
-    "update.trying": "serving",
+    "update.staged": "verified",
+    "update.trying": "proven",
     "update.active": "active",
 }
 
@@ -55,8 +55,8 @@ def render_page(figures: QuickstartFigures) -> str:
             ),
             (
                 "Latency on the device",
-                "Predicted, not measured. The line is the band; see the table for what each "
-                "rests on. Logarithmic.",
+                "Not measured: the point is the prediction, the line its band, on a logarithmic "
+                "axis. The table below says what each rests on.",
                 _predictions(figures),
             ),
             (
