@@ -7,6 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Timings never decide a test. In CI the examples are the same each time: what a change breaks is
+# told from what chance finds; chance looks for faults on developers' machines.
+settings.register_profile("developer", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Test modules are imported by path (importlib mode); what they share is found by its folder.

@@ -44,6 +44,14 @@ def test_an_element_type_that_does_not_exist(small_cnn: Any, tmp_path: Path) -> 
         read_onnx(tmp_path / "a.onnx")
 
 
+def test_a_constant_whose_bytes_do_not_fill_its_shape(small_cnn: Any, tmp_path: Path) -> None:
+    tensor = small_cnn.graph.initializer[1]
+    tensor.raw_data = tensor.raw_data * 2
+    (tmp_path / "a.onnx").write_bytes(small_cnn.SerializeToString())
+    with pytest.raises(UnsupportedModelError, match="valid ONNX"):
+        read_onnx(tmp_path / "a.onnx")
+
+
 @pytest.mark.parametrize(("opset", "ir_version"), [(6, 8), (17, 2)])
 def test_versions_that_are_too_old(opset: int, ir_version: int, tmp_path: Path) -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "xy"]
