@@ -1,0 +1,218 @@
+"""The `edgekit-agent` command: make, check, run and ask an agent."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from edgekit_runtime.errors import EdgekitError, GateFailedError
+
+_INTERRUPTED: Final = 130
+_MEGABYTE: Final = 1 << 20
+
+_config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("agent.toml"),
+    show_default=True,
+    help="The agent's configuration.",
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="edgekit", prog_name="edgekit-agent")
+@click.pass_context
+def cli(context: click.Context, *, debug: bool) -> None:
+    """Run models on this device, and keep them up to date safely.
+
+    \b
+    An agent lives in a folder of its own:
+      1. edgekit-agent init --device cam-7 --fleet plant --broker 10.0.0.5:1883 \\
+           --image-root image-root.json --director-root director-root.json --folder agent
+      2. edgekit-agent check --config agent/agent.toml
+      3. edgekit-agent run --config agent/agent.toml
+      4. edgekit-agent status --config agent/agent.toml
+
+    Nothing is installed that is not signed by the keys behind the two roots, and nothing goes
+    live that does not compute on this device what was tested.
+    """
+    context.obj = debug
+
+
+@cli.command()
+@click.option("--device", required=True, help="This device's id within its fleet.")
+@click.option("--fleet", required=True, help="The fleet's id.")
+@click.option("--broker", required=True, metavar="HOST:PORT", help="The MQTT broker.")
+@click.option(
+    "--image-root",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The image repository's root.json.",
+)
+@click.option(
+    "--director-root",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The director's root.json.",
+)
+@click.option("--folder", required=True, type=click.Path(path_type=Path), help="Where to.")
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    default=8380,
+    show_default=True,
+    help="Where applications reach the models; 0 for any free port.",
+)
+@_json_option
+def init(
+    *,
+    device: str,
+    fleet: str,
+    broker: str,
+    image_root: Path,
+    director_root: Path,
+    folder: Path,
+    http_port: int,
+    as_json: bool,
+) -> None:
+    """Make an agent's folder: its agent.toml, and copies of its roots of trust."""
+    from edgekit_agent.provision import create_agent, split_address
+
+    host, port = split_address(broker)
+    path = create_agent(
+        folder,
+        device=device,
+        fleet=fleet,
+        broker_host=host,
+        broker_port=port,
+        image_root=image_root,
+        director_root=director_root,
+        http_port=http_port,
+    )
+    if as_json:
+        click.echo(json.dumps({"config": str(path)}))
+    else:
+        click.echo(f"wrote {path}\nnext: edgekit-agent run --config {path}")
+
+
+@cli.command()
+@_config_option
+def run(*, config_path: Path) -> None:
+    """Run the agent until it is told to stop (Ctrl-C or SIGTERM).
+
+    It logs to standard error, one JSON object a line.
+    """
+    from edgekit_agent.config import load_config
+    from edgekit_agent.logs import set_up_logs
+    from edgekit_agent.supervisor import Supervisor, mqtt_transport
+    from edgekit_runtime.extras import require
+
+    config = load_config(config_path)
+    require("paho.mqtt.client", extra="agent")
+    set_up_logs(config.log_level)
+    supervisor = Supervisor(config, transport=mqtt_transport)
+    supervisor.install_signal_handlers()
+    supervisor.run()
+
+
+@cli.command()
+@_config_option
+@_json_option
+def status(*, config_path: Path, as_json: bool) -> None:
+    """Say what the agent runs, as it last wrote it down; asks neither network nor agent."""
+    from edgekit_agent.config import load_config
+    from edgekit_agent.status import read_status
+
+    document = read_status(load_config(config_path).status_file)
+    click.echo(json.dumps(document, indent=1) if as_json else _render_status(document))
+
+
+@cli.command()
+@_config_option
+@_json_option
+def check(*, config_path: Path, as_json: bool) -> None:
+    """Check what the agent needs: configuration, roots, folder, port, runtimes.
+
+    It looks at the packages of the runtimes and does not run them, and it does not ask the broker.
+    """
+    from dataclasses import asdict
+
+    from edgekit_agent.provision import check_agent
+
+    findings = check_agent(config_path)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name}: {finding.detail}")
+            if finding.fix:
+                click.echo(f"     fix: {finding.fix}")
+    bad = [finding.name for finding in findings if not finding.ok]
+    if bad:
+        raise GateFailedError(f"the agent cannot run: {', '.join(bad)}", where=str(config_path))
+
+
+def main() -> None:
+    """Entry point: every deliberate error is caught here, once."""
+    debug = "--debug" in sys.argv
+    try:
+        code = cli.main(prog_name="edgekit-agent", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        click.echo("interrupted", err=True)
+        sys.exit(_INTERRUPTED)
+    except EdgekitError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error.what}", err=True)
+        if error.where:
+            click.echo(f"where: {error.where}", err=True)
+        if error.fix:
+            click.echo(f"fix:   {error.fix}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _render_status(document: dict[str, Any]) -> str:
+    state = document["state"]
+    lines = [
+        f"{state['device']}: {'running' if document['running'] else 'not running'}, "
+        f"{'connected' if document['connected'] else 'not connected ' + document['connection']}",
+        f"  models   http://{document['host']}:{document['port']}/v2"
+        f"{'' if document['ready'] else ' (not ready)'}",
+        f"  order    version {state['order_version']}",
+        f"  memory   supervisor {document['supervisor_rss_bytes'] / _MEGABYTE:.1f} MB, "
+        f"server {document['server_rss_bytes'] / _MEGABYTE:.1f} MB "
+        "(resident, as the agent last measured it)",
+    ]
+    for name, bundle in state["bundles"].items():
+        serves = f"{bundle['active']} ({bundle['variant']})" if bundle["active"] else "nothing"
+        lines.append(f"  {name}: {bundle['phase']}, serves {serves}")
+        lines += [
+            f"    {label:9} {bundle[label]}"
+            for label in ("candidate", "previous", "reason")
+            if bundle[label]
+        ]
+    if document["journal"]:
+        lines.append(f"  journal  {document['journal']}")
+    for event in document["events"][-5:]:
+        when = dt.datetime.fromtimestamp(event["time"], dt.UTC)
+        subject = " ".join(part for part in (event["bundle"], event["version"]) if part)
+        lines.append(f"  {when:%Y-%m-%d %H:%M:%S} {event['kind']} {subject} {event['detail']}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

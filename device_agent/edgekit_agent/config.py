@@ -1,0 +1,265 @@
+"""`agent.toml`: everything that an agent is told, parsed strictly, all faults at once."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.files import require_file
+from edgekit_runtime.protocol import ID_PATTERN
+
+FILE_NAME: Final = "agent.toml"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+_MAX_PORT: Final = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How the broker is proven, and how this device proves itself.
+
+    Attributes:
+        ca: PEM file of the authorities that may sign the broker's certificate.
+        certificate: PEM file of this device's certificate; None for none.
+        key: PEM file of its private key; None for none.
+    """
+
+    ca: Path
+    certificate: Path | None
+    key: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what the agent uses.
+
+    Attributes:
+        chunk_window: How many chunks are asked for at a time.
+        chunk_timeout_seconds: A chunk that has not come by then is reported and asked for again.
+        chunk_refusals: Wrong contents of one chunk after which an update is given up.
+        chunk_store_bytes: The most that the chunks of one update may take on the disk.
+        request_bytes: The largest HTTP request body.
+        server_threads: How many HTTP requests are worked on at a time.
+        inference_threads: How many threads one inference may use.
+    """
+
+    chunk_window: int = 12
+    chunk_timeout_seconds: float = 30.0
+    chunk_refusals: int = 5
+    chunk_store_bytes: int = 256 << 20
+    request_bytes: int = 64 << 20
+    server_threads: int = 4
+    inference_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """What `agent.toml` says; every path is absolute.
+
+    Attributes:
+        device: This device's id.
+        fleet: Its fleet's id.
+        data: The folder of everything that the agent writes.
+        image_root: The image repository's initial `root.json`.
+        director_root: The director's initial `root.json`.
+        broker_host: Where the broker is.
+        broker_port: Its TCP port.
+        tls: None for a plain connection.
+        http_host: Where applications reach the models.
+        http_port: TCP port for that; 0 for any free one.
+        log_level: One of `LOG_LEVELS`.
+        limits: Bounds.
+    """
+
+    device: str
+    fleet: str
+    data: Path
+    image_root: Path
+    director_root: Path
+    broker_host: str
+    broker_port: int
+    tls: Tls | None
+    http_host: str
+    http_port: int
+    log_level: str
+    limits: Limits
+
+    @property
+    def status_file(self) -> Path:
+        """Where a running agent says how it is."""
+        return self.data / "status.json"
+
+
+TEMPLATE: Final = """\
+# Configuration of one edgekit agent. Relative paths are relative to this file.
+
+# Who this device is: its id within the fleet, and the fleet's id.
+device = "{device}"
+fleet = "{fleet}"
+
+# The folder of everything that the agent writes: models, journal, status.
+data = "data"
+
+# The roots of trust: the initial root.json of the image repository and of the director. Nothing
+# is installed that is not signed by keys that lead back to these two files.
+image_root = "image-root.json"
+director_root = "director-root.json"
+
+# How much is logged to standard error, one JSON object a line: debug, info, warning or error.
+log_level = "info"
+
+[broker]
+# The MQTT broker. It is not trusted: whatever it sends is verified.
+host = "{broker_host}"
+port = {broker_port}
+
+# Uncomment to speak TLS with the broker. `certificate` and `key` prove this device to it.
+# [broker.tls]
+# ca = "ca.pem"
+# certificate = "device.pem"
+# key = "device-key.pem"
+
+[http]
+# Where applications on this device reach the models (Open Inference Protocol v2 over HTTP).
+# Port 0 takes any free one; `edgekit-agent status` says which.
+host = "127.0.0.1"
+port = {http_port}
+
+[limits]
+# Chunks asked for at a time.
+chunk_window = {limits.chunk_window}
+# A chunk that has not come within this many seconds is reported, and asked for again.
+chunk_timeout_seconds = {limits.chunk_timeout_seconds}
+# Wrong contents of one chunk after which an update is given up.
+chunk_refusals = {limits.chunk_refusals}
+# The most that the chunks of one update may take on the disk, in bytes.
+chunk_store_bytes = {limits.chunk_store_bytes}
+# The largest HTTP request body, in bytes.
+request_bytes = {limits.request_bytes}
+# HTTP requests worked on at a time.
+server_threads = {limits.server_threads}
+# Threads that one inference may use.
+inference_threads = {limits.inference_threads}
+"""
+
+
+def render_config(
+    *, device: str, fleet: str, broker_host: str, broker_port: int, http_port: int
+) -> str:
+    """The text of a new `agent.toml`, every value explained."""
+    return TEMPLATE.format(
+        device=device,
+        fleet=fleet,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        http_port=http_port,
+        limits=Limits(),
+    )
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read `agent.toml`.
+
+    Raises:
+        UsageError: If it is missing or invalid; every fault is named.
+    """
+    require_file(path, kind=f"an {FILE_NAME}")
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"this is no TOML: {error}", where=str(path), fix="see `edgekit-agent init`"
+        ) from error
+    reader = FieldReader(document)
+    config = _read_config(reader, path.absolute().parent)
+    if reader.faults:
+        raise UsageError(
+            "the configuration is invalid: " + "; ".join(reader.faults),
+            where=str(path),
+            fix="compare it with a new one: `edgekit-agent init`",
+        )
+    return config
+
+
+def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
+    _only(
+        reader,
+        [
+            "device",
+            "fleet",
+            "data",
+            "image_root",
+            "director_root",
+            "log_level",
+            "broker",
+            "http",
+            "limits",
+        ],
+    )
+    broker = reader.nested("broker")
+    _only(broker, ["host", "port", "tls"])
+    http = reader.nested("http", optional=True)
+    _only(http, ["host", "port"])
+    log_level = reader.text("log_level", default="info", pattern="|".join(LOG_LEVELS))
+    return AgentConfig(
+        device=reader.text("device", pattern=ID_PATTERN),
+        fleet=reader.text("fleet", pattern=ID_PATTERN),
+        data=base / reader.text("data", default="data"),
+        image_root=base / reader.text("image_root"),
+        director_root=base / reader.text("director_root"),
+        broker_host=broker.text("host", pattern=r"[^\s/]+"),
+        broker_port=broker.integer("port", least=1, most=_MAX_PORT, default=1883),
+        tls=None if broker.raw("tls") is None else _read_tls(broker.nested("tls"), base),
+        http_host=http.text("host", default="127.0.0.1", pattern=r"[^\s/]+"),
+        http_port=http.integer("port", most=_MAX_PORT, default=8380),
+        log_level=log_level,
+        limits=_read_limits(reader.nested("limits", optional=True)),
+    )
+
+
+def _read_tls(reader: FieldReader, base: Path) -> Tls:
+    _only(reader, ["ca", "certificate", "key"])
+    certificate, key = reader.text("certificate", default=""), reader.text("key", default="")
+    if bool(certificate) != bool(key):
+        reader.fault("", "certificate and key come together")
+    return Tls(
+        ca=base / reader.text("ca"),
+        certificate=base / certificate if certificate else None,
+        key=base / key if key else None,
+    )
+
+
+def _read_limits(reader: FieldReader) -> Limits:
+    _only(reader, list(Limits.__slots__))
+    usual = Limits()
+    return Limits(
+        chunk_window=reader.integer("chunk_window", least=1, most=256, default=usual.chunk_window),
+        chunk_timeout_seconds=reader.number(
+            "chunk_timeout_seconds", least=0.1, default=usual.chunk_timeout_seconds
+        ),
+        chunk_refusals=reader.integer(
+            "chunk_refusals", least=1, most=1000, default=usual.chunk_refusals
+        ),
+        chunk_store_bytes=reader.integer(
+            "chunk_store_bytes", least=1 << 16, default=usual.chunk_store_bytes
+        ),
+        request_bytes=reader.integer(
+            "request_bytes", least=1 << 10, most=1 << 30, default=usual.request_bytes
+        ),
+        server_threads=reader.integer(
+            "server_threads", least=1, most=64, default=usual.server_threads
+        ),
+        inference_threads=reader.integer(
+            "inference_threads", least=1, most=64, default=usual.inference_threads
+        ),
+    )
+
+
+def _only(reader: FieldReader, known: list[str]) -> None:
+    for name in reader.names():
+        if name not in known:
+            reader.fault(name, f"is not known; known are {', '.join(known)}")

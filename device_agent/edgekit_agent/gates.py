@@ -1,0 +1,77 @@
+"""Do live statistics satisfy an order's gates? Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from edgekit_agent.live_stats import LiveStats
+from edgekit_runtime.orders import Gates
+
+# A 90th percentile of fewer answers says nothing.
+LEAST_LATENCIES: Final = 10
+
+
+class Verdict(StrEnum):
+    """What the gates say so far."""
+
+    PENDING = "pending"
+    PASSED = "passed"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict, and for people why."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+def judge(stats: LiveStats, gates: Gates, *, seconds: float) -> Judgement:
+    """Judge a candidate in live use.
+
+    A share is judged against the number of requests that the gates wait for, or those answered
+    if more: one error among the first two requests does not fail a candidate that may have one
+    in a hundred, if it has to answer a hundred anyway.
+
+    Args:
+        stats: Since the candidate went live.
+        gates: What must hold.
+        seconds: Since the candidate went live.
+    """
+    base = max(stats.requests, gates.min_requests)
+    faults = []
+    if stats.errors > gates.max_error_share * base:
+        faults.append(
+            f"{stats.errors} of {stats.requests} requests failed; "
+            f"a share of {gates.max_error_share:g} is allowed"
+        )
+    if stats.insane > gates.max_insane_share * base:
+        faults.append(
+            f"{stats.insane} of {stats.requests} answers held NaN or infinity; "
+            f"a share of {gates.max_insane_share:g} is allowed"
+        )
+    enough = stats.requests >= gates.min_requests and seconds >= gates.min_seconds
+    p90_ms = stats.latency.quantile_ms(0.9)
+    if (
+        gates.max_p90_ms
+        and stats.latency.count >= max(LEAST_LATENCIES, gates.min_requests)
+        and p90_ms > gates.max_p90_ms
+    ):
+        faults.append(
+            f"the 90th percentile of its latency is {p90_ms:.3g} ms; "
+            f"{gates.max_p90_ms:g} ms are allowed"
+        )
+    if faults:
+        return Judgement(verdict=Verdict.FAILED, reason="; ".join(faults))
+    if enough:
+        return Judgement(verdict=Verdict.PASSED)
+    if seconds >= gates.deadline_seconds:
+        return Judgement(
+            verdict=Verdict.FAILED,
+            reason=f"it answered {stats.requests} requests of the {gates.min_requests} needed "
+            f"within {gates.deadline_seconds:g} s",
+        )
+    return Judgement(verdict=Verdict.PENDING)

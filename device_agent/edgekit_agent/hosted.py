@@ -1,0 +1,106 @@
+"""One model in the server: loaded, warm, counted; preprocessing, model, postprocessing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit_agent.live_stats import LiveStats
+from edgekit_runtime.bundle.golden import load_arrays, run_variant, samples_of
+from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
+from edgekit_runtime.engines.checks import check_inputs
+from edgekit_runtime.errors import GateFailedError
+from edgekit_runtime.processing import apply_steps
+from edgekit_runtime.session import open_session
+from edgekit_runtime.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_agent.plans import ModelPlan
+
+
+class InsaneAnswerError(GateFailedError):
+    """The model's answer holds NaN or infinity."""
+
+
+class HostedModel:
+    """A model that answers requests, one at a time."""
+
+    def __init__(self, plan: ModelPlan, *, running: memoryview) -> None:
+        """Load the model and run its first golden sample, so that the first request is not slow.
+
+        Args:
+            plan: Which one.
+            running: One byte of shared memory, set while the model computes: a native crash
+                leaves it set, and so tells which model did it.
+
+        Raises:
+            EdgekitError: If it cannot be loaded or run.
+        """
+        folder = Path(plan.folder)
+        self.plan = plan
+        self.manifest = parse_manifest(
+            (folder / MANIFEST_NAME).read_bytes(), where=str(folder / MANIFEST_NAME)
+        )
+        self.variant = self.manifest.variant(plan.variant)
+        self.stats = LiveStats()
+        self._running = running
+        self._lock = threading.Lock()
+        self._specs = tuple(
+            TensorSpec(name=item.name, dtype=item.dtype, shape=item.shape)
+            for item in self.manifest.inputs
+        )
+        self._running[0] = 1
+        self._session = open_session(
+            folder / self.variant.file, threads=plan.threads, runtime=plan.runtime
+        )
+        golden = folder / self.manifest.golden_inputs
+        for sample in samples_of(load_arrays(golden.read_bytes(), where=str(golden))):
+            run_variant(self._session, self.variant, sample)
+            break
+        self._running[0] = 0
+
+    @property
+    def platform(self) -> str:
+        """The engine and its version."""
+        return f"{self._session.runtime.name} {self._session.runtime.version}"
+
+    def infer(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Answer one request, from an application's inputs to its outputs.
+
+        Raises:
+            UsageError: If the inputs do not fit; the request does not count.
+            InsaneAnswerError: If the answer holds NaN or infinity.
+            EdgekitError: If the model fails on them.
+        """
+        check_inputs(self._specs, inputs, where=self.plan.bundle)
+        with self._lock:
+            started = time.perf_counter()
+            self._running[0] = 1
+            self.stats.requests += 1
+            try:
+                prepared = apply_steps(self.manifest.preprocessing, inputs)
+                given = run_variant(self._session, self.variant, prepared)
+                outputs = apply_steps(self.manifest.postprocessing, given)
+            except BaseException:
+                self.stats.errors += 1
+                raise
+            finally:
+                self._running[0] = 0
+            self.stats.latency.add((time.perf_counter() - started) * 1e3)
+            if not all(_is_sane(array) for array in outputs.values()):
+                self.stats.insane += 1
+                raise InsaneAnswerError(
+                    "the model gave no finite number", where=f"{self.plan.bundle}"
+                )
+        return outputs
+
+
+def _is_sane(array: NDArray[np.generic]) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())

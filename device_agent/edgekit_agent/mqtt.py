@@ -1,0 +1,319 @@
+"""The transport over MQTT: 5 where the broker speaks it, else 3.1.1.
+
+The broker is the store: a chunk is a retained message, and asking for it is subscribing to it, a
+window of chunks at a time. The broker is not trusted: nothing is believed of what comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edgekit_agent.config import Tls
+from edgekit_agent.transport import (
+    Arrival,
+    ChunkCame,
+    Connected,
+    Disconnected,
+    MetadataCame,
+    OrderCame,
+)
+from edgekit_runtime.limits import MAX_METADATA_SET_BYTES
+from edgekit_runtime.protocol import Topics
+
+_log = logging.getLogger(__name__)
+
+KEEPALIVE_SECONDS: Final = 30
+_CONNECT_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 5.0
+_LOOP_SECONDS: Final = 1.0
+_FIRST_DELAY_SECONDS: Final = 0.5
+_LONGEST_DELAY_SECONDS: Final = 60.0
+_FAREWELL_SECONDS: Final = 2.0
+_MAX_UNSENT_EVENTS: Final = 500
+
+
+class MqttTransport:
+    """Keeps one connection to the broker, and makes it again when it breaks."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        tls: Tls | None,
+        topics: Topics,
+        device: str,
+        will: bytes,
+        chunk_window: int,
+        post: Callable[[Arrival], None],
+    ) -> None:
+        """Prepare; `start` connects.
+
+        Args:
+            host: Of the broker.
+            port: Of the broker.
+            tls: None for a plain connection.
+            topics: Of the fleet.
+            device: This device's id.
+            will: The state that the broker publishes when this device vanishes.
+            chunk_window: How many chunks are asked for at a time.
+            post: Takes arrivals; called from this transport's thread.
+        """
+        self._address = (host, port)
+        self._tls = tls
+        self._topics = topics
+        self._device = device
+        self._will = will
+        self._window = chunk_window
+        self._post = post
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        # Guards what follows; never held while paho is called, which has locks of its own.
+        self._lock = threading.Lock()
+        self._client: paho.Client | None = None
+        self._wanted: OrderedDict[str, None] = OrderedDict()
+        self._asked: set[str] = set()
+        self._unsent: OrderedDict[int, bytes] = OrderedDict()
+        self._events = 0
+        self._sent: dict[int, paho.MQTTMessageInfo] = {}
+
+    def start(self) -> None:
+        """Begin to connect, and never give up."""
+        self._thread.start()
+
+    def want(self, names: Iterable[str]) -> None:
+        """Subscribe to these chunks, a window of them at a time, and to no others."""
+        with self._lock:
+            self._wanted = OrderedDict.fromkeys(names)
+            gone = [name for name in self._asked if name not in self._wanted]
+            self._asked.difference_update(gone)
+        self._unsubscribe(gone)
+        self._fill_window()
+
+    def received(self, name: str) -> None:
+        """Move the window on."""
+        with self._lock:
+            self._wanted.pop(name, None)
+            asked = name in self._asked
+            self._asked.discard(name)
+        if asked:
+            self._unsubscribe([name])
+        self._fill_window()
+
+    def retry(self, names: Iterable[str]) -> None:
+        """Let the window pass over these chunks, and come back to them after the others."""
+        with self._lock:
+            again = [name for name in names if name in self._wanted]
+            for name in again:
+                self._wanted.move_to_end(name)
+            gone = [name for name in again if name in self._asked]
+            self._asked.difference_update(gone)
+        self._unsubscribe(gone)
+        self._fill_window()
+
+    def publish_state(self, message: bytes) -> None:
+        """Replace the device's retained state, if connected."""
+        client = self._client
+        if client is not None:
+            client.publish(self._topics.state(self._device), message, qos=1, retain=True)
+
+    def publish_event(self, message: bytes) -> None:
+        """Send an event, now or when connected; the oldest are dropped when too many wait."""
+        with self._lock:
+            self._events += 1
+            key = self._events
+            self._unsent[key] = message
+            while len(self._unsent) > _MAX_UNSENT_EVENTS:
+                self._unsent.popitem(last=False)
+            client = self._client
+        if client is not None:
+            self._send_event(client, key, message)
+
+    def close(self, last_state: bytes) -> None:
+        """Leave this state behind, if connected, and end."""
+        client = self._client
+        if client is not None:
+            sent = client.publish(self._topics.state(self._device), last_state, qos=1, retain=True)
+            with contextlib.suppress(ValueError, RuntimeError):
+                sent.wait_for_publish(_FAREWELL_SECONDS)
+        self._stop.set()
+        if client is not None:
+            client.disconnect()
+        self._thread.join(_CONNECT_SECONDS + _LOOP_SECONDS)
+
+    def _run(self) -> None:
+        protocol = paho.MQTTv5
+        # The same for each start of this device, different for each device: no herd.
+        spread = int.from_bytes(hashlib.sha256(self._device.encode()).digest()[:4]) / 2**32
+        delay = _FIRST_DELAY_SECONDS
+        wait = spread * _FIRST_DELAY_SECONDS
+        reason = ""
+        while not self._stop.wait(wait):
+            session = _Session()
+            self._converse(protocol, session)
+            with self._lock:
+                self._client = None
+                self._asked.clear()
+                self._sent.clear()
+            if session.accepted:
+                delay = _FIRST_DELAY_SECONDS
+            elif session.reached:
+                # It may not speak this version: try the other one, and that soon.
+                protocol = paho.MQTTv311 if protocol == paho.MQTTv5 else paho.MQTTv5
+            if session.accepted or session.reason != reason:
+                reason = session.reason
+                self._post(Disconnected(reason=reason))
+            wait = delay * (0.5 + spread)
+            delay = min(2 * delay, _LONGEST_DELAY_SECONDS)
+
+    def _converse(self, protocol: Any, session: _Session) -> None:
+        """Hold one connection from its beginning to its end."""
+        client = self._new_client(protocol, session)
+        properties = None
+        if protocol == paho.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            # A broker that keeps to the standard never sends more than this.
+            properties.MaximumPacketSize = MAX_METADATA_SET_BYTES
+        try:
+            client.connect(*self._address, keepalive=KEEPALIVE_SECONDS, properties=properties)
+            session.reached = True
+            deadline = time.monotonic() + _ANSWER_SECONDS
+            while not self._stop.is_set():
+                if not (session.accepted or session.reason) and time.monotonic() > deadline:
+                    # A broker that does not know this version may just fall silent.
+                    session.reason = "the broker does not answer"
+                    return
+                code = client.loop(_LOOP_SECONDS)
+                self._forget_sent()
+                if code != paho.MQTT_ERR_SUCCESS:
+                    session.reason = session.reason or paho.error_string(code)
+                    return
+        except (OSError, ValueError) as error:
+            session.reason = f"the broker cannot be reached: {error}"
+        except Exception as error:  # noqa: BLE001 - what paho cannot parse ends a connection
+            _log.warning("the broker sent nonsense", exc_info=True)
+            session.reason = f"the broker sent nonsense: {type(error).__name__}"
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                client.disconnect()
+                client.loop(0.0)
+
+    def _new_client(self, protocol: Any, session: _Session) -> paho.Client:
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"edgekit-{self._topics.fleet}-{self._device}",
+            # Everything that matters is retained, or waits here: a session has nothing to add.
+            clean_session=None if protocol == paho.MQTTv5 else True,
+            protocol=protocol,
+        )
+        client.connect_timeout = _CONNECT_SECONDS
+        if self._tls:
+            client.tls_set(
+                ca_certs=str(self._tls.ca),
+                certfile=str(self._tls.certificate) if self._tls.certificate else None,
+                keyfile=str(self._tls.key) if self._tls.key else None,
+            )
+        client.will_set(self._topics.state(self._device), self._will, qos=1, retain=True)
+
+        def on_connect(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
+            if code.is_failure:
+                session.reason = f"the broker refused: {code}"
+                return
+            session.accepted = True
+            self._begin(client)
+
+        def on_disconnect(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
+            session.reason = session.reason or f"the connection broke: {code}"
+
+        client.on_socket_open = _no_delay
+        client.on_connect = on_connect
+        client.on_disconnect = on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _begin(self, client: paho.Client) -> None:
+        self._post(Connected())
+        with self._lock:
+            self._client = client
+            waiting = list(self._unsent.items())
+        client.subscribe([(self._topics.metadata, 1), (self._topics.order(self._device), 1)])
+        for key, message in waiting:
+            self._send_event(client, key, message)
+        self._fill_window()
+
+    def _send_event(self, client: paho.Client, key: int, message: bytes) -> None:
+        sent = client.publish(self._topics.events(self._device), message, qos=1)
+        with self._lock:
+            self._sent[key] = sent
+
+    def _forget_sent(self) -> None:
+        """Let go of the events that the broker has acknowledged."""
+        with self._lock:
+            for key in [key for key, sent in self._sent.items() if sent.is_published()]:
+                del self._sent[key]
+                self._unsent.pop(key, None)
+
+    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        topic, data = message.topic, bytes(message.payload)
+        if topic == self._topics.metadata:
+            if len(data) <= MAX_METADATA_SET_BYTES:
+                self._post(MetadataCame(data=data))
+        elif topic == self._topics.order(self._device):
+            if len(data) <= MAX_METADATA_SET_BYTES:
+                self._post(OrderCame(data=data))
+        else:
+            name = topic.rpartition("/")[2]
+            with self._lock:
+                asked = name in self._asked
+            if asked and topic == self._topics.chunk(name):
+                self._post(ChunkCame(sha256=name, data=data))
+
+    def _fill_window(self) -> None:
+        client = self._client
+        if client is None:
+            return
+        with self._lock:
+            room = self._window - len(self._asked)
+            names = []
+            if room > 0:
+                for name in self._wanted:
+                    if name not in self._asked:
+                        names.append(name)
+                        if len(names) == room:
+                            break
+                self._asked.update(names)
+        if names:
+            client.subscribe([(self._topics.chunk(name), 1) for name in names])
+
+    def _unsubscribe(self, names: list[str]) -> None:
+        client = self._client
+        if client is not None and names:
+            client.unsubscribe([self._topics.chunk(name) for name in names])
+
+
+class _Session:
+    """What became of one attempt to connect."""
+
+    def __init__(self) -> None:
+        self.reached = False
+        self.accepted = False
+        self.reason = ""
+
+
+def _no_delay(_client: Any, _data: Any, sock: Any) -> None:
+    # Nagle's algorithm costs 40 to 90 ms a round trip here. TLS and WebSocket wrappers differ.
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,92 @@
+"""What the supervisor tells a process that it starts: one JSON object on the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPlan:
+    """One model to load.
+
+    Attributes:
+        bundle: Its name.
+        version: Its version.
+        digest: Of its bundle index.
+        folder: Its slot.
+        variant: Which variant.
+        runtime: Which engine.
+        threads: How many threads one inference may use.
+    """
+
+    bundle: str
+    version: str
+    digest: str
+    folder: str
+    variant: str
+    runtime: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """What a server process needs; the numbers are inherited file descriptors.
+
+    Attributes:
+        models: What to hold.
+        listen: The listening socket.
+        handover_in: Where a draining server puts idle connections.
+        handover_out: Where a serving one takes them from.
+        reports: A pipe to the supervisor, one JSON object a line.
+        life: A pipe whose other end only the supervisor holds.
+        running: Shared memory, a byte for each model: whether it is computing just now.
+        server_threads: How many requests are worked on at a time.
+        request_bytes: The largest request body.
+    """
+
+    models: tuple[ModelPlan, ...]
+    listen: int
+    handover_in: int
+    handover_out: int
+    reports: int
+    life: int
+    running: int
+    server_threads: int
+    request_bytes: int
+
+    def to_json(self) -> str:
+        """The plan as an argument."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialPlan:
+    """What a trial process needs; the numbers are inherited file descriptors.
+
+    Attributes:
+        model: What to prove.
+        reports: A pipe to the supervisor for the one line of result.
+        life: A pipe whose other end only the supervisor holds.
+    """
+
+    model: ModelPlan
+    reports: int
+    life: int
+
+    def to_json(self) -> str:
+        """The plan as an argument."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def read_server_plan(text: str) -> ServerPlan:
+    """Read what `ServerPlan.to_json` made; it comes from our own supervisor."""
+    document = json.loads(text)
+    models = tuple(ModelPlan(**model) for model in document.pop("models"))
+    return ServerPlan(models=models, **document)
+
+
+def read_trial_plan(text: str) -> TrialPlan:
+    """Read what `TrialPlan.to_json` made; it comes from our own supervisor."""
+    document = json.loads(text)
+    return TrialPlan(model=ModelPlan(**document.pop("model")), **document)

@@ -1,0 +1,234 @@
+"""Make an agent's folder, and check one before it is run."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgekit_agent.config import FILE_NAME, AgentConfig, load_config, render_config
+from edgekit_agent.doors import open_listener
+from edgekit_agent.hardware import RUNTIMES, Hardware, detect_hardware
+from edgekit_runtime.durable import unwritable, write_bytes
+from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.files import require_file
+from edgekit_runtime.protocol import require_id
+
+IMAGE_ROOT_NAME: Final = "image-root.json"
+DIRECTOR_ROOT_NAME: Final = "director-root.json"
+_MAX_ROOT_BYTES: Final = 512_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that `check_agent` looked at.
+
+    Attributes:
+        name: What was looked at.
+        ok: Whether the agent can run with it.
+        detail: What was found.
+        fix: What to do; empty where it is well.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+def create_agent(
+    folder: Path,
+    *,
+    device: str,
+    fleet: str,
+    broker_host: str,
+    broker_port: int,
+    image_root: Path,
+    director_root: Path,
+    http_port: int,
+) -> Path:
+    """Write an agent's folder: its configuration and its roots of trust.
+
+    Args:
+        folder: Made if it is missing; must not hold an agent already.
+        device: The device's id.
+        fleet: The fleet's id.
+        broker_host: Where the broker is.
+        broker_port: Its port.
+        image_root: The image repository's `root.json`, which is copied.
+        director_root: The director's `root.json`, which is copied.
+        http_port: Where the models are served; 0 for any free port.
+
+    Returns:
+        The path of `agent.toml`.
+
+    Raises:
+        UsageError: If an id is invalid, a root is none, or there is an agent already.
+        EnvironmentLackError: If the folder cannot be written.
+    """
+    require_id(device, kind="device")
+    require_id(fleet, kind="fleet")
+    roots = {
+        IMAGE_ROOT_NAME: read_root(image_root),
+        DIRECTOR_ROOT_NAME: read_root(director_root),
+    }
+    config = folder / FILE_NAME
+    if config.exists():
+        raise UsageError(
+            "there is an agent in this folder already",
+            where=str(config),
+            fix="choose another folder, or edit its agent.toml",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    for name, data in roots.items():
+        write_bytes(folder / name, data)
+    text = render_config(
+        device=device,
+        fleet=fleet,
+        broker_host=broker_host,
+        broker_port=broker_port,
+        http_port=http_port,
+    )
+    # Last: a folder with a configuration is complete.
+    write_bytes(config, text.encode())
+    return config
+
+
+def read_root(path: Path) -> bytes:
+    """The content of a `root.json`.
+
+    Raises:
+        UsageError: If it is missing or none.
+    """
+    require_file(path, kind="a root of trust (root.json)")
+    with path.open("rb") as file:
+        data = file.read(_MAX_ROOT_BYTES)
+    try:
+        document = json.loads(data)
+        kind = document["signed"]["_type"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        kind = None
+    if kind != "root":
+        raise UsageError(
+            "this is no root of trust",
+            where=str(path),
+            fix="give the root.json that the fleet's keys were made with",
+        )
+    return data
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of "HOST:PORT"; the port of MQTT where it is left out.
+
+    Raises:
+        UsageError: If it is malformed.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        return text, 1883
+    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        raise UsageError(f"{text!r} is no HOST:PORT", fix="write it like 192.168.1.10:1883")
+    return host.strip("[]"), int(port)
+
+
+def check_agent(path: Path) -> tuple[Finding, ...]:
+    """Look at everything that an agent needs before it can run.
+
+    Args:
+        path: Of its `agent.toml`.
+    """
+    try:
+        config = load_config(path)
+    except EdgekitError as error:
+        return (_bad("configuration", error),)
+    hardware = detect_hardware()
+    return (
+        Finding(name="configuration", ok=True, detail=f"{config.device} of fleet {config.fleet}"),
+        _check_root("image root", config.image_root),
+        _check_root("director root", config.director_root),
+        *_check_tls(config),
+        _check_data(config),
+        _check_port(config),
+        _check_runtimes(hardware),
+        Finding(
+            name="hardware",
+            ok=True,
+            detail=f"{hardware.architecture}, {hardware.ram_bytes >> 20} MB, "
+            f"Python {hardware.python}",
+        ),
+    )
+
+
+def _check_root(name: str, path: Path) -> Finding:
+    from edgekit_runtime.extras import require
+
+    try:
+        data = read_root(path)
+        metadata = require("tuf.api.metadata", extra="agent")
+        root = metadata.Metadata.from_bytes(data)
+        root.verify_delegate("root", root)
+    except EdgekitError as error:
+        return _bad(name, error)
+    except Exception as error:  # noqa: BLE001 - python-tuf raises more than it documents
+        return Finding(
+            name=name,
+            ok=False,
+            detail=f"{path}: {error}",
+            fix="copy it from the fleet again",
+        )
+    return Finding(
+        name=name,
+        ok=True,
+        detail=f"version {root.signed.version}, expires {root.signed.expires:%Y-%m-%d}",
+    )
+
+
+def _check_tls(config: AgentConfig) -> tuple[Finding, ...]:
+    if config.tls is None:
+        return ()
+    try:
+        for path in (config.tls.ca, config.tls.certificate, config.tls.key):
+            if path is not None:
+                require_file(path, kind="a PEM file")
+    except EdgekitError as error:
+        return (_bad("TLS", error),)
+    return (Finding(name="TLS", ok=True, detail="its files are there"),)
+
+
+def _check_data(config: AgentConfig) -> Finding:
+    try:
+        config.data.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=config.data):
+            pass
+    except OSError as error:
+        return _bad("data folder", unwritable(config.data, error))
+    return Finding(name="data folder", ok=True, detail=f"{config.data} can be written")
+
+
+def _check_port(config: AgentConfig) -> Finding:
+    address = f"{config.http_host}:{config.http_port}"
+    try:
+        open_listener(config.http_host, config.http_port, patience_seconds=0.0).close()
+    except EdgekitError as error:
+        return _bad("HTTP port", error)
+    return Finding(name="HTTP port", ok=True, detail=f"{address} is free")
+
+
+def _check_runtimes(hardware: Hardware) -> Finding:
+    found = ", ".join(f"{name} {version}" for name, version in hardware.runtimes.items())
+    return Finding(
+        name="runtimes",
+        ok=bool(found),
+        detail=f"{found} (by their package metadata; not run here)" if found else "none",
+        fix="" if found else f'pip install "edgekit[tflite]", or one of {", ".join(RUNTIMES)}',
+    )
+
+
+def _bad(name: str, error: EdgekitError) -> Finding:
+    where = f" [{error.where}]" if error.where else ""
+    return Finding(name=name, ok=False, detail=f"{error.what}{where}", fix=error.fix or "")

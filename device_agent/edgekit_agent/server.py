@@ -1,0 +1,130 @@
+"""The server process: holds the models, and answers applications until it is told to drain.
+
+Started by the supervisor as `python -m edgekit_agent.server PLAN`. It says on a pipe when it is
+ready, how it goes, and which model could not be loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mmap
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from edgekit_agent.application import Application
+from edgekit_agent.connections import MAX_CONNECTIONS, ConnectionPool
+from edgekit_agent.lifeline import tie_to_parent
+from edgekit_agent.logs import set_up_logs
+from edgekit_agent.plans import ServerPlan, read_server_plan
+from edgekit_agent.release import AGENT_VERSION
+from edgekit_runtime.errors import EdgekitError
+
+if TYPE_CHECKING:
+    from edgekit_agent.hosted import HostedModel
+
+REPORT_SECONDS: Final = 0.25
+_SPARE_DESCRIPTORS: Final = 128
+
+
+class Reports:
+    """The pipe to the supervisor."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Write to that pipe."""
+        self._file = os.fdopen(descriptor, "w", encoding="ascii", buffering=1)
+        self._last = ""
+
+    def say(self, **message: object) -> None:
+        """Send one object; a supervisor that is gone is no matter."""
+        with contextlib.suppress(OSError):
+            self._file.write(json.dumps(message, separators=(",", ":")) + "\n")
+
+    def say_stats(self, models: dict[str, HostedModel]) -> None:
+        """Send the counters if they have changed."""
+        counters = {name: model.stats.to_json() for name, model in list(models.items())}
+        text = json.dumps(counters)
+        if text != self._last:
+            self._last = text
+            self.say(stats=counters)
+
+
+def load_models(plan: ServerPlan, reports: Reports) -> dict[str, HostedModel] | None:
+    """Load every model; None, and a report of which and why, if one cannot be loaded."""
+    models: dict[str, HostedModel] = {}
+    if not plan.models:
+        return models
+    # Numpy and the engines come with the first model.
+    from edgekit_agent.hosted import HostedModel
+
+    running = memoryview(mmap.mmap(plan.running, len(plan.models)))
+    for position, model in enumerate(plan.models):
+        try:
+            models[model.bundle] = HostedModel(model, running=running[position : position + 1])
+        except (EdgekitError, OSError) as error:
+            reports.say(failed=model.bundle, reason=str(error))
+            return None
+    return models
+
+
+def run(plan: ServerPlan) -> int:
+    """Serve until SIGTERM; the exit code."""
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stop.set()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    # Ctrl-C in a terminal reaches the whole group; the supervisor tells us when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _allow_connections()
+    reports = Reports(plan.reports)
+    models = load_models(plan, reports)
+    if models is None:
+        return 1
+    pool = ConnectionPool(
+        listen=socket.socket(fileno=plan.listen),
+        handover_in=socket.socket(fileno=plan.handover_in),
+        handover_out=socket.socket(fileno=plan.handover_out),
+        answer=Application(models, version=AGENT_VERSION).answer,
+        threads=plan.server_threads,
+        max_body_bytes=plan.request_bytes,
+    )
+    pool.start()
+    reports.say(ready=True)
+    while not stop.wait(REPORT_SECONDS):
+        reports.say_stats(models)
+    pool.drain()
+    reports.say_stats(models)
+    return 0
+
+
+def _allow_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + _SPARE_DESCRIPTORS
+    if soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def main() -> None:
+    """Run as a process of its own."""
+    plan = read_server_plan(sys.argv[1])
+    tie_to_parent(plan.life)
+    set_up_logs("warning")
+    code = run(plan)
+    logging.shutdown()
+    # Engines may hang or crash in their destructors; everything that matters is done.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

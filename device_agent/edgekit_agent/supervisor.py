@@ -1,0 +1,358 @@
+"""The supervisor: one loop, one queue, and the adapters around the state machine.
+
+It loads no inference engine and no numpy: a crash of a model is a crash of another process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import FrameType
+from typing import IO, Final
+
+from edgekit_agent.chunks import ChunkStore
+from edgekit_agent.config import AgentConfig
+from edgekit_agent.doors import Died, Doors, Opened, ServerEnded, ServerSaid
+from edgekit_agent.downloads import Downloads, FetchDone
+from edgekit_agent.fetching import Fetcher
+from edgekit_agent.hardware import detect_hardware
+from edgekit_agent.inbox import Inbox, VerifyDone
+from edgekit_agent.jobs import JobThread
+from edgekit_agent.release import AGENT_VERSION
+from edgekit_agent.slots import SlotStore
+from edgekit_agent.state import Target
+from edgekit_agent.status import AgentStatus, write_status
+from edgekit_agent.transport import (
+    Arrival,
+    ChunkCame,
+    Connected,
+    Disconnected,
+    MetadataCame,
+    OrderCame,
+    Transport,
+)
+from edgekit_agent.trial import resident_bytes
+from edgekit_agent.updates import TrialDone, Updates
+from edgekit_agent.verifier import Verifier
+from edgekit_runtime.durable import unwritable
+from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
+from edgekit_runtime.files import require_file
+from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
+
+_log = logging.getLogger(__name__)
+
+_BUSY_SECONDS: Final = 0.1
+_IDLE_SECONDS: Final = 5.0
+_STATUS_SECONDS: Final = 10.0
+_STATUS_BUSY_SECONDS: Final = 1.0
+_GOODBYE_SECONDS: Final = 10.0
+# What the network has sent and is not handled yet; it then waits in the kernel, at the broker.
+_MAX_ARRIVALS: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The agent was told to end."""
+
+
+Message = Arrival | ServerSaid | ServerEnded | FetchDone | VerifyDone | TrialDone | Stop
+TransportFactory = Callable[[AgentConfig, bytes, Callable[[Arrival], None]], Transport]
+
+
+class Supervisor:
+    """One agent; `run` holds it until it is told to stop."""
+
+    def __init__(self, config: AgentConfig, *, transport: TransportFactory) -> None:
+        """Open the listening socket and read what is on the disk.
+
+        Args:
+            config: What the agent is told.
+            transport: Makes the transport, from the configuration, the last will, and where
+                arrivals go.
+
+        Raises:
+            UsageError: If a root of trust is missing.
+            EnvironmentLackError: If the data folder cannot be written or is used by another
+                agent, or the port is in use.
+        """
+        self._config = config
+        self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        roots = [
+            require_file(path, kind="a root of trust (root.json)").read_bytes()
+            for path in (config.image_root, config.director_root)
+        ]
+        self._lock_file = _lock_data(config)
+        try:
+            self._doors = Doors(
+                host=config.http_host,
+                port=config.http_port,
+                server_threads=config.limits.server_threads,
+                request_bytes=config.limits.request_bytes,
+                post=self._queue.put,
+            )
+        except BaseException:
+            self._lock_file.close()
+            raise
+        self._hardware = detect_hardware()
+        self._jobs = JobThread("files")
+        chunks = ChunkStore(config.data / "chunks")
+        slots = SlotStore(config.data / "slots")
+        self._updates = Updates(
+            journal_file=config.data / "journal.json",
+            slots=slots,
+            chunks=chunks,
+            hardware=self._hardware,
+            inference_threads=config.limits.inference_threads,
+            jobs=self._jobs,
+            wall_clock=self._wall_clock,
+            publish=self._publish_event,
+            post=self._queue.put,
+            device=config.device,
+        )
+        will = DeviceState(device=config.device, online=False, agent=AGENT_VERSION)
+        self._transport = transport(config, will.to_json(), self._post_arrival)
+        self._updates.downloads = Downloads(
+            fetcher=Fetcher(
+                chunks=chunks,
+                slots=slots,
+                hardware=self._hardware,
+                store_bytes=config.limits.chunk_store_bytes,
+            ),
+            chunks=chunks,
+            transport=self._transport,
+            jobs=self._jobs,
+            limits=config.limits,
+            post=self._queue.put,
+            refuse=self._refuse_chunk,
+            wait=self._tell_waiting,
+        )
+        self._inbox = Inbox(
+            verifier=Verifier(
+                config.data / "trusted",
+                device=config.device,
+                image_root=roots[0],
+                director_root=roots[1],
+            ),
+            jobs=self._jobs,
+            clock=self._wall_clock,
+            post=self._queue.put,
+        )
+        self._connected = False
+        self._connection = "not connected yet"
+        self._published: DeviceState | None = None
+        self._status_time = 0.0
+        self._status_key: object = None
+
+    def stop(self) -> None:
+        """Make `run` return; may be called from a signal handler or another thread."""
+        self._queue.put(Stop())
+
+    def run(self) -> None:
+        """Serve and update until `stop`."""
+        now = time.monotonic()
+        self._updates.load()
+        self._updates.start(now)
+        self._transport.start()
+        self._settle(now)
+        try:
+            while True:
+                try:
+                    message = self._queue.get(timeout=self._patience())
+                except queue.Empty:
+                    pass
+                else:
+                    if isinstance(message, Stop):
+                        return
+                    self._handle(message, time.monotonic())
+                self._settle(time.monotonic())
+        finally:
+            self._close()
+
+    def install_signal_handlers(self) -> None:
+        """End on SIGTERM and SIGINT; for the main thread of a process."""
+
+        def on_signal(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            # A SimpleQueue may be put to from a signal handler; other queues may not.
+            self.stop()
+
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGINT, on_signal)
+
+    def _handle(self, message: Message, now: float) -> None:  # noqa: PLR0912 - one a kind
+        match message:
+            case ServerSaid() | ServerEnded():
+                match self._doors.handle(message, now):
+                    case Opened(models=models):
+                        self._updates.on_opened(models, now)
+                    case Died() as died:
+                        _log.warning("the server ended: %s", died.reason)
+                        self._updates.on_died(died, now)
+            case ChunkCame():
+                for bundle, unusable in self._updates.downloads.on_chunk(message, now):
+                    self._updates.apply(bundle, unusable, now)
+            case FetchDone():
+                event = self._updates.downloads.handle(message, now)
+                if event is not None:
+                    self._updates.apply(message.target.bundle, event, now)
+            case TrialDone():
+                self._updates.on_trial(message, now)
+            case VerifyDone():
+                result = self._inbox.handle(message)
+                if isinstance(result, EdgekitError):
+                    self._updates.refuse(result.what, now)
+                else:
+                    self._updates.follow(result, now)
+            case MetadataCame(data=data):
+                self._inbox.on_metadata(data)
+            case OrderCame(data=data):
+                self._inbox.on_order(data)
+            case Connected():
+                self._connected, self._connection = True, ""
+                self._published = None
+                self._inbox.clear()
+                self._updates.downloads.on_connected(now)
+                _log.info("connected to the broker")
+            case Disconnected(reason=reason):
+                self._connected, self._connection = False, reason
+                _log.warning("no connection to the broker: %s", reason)
+            case Stop():
+                return
+
+    def _settle(self, now: float) -> None:
+        """Bring everything in line with the records."""
+        self._updates.judge(self._doors.stats_of, now)
+        self._doors.serve(self._updates.models(now), now)
+        self._doors.tick(now)
+        self._updates.tick(connected=self._connected, now=now)
+        state = self._state()
+        if self._connected and replace(state, time=0.0) != self._published:
+            self._published = replace(state, time=0.0)
+            self._transport.publish_state(state.to_json())
+        self._write_status(state, now)
+
+    def _patience(self) -> float:
+        """How long to wait for a message before looking at the clock, in seconds."""
+        quiet = self._doors.settled and not self._updates.under_way
+        return _IDLE_SECONDS if quiet else _BUSY_SECONDS
+
+    def _state(self, *, online: bool = True) -> DeviceState:
+        return DeviceState(
+            device=self._config.device,
+            online=online,
+            time=round(self._wall_clock(), 3),
+            agent=AGENT_VERSION,
+            hardware=self._hardware.to_json(),
+            order_version=self._updates.order_version,
+            bundles={name: self._bundle(name) for name in sorted(self._updates.records)},
+        )
+
+    def _bundle(self, name: str) -> BundleState:
+        state = self._updates.records[name].report()
+        waiting = self._updates.downloads.waiting(name)
+        return replace(state, reason=waiting) if waiting else state
+
+    def _write_status(self, state: DeviceState, now: float) -> None:
+        pause = _STATUS_BUSY_SECONDS if self._updates.under_way else _STATUS_SECONDS
+        key = (
+            replace(state, time=0.0),
+            self._connected,
+            self._connection,
+            self._doors.pid,
+            self._updates.events.sequence,
+        )
+        if key == self._status_key and now - self._status_time < pause:
+            return
+        self._status_key, self._status_time = key, now
+        host, port = self._doors.address
+        pid = self._doors.pid
+        status = AgentStatus(
+            state=state,
+            connected=self._connected,
+            connection=self._connection,
+            host=host,
+            port=port,
+            ready=pid is not None,
+            pid=os.getpid(),
+            server_pid=pid,
+            supervisor_rss_bytes=resident_bytes(os.getpid()),
+            server_rss_bytes=resident_bytes(pid) if pid else 0,
+            events=self._updates.events.kept,
+            journal=self._updates.journal_trouble,
+        )
+        try:
+            write_status(self._config.status_file, status)
+        except OSError as error:
+            _log.warning("the status cannot be written: %s", error)
+
+    def _close(self) -> None:
+        self._stopping.set()
+        self._transport.close(self._state(online=False).to_json())
+        self._updates.close(seconds=_GOODBYE_SECONDS)
+        self._doors.close(seconds=_GOODBYE_SECONDS)
+        self._jobs.close(seconds=_GOODBYE_SECONDS)
+        self._lock_file.close()
+
+    def _wall_clock(self) -> float:
+        # A device without a clock starts in 1970; it is never earlier than what was proven.
+        return max(time.time(), self._updates.time_floor)
+
+    def _publish_event(self, event: DeviceEvent) -> None:
+        self._transport.publish_event(event.to_json())
+
+    def _post_arrival(self, arrival: Arrival) -> None:
+        while self._queue.qsize() > _MAX_ARRIVALS and not self._stopping.wait(0.01):
+            continue
+        self._queue.put(arrival)
+
+    def _refuse_chunk(self, target: Target, reason: str) -> None:
+        self._updates.refuse(reason, time.monotonic(), bundle=target.bundle, version=target.version)
+
+    def _tell_waiting(self, target: Target, reason: str) -> None:
+        self._updates.tell(
+            "update.waiting", bundle=target.bundle, version=target.version, detail=reason
+        )
+
+
+def mqtt_transport(config: AgentConfig, will: bytes, post: Callable[[Arrival], None]) -> Transport:
+    """The transport that `agent.toml` describes."""
+    from edgekit_agent.mqtt import MqttTransport
+    from edgekit_runtime.protocol import Topics
+
+    return MqttTransport(
+        host=config.broker_host,
+        port=config.broker_port,
+        tls=config.tls,
+        topics=Topics(config.fleet),
+        device=config.device,
+        will=will,
+        chunk_window=config.limits.chunk_window,
+        post=post,
+    )
+
+
+def _lock_data(config: AgentConfig) -> IO[bytes]:
+    """Make the data folder ours until the process ends."""
+    path = config.data / ".lock"
+    try:
+        config.data.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise EnvironmentLackError(
+            "another agent is running with this data folder",
+            where=str(config.data),
+            fix="stop it, or give this one a data folder of its own",
+        ) from error
+    return file

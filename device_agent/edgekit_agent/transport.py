@@ -1,0 +1,80 @@
+"""How an agent hears of its orders and gets chunks, whatever carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """Orders, metadata and wanted chunks come from now on; both of the former come anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """Nothing comes until `Connected`.
+
+    Attributes:
+        reason: For people.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataCame:
+    """The image repository's metadata set, packed and unproven."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderCame:
+    """The director's metadata set for this device, packed and unproven."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkCame:
+    """What came under the name of a wanted chunk, unproven."""
+
+    sha256: str
+    data: bytes
+
+
+Arrival = Connected | Disconnected | MetadataCame | OrderCame | ChunkCame
+
+
+class Transport(Protocol):
+    """Carries messages; its arrivals are posted from a thread of its own."""
+
+    def start(self) -> None:
+        """Begin to connect, and never give up."""
+        ...
+
+    def want(self, names: Iterable[str]) -> None:
+        """Say which chunks are missing now, instead of those said before."""
+        ...
+
+    def received(self, name: str) -> None:
+        """Say that a chunk has come and is good."""
+        ...
+
+    def retry(self, names: Iterable[str]) -> None:
+        """Ask again for chunks that are wanted and have not come, or not right."""
+        ...
+
+    def publish_state(self, message: bytes) -> None:
+        """Replace the device's retained state, if connected."""
+        ...
+
+    def publish_event(self, message: bytes) -> None:
+        """Send an event, now or when connected."""
+        ...
+
+    def close(self, last_state: bytes) -> None:
+        """Leave this state behind, if connected, and end."""
+        ...

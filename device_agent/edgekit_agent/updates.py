@@ -1,0 +1,415 @@
+"""Carries out what the state machine decides, for every bundle, and writes the journal first."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgekit_agent.chunks import ChunkStore
+from edgekit_agent.doors import Died
+from edgekit_agent.downloads import Downloads
+from edgekit_agent.events import EventLog
+from edgekit_agent.gates import Verdict, judge
+from edgekit_agent.hardware import Hardware, choose_runtime
+from edgekit_agent.jobs import JobThread
+from edgekit_agent.journal import Journal, load_journal, save_journal
+from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.machine import (
+    ACTIVE_CRASH_LIMIT,
+    Action,
+    Announce,
+    Collect,
+    Crashed,
+    Event,
+    Fetch,
+    GatesFailed,
+    GatesPassed,
+    Ordered,
+    Prove,
+    Proven,
+    Restarted,
+    SlotLost,
+    VariantFailed,
+    Withdrawn,
+    transition,
+)
+from edgekit_agent.plans import ModelPlan
+from edgekit_agent.slots import SlotStore
+from edgekit_agent.state import UNDER_WAY, BundleRecord, Slot
+from edgekit_agent.trial import TrialOutcome, run_trial
+from edgekit_agent.verifier import VerifiedOrder
+from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
+from edgekit_runtime.reports import DeviceEvent, Phase
+
+_log = logging.getLogger(__name__)
+
+# A version that keeps taking the server down, and has none before it, is left out so long: the
+# other bundles are served meanwhile.
+BENCH_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialDone:
+    """A trial has ended."""
+
+    bundle: str
+    digest: str
+    variant: str
+    outcome: TrialOutcome
+    stop: threading.Event
+
+
+class Updates:
+    """Every bundle's record, and the hands of the machine that changes it."""
+
+    def __init__(
+        self,
+        *,
+        journal_file: Path,
+        slots: SlotStore,
+        chunks: ChunkStore,
+        hardware: Hardware,
+        inference_threads: int,
+        jobs: JobThread,
+        wall_clock: Callable[[], float],
+        publish: Callable[[DeviceEvent], None],
+        post: Callable[[TrialDone], None],
+        device: str,
+    ) -> None:
+        """Work with these; `start` begins.
+
+        Args:
+            journal_file: Where the journal is.
+            slots: Where bundles are installed.
+            chunks: Where fetched chunks are.
+            hardware: Of this device.
+            inference_threads: How many threads one inference may use.
+            jobs: Where slow work on files is done.
+            wall_clock: Seconds since 1970, as well as is known.
+            publish: Told of every event, after it was journalled.
+            post: Takes the results of trials; they come back through `on_trial`.
+            device: This device's id.
+        """
+        self._journal_file = journal_file
+        self._slots = slots
+        self._chunks = chunks
+        self._hardware = hardware
+        self._inference_threads = inference_threads
+        self._jobs = jobs
+        self._trial_jobs = JobThread("trials")
+        self._wall_clock = wall_clock
+        self._publish = publish
+        self._post = post
+        self._device = device
+        self._plans: dict[tuple[str, str], ModelPlan] = {}
+        self._trials: dict[str, tuple[str, str, threading.Event]] = {}
+        self._live: dict[str, tuple[str, float]] = {}
+        self._benched: dict[str, float] = {}
+        self._collect_due = False
+        self.records: dict[str, BundleRecord] = {}
+        self.order_version = 0
+        self.time_floor = 0.0
+        self.journal_trouble = ""
+        self.events = EventLog(device=device, sequence=0)
+        self.downloads: Downloads
+
+    @property
+    def under_way(self) -> bool:
+        """Whether any bundle is on its way to somewhere."""
+        return any(record.phase in UNDER_WAY for record in self.records.values())
+
+    def load(self) -> None:
+        """Read the journal, or rebuild it from the slots if it is damaged."""
+        try:
+            journal = load_journal(self._journal_file)
+        except VerificationError as error:
+            recovered = self._slots.recover()
+            journal = Journal(bundles=recovered)
+            self.events = EventLog(device=self._device, sequence=0)
+            found = ", ".join(
+                f"{name} {r.active.version}" for name, r in recovered.items() if r.active
+            )
+            self.tell(
+                "journal.lost", detail=f"{error.what}; found on the disk: {found or 'nothing'}"
+            )
+        else:
+            self.events = EventLog(device=self._device, sequence=journal.event_sequence)
+        self.records = dict(journal.bundles)
+        self.order_version = journal.order_version
+        self.time_floor = journal.time_floor
+
+    def start(self, now: float) -> None:
+        """Check what is installed, and take every bundle up where it was left."""
+        for bundle, record in list(self.records.items()):
+            held = [record.active, record.previous]
+            if record.phase in (Phase.STAGED, Phase.TRYING) and record.candidate:
+                held.append(Slot(target=record.candidate, variant=record.variant))
+            for slot in held:
+                damage = self._slots.check(bundle, slot) if slot else ""
+                if slot and damage:
+                    self.apply(bundle, SlotLost(digest=slot.digest, reason=damage), now)
+        for bundle, record in list(self.records.items()):
+            # What was just found lost is being fetched already.
+            if record.phase is not Phase.FETCHING or not self.downloads.fetches(bundle):
+                self.apply(bundle, Restarted(), now)
+
+    def follow(self, order: VerifiedOrder, now: float) -> None:
+        """Do what a verified order says."""
+        self.order_version = order.order_version
+        self.time_floor = max(self.time_floor, self._wall_clock())
+        named = {target.bundle for target in order.targets}
+        for target in order.targets:
+            self.apply(target.bundle, Ordered(target=target), now)
+        for bundle in [name for name in self.records if name not in named]:
+            self.apply(bundle, Withdrawn(order_version=order.order_version), now)
+            del self.records[bundle]
+        self.save()
+
+    def apply(self, bundle: str, event: Event, now: float) -> None:
+        """Let the machine decide, write it down, carry it out."""
+        before = self.records.get(bundle) or BundleRecord(bundle=bundle)
+        record, actions = transition(before, event, now)
+        if record == before and not actions:
+            return
+        _log.info(
+            "%s: %s -> %s",
+            type(event).__name__,
+            before.phase.value,
+            record.phase.value,
+            extra={"bundle": bundle},
+        )
+        self.records[bundle] = record
+        told = [
+            self._note(action.kind, bundle=bundle, version=action.version, detail=action.detail)
+            for action in actions
+            if isinstance(action, Announce)
+        ]
+        self._mark_proven(before, record)
+        self.save()
+        for one in told:
+            self._publish(one)
+        self._stop_stale_work(record)
+        for action in actions:
+            self._perform(action, record, now)
+
+    def tell(self, kind: str, *, bundle: str = "", version: str = "", detail: str = "") -> None:
+        """Report something that changes no record."""
+        event = self._note(kind, bundle=bundle, version=version, detail=detail)
+        self.save()
+        self._publish(event)
+
+    def refuse(self, reason: str, now: float, *, bundle: str = "", version: str = "") -> None:
+        """Report that something from outside did not prove what it claims; once."""
+        if self.events.is_new_refusal(reason, now=now):
+            self.tell("security.refused", bundle=bundle, version=version, detail=reason)
+
+    def models(self, now: float) -> tuple[ModelPlan, ...]:
+        """What the server must hold now."""
+        plans = []
+        for bundle in sorted(self.records):
+            plan = self._servable(bundle, now)
+            if plan and self._benched.get(plan.digest, now) <= now:
+                plans.append(plan)
+        return tuple(plans)
+
+    def on_opened(self, models: tuple[ModelPlan, ...], now: float) -> None:
+        """Start the time of every candidate that answers now."""
+        for model in models:
+            record = self.records.get(model.bundle)
+            if (
+                record is not None
+                and record.phase is Phase.TRYING
+                and record.serving is not None
+                and record.serving.digest == model.digest
+                and self._live.get(model.bundle, ("", 0.0))[0] != model.digest
+            ):
+                self._live[model.bundle] = (model.digest, now)
+
+    def on_died(self, died: Died, now: float) -> None:
+        """Hold those responsible to account."""
+        for model in died.blamed:
+            record = self.records.get(model.bundle)
+            if record is None or record.serving is None:
+                continue
+            if died.unloadable and record.phase is Phase.TRYING:
+                self.apply(model.bundle, GatesFailed(digest=model.digest, reason=died.reason), now)
+                continue
+            self.apply(model.bundle, Crashed(digest=model.digest, reason=died.reason), now)
+            record = self.records[model.bundle]
+            if len(record.active_crashes) >= ACTIVE_CRASH_LIMIT:
+                self._benched[model.digest] = now + BENCH_SECONDS
+
+    def on_trial(self, message: TrialDone, now: float) -> None:
+        """Go on after a trial."""
+        if message.stop.is_set():
+            return
+        self._trials.pop(message.bundle, None)
+        outcome = message.outcome
+        if outcome.passed:
+            event: Event = Proven(digest=message.digest, variant=message.variant)
+        else:
+            event = VariantFailed(
+                digest=message.digest, variant=message.variant, reason=outcome.reason
+            )
+        self.apply(message.bundle, event, now)
+
+    def judge(self, stats_of: Callable[[str], LiveStats], now: float) -> None:
+        """Ask the gates of every candidate in live use."""
+        for bundle, (digest, since) in list(self._live.items()):
+            record = self.records.get(bundle)
+            if record is None or record.phase is not Phase.TRYING or record.candidate is None:
+                del self._live[bundle]
+                continue
+            judgement = judge(stats_of(digest), record.candidate.order.gates, seconds=now - since)
+            if judgement.verdict is Verdict.PASSED:
+                self.apply(bundle, GatesPassed(digest=digest), now)
+            elif judgement.verdict is Verdict.FAILED:
+                self.apply(bundle, GatesFailed(digest=digest, reason=judgement.reason), now)
+
+    def tick(self, *, connected: bool, now: float) -> None:
+        """Do what was put off."""
+        if self.journal_trouble:
+            self.save()
+        self.downloads.tick(now, connected=connected)
+        if self._collect_due and not self.journal_trouble:
+            self._collect_due = False
+            self._collect()
+
+    def save(self) -> None:
+        """Write the journal; a full disk is noted and tried again, and stops nothing.
+
+        Nothing is deleted meanwhile, so the older journal on the disk still leads to a working
+        model.
+        """
+        journal = Journal(
+            order_version=self.order_version,
+            event_sequence=self.events.sequence,
+            time_floor=self.time_floor,
+            bundles=self.records,
+        )
+        try:
+            save_journal(self._journal_file, journal)
+        except EnvironmentLackError as error:
+            if not self.journal_trouble:
+                _log.error("the journal cannot be written: %s", error)
+            self.journal_trouble = str(error)
+        else:
+            self.journal_trouble = ""
+
+    def close(self, *, seconds: float) -> None:
+        """End every trial."""
+        for _, _, stop in self._trials.values():
+            stop.set()
+        self._trial_jobs.close(seconds=seconds)
+
+    def _note(self, kind: str, *, bundle: str, version: str, detail: str) -> DeviceEvent:
+        _log.info("%s %s", kind, detail, extra={"bundle": bundle, "version": version})
+        return self.events.note(
+            kind, time=self._wall_clock(), bundle=bundle, version=version, detail=detail
+        )
+
+    def _perform(self, action: Action, record: BundleRecord, now: float) -> None:
+        match action:
+            case Fetch() if record.candidate is not None:
+                failed = tuple(variant for variant, _ in record.failed)
+                self.downloads.begin(record.candidate, failed, now)
+            case Prove() if record.candidate is not None:
+                self._prove(record, Slot(target=record.candidate, variant=record.variant), now)
+            case Collect():
+                self._collect_due = True
+            case _:
+                # The server is brought in line with the records on every turn of the loop.
+                return
+
+    def _prove(self, record: BundleRecord, slot: Slot, now: float) -> None:
+        bundle, stop = record.bundle, threading.Event()
+        try:
+            plan = self._plan(bundle, slot)
+        except EdgekitError as error:
+            self.apply(
+                bundle,
+                VariantFailed(digest=slot.digest, variant=slot.variant, reason=error.what),
+                now,
+            )
+            return
+        budget = slot.target.order.budget
+        self._trials[bundle] = (slot.digest, slot.variant, stop)
+
+        def job() -> None:
+            outcome = run_trial(plan, budget, stop=stop)
+            self._post(
+                TrialDone(
+                    bundle=bundle,
+                    digest=slot.digest,
+                    variant=slot.variant,
+                    outcome=outcome,
+                    stop=stop,
+                )
+            )
+
+        self._trial_jobs.submit(job)
+
+    def _stop_stale_work(self, record: BundleRecord) -> None:
+        bundle = record.bundle
+        if record.phase is not Phase.FETCHING:
+            self.downloads.cancel(bundle)
+        trial = self._trials.get(bundle)
+        if trial is not None and (
+            record.phase is not Phase.STAGED
+            or record.candidate is None
+            or (record.candidate.digest, record.variant) != trial[:2]
+        ):
+            trial[2].set()
+            del self._trials[bundle]
+        if record.phase is not Phase.TRYING:
+            self._live.pop(bundle, None)
+
+    def _servable(self, bundle: str, now: float) -> ModelPlan | None:
+        """The plan of what a bundle serves; a slot that has become useless is given up."""
+        while (slot := self.records[bundle].serving) is not None:
+            try:
+                return self._plan(bundle, slot)
+            except EdgekitError as error:
+                self.apply(bundle, SlotLost(digest=slot.digest, reason=str(error)), now)
+        return None
+
+    def _plan(self, bundle: str, slot: Slot) -> ModelPlan:
+        key = (slot.digest, slot.variant)
+        if key not in self._plans:
+            manifest = self._slots.manifest(bundle, slot.digest)
+            self._plans[key] = ModelPlan(
+                bundle=bundle,
+                version=slot.version,
+                digest=slot.digest,
+                folder=str(self._slots.path(bundle, slot.digest)),
+                variant=slot.variant,
+                runtime=choose_runtime(manifest.variant(slot.variant), self._hardware),
+                threads=self._inference_threads,
+            )
+        return self._plans[key]
+
+    def _mark_proven(self, before: BundleRecord, record: BundleRecord) -> None:
+        if record.active is None or record.active == before.active:
+            return
+        try:
+            self._slots.mark_proven(record.bundle, record.active, sequence=self.events.sequence)
+        except EnvironmentLackError as error:
+            # Only a lost journal would miss it.
+            _log.warning("a slot could not be marked: %s", error)
+
+    def _collect(self) -> None:
+        held = {bundle: record.digests for bundle, record in self.records.items()}
+        fetching = self.downloads.busy
+        kept = {digest for digests in held.values() for digest in digests}
+        self._plans = {key: plan for key, plan in self._plans.items() if key[0] in kept}
+
+        def job() -> None:
+            self._slots.keep_only({bundle: set(digests) for bundle, digests in held.items()})
+            if not fetching:
+                self._chunks.keep_only(())
+
+        self._jobs.submit(job)
