@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgekit_runtime.arrays import read_arrays
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.files import require_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,7 +82,7 @@ def load_inputs(
         UsageError: Naming every fault: an input without an array, a shape or type that does not
             fit, too few samples, a file that is no `.npz`.
     """
-    arrays = _read_npz(path)
+    arrays = read_arrays(path, kind="inputs")
     if len(specs) == 1 and len(arrays) == 1:
         arrays = {specs[0].name: next(iter(arrays.values()))}
     faults = []
@@ -132,24 +131,6 @@ def _values(
         where=f"input {spec.name!r}",
         fix="measure a model whose inputs are numbers",
     )
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
-    require_file(path, kind="the inputs, an .npz file")
-    try:
-        # Opened here, because numpy leaves a damaged archive open.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"": loaded}
-            with loaded:
-                return {name: np.asarray(loaded[name]) for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"these are no readable inputs: {' '.join(str(error).split())[:200]}",
-            where=str(path),
-            fix="save them with numpy.savez(path, INPUT_NAME=array), without pickled objects",
-        ) from error
 
 
 def _with_batch_of_one(shape: Sequence[int | None]) -> tuple[int | None, ...]:

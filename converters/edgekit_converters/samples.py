@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgekit_runtime.arrays import read_arrays
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.files import require_file, sha256_of
+from edgekit_runtime.files import sha256_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,8 +67,7 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, kind: str) -> Sampl
         UsageError: Naming every fault: missing or unknown arrays, shapes and types that do not
             fit, values that are not finite, no samples.
     """
-    require_file(path, kind=f"the {kind} data, an .npz or .npy file")
-    arrays = _load(path, kind)
+    arrays = read_arrays(path, kind=f"{kind} data")
     inputs = {spec.name for spec in specs}
     labels = next(
         (arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in inputs), None
@@ -105,23 +104,6 @@ def batch_size(specs: Sequence[TensorSpec], *, preferred: int) -> int:
     """How many samples one run of a model takes: `preferred` where its batch axis is free."""
     fixed = [spec.shape[0] for spec in specs if spec.shape and spec.shape[0] is not None]
     return fixed[0] if fixed else preferred
-
-
-def _load(path: Path, kind: str) -> dict[str, NDArray[np.generic]]:
-    try:
-        # Opened here, because numpy leaves a damaged archive open.
-        with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"": loaded}
-            with loaded:
-                return {name: np.asarray(loaded[name]) for name in loaded.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"this is no readable {kind} data: {' '.join(str(error).split())[:200]}",
-            where=str(path),
-            fix="save it with numpy.savez(path, INPUT_NAME=array), without pickled objects",
-        ) from error
 
 
 def _faults_of(spec: TensorSpec, array: NDArray[np.generic]) -> list[str]:

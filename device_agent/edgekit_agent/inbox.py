@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgekit_agent.jobs import JobThread
-from edgekit_agent.verifier import VerifiedOrder, Verifier
+from edgekit_agent.verification import VerifierProcess
+from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.protocol import unpack_metadata
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Inbox:
     def __init__(
         self,
         *,
-        verifier: Verifier,
+        verifier: VerifierProcess,
         jobs: JobThread,
         clock: Callable[[], float],
         post: Callable[[VerifyDone], None],
@@ -84,11 +84,7 @@ class Inbox:
         def job() -> None:
             result: VerifiedOrder | EdgekitError
             try:
-                result = self._verifier.verify(
-                    image=unpack_metadata(image, where="repo/metadata"),
-                    director=unpack_metadata(order, where="order"),
-                    now=now,
-                )
+                result = self._verifier.verify(image=image, director=order, now=now)
             except EdgekitError as error:
                 result = error
             self._post(VerifyDone(result=result))

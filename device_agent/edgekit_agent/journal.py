@@ -12,7 +12,7 @@ from edgekit_agent.state import BundleRecord, read_record
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import VerificationError
-from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.fields import open_document
 
 FORMAT: Final = "edgekit-journal"
 FORMAT_VERSION: Final = 1
@@ -54,17 +54,15 @@ def parse_journal(data: bytes, *, where: str) -> Journal:
     Raises:
         VerificationError: If it is damaged; every invalid field is named.
     """
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise VerificationError(f"the journal is no JSON: {error}", where=where) from error
-    reader = FieldReader(document)
-    if reader.raw("format") != FORMAT or reader.raw("format_version") != FORMAT_VERSION:
-        raise VerificationError(
-            f"this is no {FORMAT} of version {FORMAT_VERSION}",
-            where=where,
-            fix="run the version of edgekit-agent that wrote it",
-        )
+    reader = open_document(
+        data,
+        name="journal",
+        form=(FORMAT, FORMAT_VERSION),
+        most_bytes=MAX_JOURNAL_BYTES,
+        error=VerificationError,
+        where=where,
+        fix="run the version of edgekit-agent that wrote it",
+    )
     bundles = reader.nested("bundles")
     records = {}
     for name in bundles.names():
@@ -99,6 +97,13 @@ def load_journal(path: Path) -> Journal:
             f"the journal cannot be read: {error.strerror or error}", where=str(path)
         ) from error
     return parse_journal(data, where=str(path))
+
+
+def delete_strays(path: Path) -> None:
+    """Delete the half-written journals and statuses that power cuts have left beside a journal."""
+    for pattern in (f".{path.name}.*", ".status.*"):
+        for stray in path.parent.glob(pattern):
+            stray.unlink(missing_ok=True)
 
 
 def save_journal(path: Path, journal: Journal) -> None:

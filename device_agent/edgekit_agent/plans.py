@@ -79,6 +79,36 @@ class TrialPlan:
         return json.dumps(asdict(self), separators=(",", ":"))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyPlan:
+    """What a verifying process needs.
+
+    Attributes:
+        folder: Where trusted metadata is kept.
+        device: This device's id.
+        image_root: Path of the image repository's initial `root.json`.
+        director_root: Path of the director's initial `root.json`.
+        now: Seconds since 1970, by which expiry is judged.
+        life: A pipe, inherited, whose other end only the supervisor holds.
+    """
+
+    folder: str
+    device: str
+    image_root: str
+    director_root: str
+    now: float
+    life: int
+
+    def to_json(self) -> str:
+        """The plan as an argument."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def read_verify_plan(text: str) -> VerifyPlan:
+    """Read what `VerifyPlan.to_json` made; it comes from our own supervisor."""
+    return VerifyPlan(**json.loads(text))
+
+
 def read_server_plan(text: str) -> ServerPlan:
     """Read what `ServerPlan.to_json` made; it comes from our own supervisor."""
     document = json.loads(text)

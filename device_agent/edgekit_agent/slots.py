@@ -148,6 +148,9 @@ class SlotStore:
         folders = {place}
         try:
             place.mkdir(parents=True, exist_ok=True)
+            # Half-written files of an installation that a power cut ended.
+            for stray in place.rglob(".*"):
+                stray.unlink()
             for name, entry, pieces in files:
                 path = place / name
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,7 +40,7 @@ from edgekit_agent.transport import (
 )
 from edgekit_agent.trial import resident_bytes
 from edgekit_agent.updates import TrialDone, Updates
-from edgekit_agent.verifier import Verifier
+from edgekit_agent.verification import VerifierProcess
 from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.files import require_file
@@ -85,10 +85,8 @@ class Supervisor:
         self._config = config
         self._queue: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        roots = [
-            require_file(path, kind="a root of trust (root.json)").read_bytes()
-            for path in (config.image_root, config.director_root)
-        ]
+        for path in (config.image_root, config.director_root):
+            require_file(path, kind="a root of trust (root.json)")
         self._lock_file = _lock_data(config)
         try:
             self._doors = Doors(
@@ -135,11 +133,11 @@ class Supervisor:
             wait=self._tell_waiting,
         )
         self._inbox = Inbox(
-            verifier=Verifier(
+            verifier=VerifierProcess(
                 config.data / "trusted",
                 device=config.device,
-                image_root=roots[0],
-                director_root=roots[1],
+                image_root=config.image_root,
+                director_root=config.director_root,
             ),
             jobs=self._jobs,
             clock=self._wall_clock,

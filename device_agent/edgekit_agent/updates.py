@@ -16,7 +16,7 @@ from edgekit_agent.events import EventLog
 from edgekit_agent.gates import Verdict, judge
 from edgekit_agent.hardware import Hardware, choose_runtime
 from edgekit_agent.jobs import JobThread
-from edgekit_agent.journal import Journal, load_journal, save_journal
+from edgekit_agent.journal import Journal, delete_strays, load_journal, save_journal
 from edgekit_agent.live_stats import LiveStats
 from edgekit_agent.machine import (
     ACTIVE_CRASH_LIMIT,
@@ -124,6 +124,7 @@ class Updates:
 
     def load(self) -> None:
         """Read the journal, or rebuild it from the slots if it is damaged."""
+        delete_strays(self._journal_file)
         try:
             journal = load_journal(self._journal_file)
         except VerificationError as error:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile, Targets
     from tuf.ngclient import FetcherInterface, Updater
 
+# What a verification that was killed leaves behind begins with this.
+_SCRATCH: Final = ".verify-"
 _ORIGIN: Final = "set://metadata/"
 # More bundles than one device will ever run.
 _MAX_BUNDLES: Final = 64
@@ -63,6 +65,8 @@ class Verifier:
         self._device = device
         self._roots = {"image": image_root, "director": director_root}
         folder.mkdir(parents=True, exist_ok=True)
+        for stray in folder.glob(f"{_SCRATCH}*"):
+            shutil.rmtree(stray, ignore_errors=True)
 
     def verify(
         self, *, image: Mapping[str, bytes], director: Mapping[str, bytes], now: float
@@ -79,7 +83,7 @@ class Verifier:
             EnvironmentLackError: If the trusted metadata cannot be written.
         """
         when = datetime.fromtimestamp(now, UTC)
-        with tempfile.TemporaryDirectory(prefix=".verify-", dir=self._folder) as scratch:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self._folder) as scratch:
             places = {name: Path(scratch) / name for name in self._roots}
             for name, place in places.items():
                 self._copy_trusted(name, place)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
+
+from edgekit_runtime.errors import EdgekitError
 
 T = TypeVar("T")
 
@@ -138,3 +141,41 @@ class FieldReader:
 
     def _wrong(self, field: str, value: object, wanted: str) -> None:
         self.fault(field, "is missing" if value is _MISSING else f"must be {wanted}")
+
+
+def open_document(
+    data: bytes,
+    *,
+    name: str,
+    form: tuple[str, int],
+    most_bytes: int,
+    error: type[EdgekitError],
+    where: str,
+    fix: str,
+) -> FieldReader:
+    """Begin to read a versioned JSON document that may hold anything.
+
+    Args:
+        data: The document.
+        name: What it is, for errors: "manifest".
+        form: What `format` and `format_version` must say.
+        most_bytes: Its largest length.
+        error: What to raise.
+        where: The file or topic, for errors.
+        fix: What to do about another version.
+
+    Raises:
+        EdgekitError: Of the given class, if it is too long, no JSON, or of another format.
+    """
+    if len(data) > most_bytes:
+        raise error(f"the {name} is larger than {most_bytes} bytes", where=where)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"the {name} is no JSON: {cause}", where=where) from cause
+    reader = FieldReader(document)
+    version = reader.raw("format_version")
+    # Not `==` alone: true equals 1.
+    if (reader.raw("format"), version) != form or isinstance(version, bool):
+        raise error(f"this is no {form[0]} of version {form[1]}", where=where, fix=fix)
+    return reader

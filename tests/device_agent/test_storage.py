@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.fetching import Fetcher, Missing, Ready
 from edgekit_agent.hardware import Hardware
-from edgekit_agent.journal import Journal, load_journal, parse_journal, save_journal
+from edgekit_agent.journal import Journal, delete_strays, load_journal, parse_journal, save_journal
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import BundleRecord, Slot, Target
 from edgekit_runtime.errors import (
@@ -224,6 +224,18 @@ def test_a_journal_comes_back_as_it_was(device: Device, tmp_path: Path) -> None:
     assert load_journal(path) == Journal()
     save_journal(path, journal)
     assert load_journal(path) == journal
+
+
+def test_half_written_files_are_cleared_away(device: Device, tmp_path: Path) -> None:
+    target = device.target("1.0.0", affine_bundle("m", "1.0.0", 2.0))
+    place = device.slots.path("m", target.digest)
+    (place / "models").mkdir(parents=True)
+    strays = [place / "models" / ".plain.x1", tmp_path / ".journal.json.x2"]
+    for stray in strays:
+        stray.write_bytes(b"half")
+    device.get(target)
+    delete_strays(tmp_path / "journal.json")
+    assert [stray for stray in strays if stray.exists()] == []
 
 
 @given(st.binary(max_size=100))

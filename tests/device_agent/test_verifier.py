@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from securesystemslib.signer import CryptoSigner
 
+from edgekit_agent.verification import VerifierProcess
 from edgekit_agent.verifier import VerifiedOrder, Verifier
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.orders import ORDER_FIELD, Budget, BundleOrder, Gates
@@ -186,3 +188,46 @@ def test_garbage_is_refused(verifier: Verifier, fleet: SignedFleet) -> None:
                     now=NOW,
                 )
     assert verifier.verify(image=dict(fleet.image.files), director=order, now=NOW)
+
+
+def test_what_a_killed_verification_left_is_cleared_away(
+    tmp_path: Path, fleet: SignedFleet
+) -> None:
+    stray = tmp_path / "trusted" / ".verify-abc" / "image"
+    stray.mkdir(parents=True)
+    make_verifier(tmp_path, fleet)
+    assert list((tmp_path / "trusted").iterdir()) == []
+
+
+def process_for(folder: Path, fleet: SignedFleet) -> VerifierProcess:
+    (folder / "i.json").write_bytes(fleet.image.first_root)
+    (folder / "d.json").write_bytes(fleet.director.first_root)
+    return VerifierProcess(
+        folder / "trusted",
+        device="d1",
+        image_root=folder / "i.json",
+        director_root=folder / "d.json",
+    )
+
+
+def test_a_process_of_its_own_gives_the_same_order_and_the_same_errors(
+    tmp_path: Path, fleet: SignedFleet
+) -> None:
+    process, image = process_for(tmp_path, fleet), fleet.image_message()
+    order = BundleOrder(bundle="m", version="1.0.0", gates=Gates(min_requests=9))
+    message = fleet.order("d1", order)
+    there = process.verify(image=image, director=message, now=NOW)
+    assert there == verify(make_verifier(tmp_path, fleet), fleet, message)
+    with pytest.raises(VerificationError, match="is for 'd2'") as caught:
+        process.verify(image=image, director=fleet.order("d2", order), now=NOW)
+    assert caught.value.where == "director metadata"
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize("message", [b"", b"junk", zlib.compress(b"[]")])
+def test_what_is_no_metadata_set_is_refused(
+    tmp_path: Path, fleet: SignedFleet, message: bytes
+) -> None:
+    process = process_for(tmp_path, fleet)
+    with pytest.raises(VerificationError, match="metadata set"):
+        process.verify(image=fleet.image_message(), director=message, now=NOW)

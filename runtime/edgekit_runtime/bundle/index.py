@@ -16,7 +16,7 @@ from typing import Final
 
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, NAME_PATTERN, is_safe_path
 from edgekit_runtime.errors import InvalidBundleError, VerificationError
-from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.fields import FieldReader, open_document
 from edgekit_runtime.limits import (
     MAX_BUNDLE_FILES,
     MAX_CHUNK_WIRE_BYTES,
@@ -126,19 +126,15 @@ def parse_index(data: bytes, *, where: str) -> BundleIndex:
     Raises:
         InvalidBundleError: If it breaks the format; every invalid field is named.
     """
-    if len(data) > MAX_INDEX_BYTES:
-        raise InvalidBundleError(f"the index is larger than {MAX_INDEX_BYTES} bytes", where=where)
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidBundleError(f"the index is no JSON: {error}", where=where) from error
-    reader = FieldReader(document)
-    if reader.raw("format") != FORMAT or reader.raw("format_version") != FORMAT_VERSION:
-        raise InvalidBundleError(
-            f"this is no {FORMAT} of version {FORMAT_VERSION}",
-            where=where,
-            fix="update edgekit on this side",
-        )
+    reader = open_document(
+        data,
+        name="index",
+        form=(FORMAT, FORMAT_VERSION),
+        most_bytes=MAX_INDEX_BYTES,
+        error=InvalidBundleError,
+        where=where,
+        fix="update edgekit on this side",
+    )
     index = BundleIndex(
         name=reader.text("name", pattern=NAME_PATTERN),
         version=reader.text("version", pattern=VERSION_PATTERN),

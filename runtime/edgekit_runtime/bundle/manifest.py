@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from edgekit_runtime.errors import InvalidBundleError
-from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.fields import FieldReader, open_document
 from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.limits import MAX_BUNDLE_FILES, MAX_FILE_BYTES, MAX_MANIFEST_BYTES
 from edgekit_runtime.versions import VERSION_PATTERN
@@ -262,21 +262,15 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
     Raises:
         InvalidBundleError: If it breaks the format; every invalid field is named.
     """
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise InvalidBundleError(
-            f"the manifest is larger than {MAX_MANIFEST_BYTES} bytes", where=where
-        )
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidBundleError(f"the manifest is no JSON: {error}", where=where) from error
-    reader = FieldReader(document)
-    if reader.raw("format") != FORMAT or reader.raw("format_version") != FORMAT_VERSION:
-        raise InvalidBundleError(
-            f"this is no {FORMAT} of version {FORMAT_VERSION}",
-            where=where,
-            fix="make the bundle with this version of edgekit, or update edgekit here",
-        )
+    reader = open_document(
+        data,
+        name="manifest",
+        form=(FORMAT, FORMAT_VERSION),
+        most_bytes=MAX_MANIFEST_BYTES,
+        error=InvalidBundleError,
+        where=where,
+        fix="make the bundle with this version of edgekit, or update edgekit here",
+    )
     manifest = _read_manifest(reader)
     if not reader.faults:
         _check_references(reader, manifest)
