@@ -182,6 +182,9 @@ def _read_tensor(entry: FieldReader, raw: memoryview | None) -> NDArray[np.gener
         if raw is not None:
             return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype).reshape(shape)
         data = np.asarray(entry.raw("data"))
+        if datatype == "UINT64" and data.dtype.kind == "f":
+            # Beside a smaller number, one above 2**63 makes numpy fall back to fractions.
+            data = _exact_integers(entry.raw("data"))
         fault = _misfit(data, dtype, datatype)
         if not fault:
             return data.astype(dtype).reshape(shape)
@@ -189,6 +192,16 @@ def _read_tensor(entry: FieldReader, raw: memoryview | None) -> NDArray[np.gener
         fault = f"does not make a {datatype}{shape}: {error}"
     entry.fault("data", fault)
     return None
+
+
+def _exact_integers(data: object) -> NDArray[np.generic]:
+    """Whole numbers below 2**64 as they stand in the JSON; anything else as numpy reads it."""
+    import numpy as np
+
+    exact = np.array(data, dtype=object)
+    if all(type(value) is int and 0 <= value < 1 << 64 for value in exact.ravel()):
+        return exact.astype(np.uint64)
+    return np.asarray(data)
 
 
 def _misfit(data: NDArray[np.generic], dtype: np.dtype[Any], datatype: str) -> str:

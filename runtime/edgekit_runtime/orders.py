@@ -19,7 +19,7 @@ from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_INDEX_BYTES
 from edgekit_runtime.versions import VERSION_PATTERN
 
 ORDER_FIELD: Final = "x-edgekit-order"
-_DECIMAL_PATTERN: Final = r"\d{1,18}(?:\.\d{1,18})?(?:e[+-]\d{1,2})?"
+_DECIMAL_PATTERN: Final = r"\d{1,18}(?:\.\d{1,24})?(?:e[+-]\d{1,3})?"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

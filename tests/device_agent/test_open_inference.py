@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -59,6 +59,7 @@ def test_every_tensor_arrives_as_it_was_sent(array: Any, binary: bool, nested: b
 
 
 @given(ARRAYS, st.booleans())
+@example(np.array([2**63, 0], dtype=np.uint64), False)
 def test_an_answer_can_be_read_as_a_request(array: Any, binary: bool) -> None:
     asked = InferRequest(id="7", inputs={}, outputs={}, binary=binary)
     response = render_infer_response(asked, {"x": array}, model="m", version="1", variant="v")
