@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import signal
-import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
-from edgekit_runtime.errors import EdgekitError, GateFailedError
+from edgekit_runtime.console import run_command
+from edgekit_runtime.errors import GateFailedError
 
-_INTERRUPTED: Final = 130
 _MEGABYTE: Final = 1 << 20
 
 _config_option = click.option(
@@ -30,8 +28,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="edgekit", prog_name="edgekit-agent")
-@click.pass_context
-def cli(context: click.Context, *, debug: bool) -> None:
+def cli(*, debug: bool) -> None:
     """Run models on this device, and keep them up to date safely.
 
     \b
@@ -45,7 +42,6 @@ def cli(context: click.Context, *, debug: bool) -> None:
     Nothing is installed that is not signed by the keys behind the two roots, and nothing goes
     live that does not compute on this device what was tested.
     """
-    context.obj = debug
 
 
 @cli.command()
@@ -161,28 +157,9 @@ def check(*, config_path: Path, as_json: bool) -> None:
         raise GateFailedError(f"the agent cannot run: {', '.join(bad)}", where=str(config_path))
 
 
-def main() -> None:
-    """Entry point: every deliberate error is caught here, once."""
-    debug = "--debug" in sys.argv
-    try:
-        code = cli.main(prog_name="edgekit-agent", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        click.echo("interrupted", err=True)
-        sys.exit(_INTERRUPTED)
-    except EdgekitError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error.what}", err=True)
-        if error.where:
-            click.echo(f"where: {error.where}", err=True)
-        if error.fix:
-            click.echo(f"fix:   {error.fix}", err=True)
-        sys.exit(error.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    run_command(cli, name="edgekit-agent")
 
 
 def _render_status(document: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""Adapters that put each inference engine behind `Session`; imported only by `session`."""
+"""Adapters that put each inference engine behind `Session`, and check what is fed to it."""
