@@ -135,10 +135,11 @@ def status(*, config_path: Path, as_json: bool) -> None:
 @cli.command()
 @_config_option
 @_json_option
-def check(*, config_path: Path, as_json: bool) -> None:
+def check(*, config_path: Path, as_json: bool) -> int:
     """Check what the agent needs: configuration, roots, folder, port, runtimes.
 
     It looks at the packages of the runtimes and does not run them, and it does not ask the broker.
+    Exit code 1 if something is missing.
     """
     from dataclasses import asdict
 
@@ -152,9 +153,7 @@ def check(*, config_path: Path, as_json: bool) -> None:
             click.echo(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name}: {finding.detail}")
             if finding.fix:
                 click.echo(f"     fix: {finding.fix}")
-    bad = [finding.name for finding in findings if not finding.ok]
-    if bad:
-        raise GateFailedError(f"the agent cannot run: {', '.join(bad)}", where=str(config_path))
+    return 0 if all(finding.ok for finding in findings) else GateFailedError.exit_code
 
 
 def main() -> NoReturn:
