@@ -9,6 +9,7 @@ which the other server takes it: a client in the middle of keep-alive notices no
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import socket
@@ -19,6 +20,7 @@ from typing import Final
 from edgekit_agent.http import Connection, Request, RequestError, Response, json_response
 
 # Connections above this wait in the kernel's queue until others close.
+_log = logging.getLogger(__name__)
 MAX_CONNECTIONS: Final = 512
 _ONCE: Final = select.EPOLLIN | select.EPOLLONESHOT
 _HANDOVER_SECONDS: Final = 10.0
@@ -93,7 +95,12 @@ class ConnectionPool:
                 elif descriptor == self._handover_out.fileno():
                     self._adopt()
                 else:
-                    self._converse(descriptor)
+                    try:
+                        self._converse(descriptor)
+                    except Exception:  # noqa: BLE001 - whatever it was
+                        # One connection's trouble must not cost the server a worker.
+                        _log.exception("a connection failed")
+                        self._remove(descriptor)
 
     def _accept(self) -> None:
         try:

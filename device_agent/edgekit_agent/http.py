@@ -105,7 +105,10 @@ class Connection:
                 status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             )
         if headers.get("expect", "").lower() == "100-continue":
-            self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            try:
+                self.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            except OSError:
+                return None
         body = self._read_body(int(text))
         if body is None:
             return None

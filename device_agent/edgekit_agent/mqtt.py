@@ -30,7 +30,7 @@ from edgekit_agent.transport import (
     MetadataCame,
     OrderCame,
 )
-from edgekit_runtime.limits import MAX_METADATA_SET_BYTES
+from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_METADATA_SET_BYTES
 from edgekit_runtime.protocol import Topics
 
 _log = logging.getLogger(__name__)
@@ -181,7 +181,12 @@ class MqttTransport:
 
     def _converse(self, protocol: Any, session: _Session) -> None:
         """Hold one connection from its beginning to its end."""
-        client = self._new_client(protocol, session)
+        try:
+            client = self._new_client(protocol, session)
+        except (OSError, ValueError) as error:
+            # A certificate may be just being replaced: that must not end the agent's connection.
+            session.reason = f"the TLS files cannot be used: {error}"
+            return
         properties = None
         if protocol == paho.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -245,9 +250,11 @@ class MqttTransport:
         return client
 
     def _begin(self, client: paho.Client) -> None:
-        self._post(Connected())
         with self._lock:
             self._client = client
+        # Afterwards: whoever hears of it publishes at once.
+        self._post(Connected())
+        with self._lock:
             waiting = list(self._unsent.items())
         client.subscribe([(self._topics.metadata, 1), (self._topics.order(self._device), 1)])
         for key, message in waiting:
@@ -278,7 +285,8 @@ class MqttTransport:
             name = topic.rpartition("/")[2]
             with self._lock:
                 asked = name in self._asked
-            if asked and topic == self._topics.chunk(name):
+            fits = len(data) <= MAX_CHUNK_WIRE_BYTES
+            if asked and fits and topic == self._topics.chunk(name):
                 self._post(ChunkCame(sha256=name, data=data))
 
     def _fill_window(self) -> None:

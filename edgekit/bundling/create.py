@@ -102,8 +102,8 @@ def _ignore(_: str) -> None:
 def create_bundle(request: BundleRequest, *, progress: Callable[[str], None] = _ignore) -> Manifest:
     """Run every variant on the data, and write the bundle.
 
-    The golden outputs are computed here, by each variant itself; then the bundle is opened again
-    and proven as a device will prove it.
+    The golden outputs are computed here, by each variant itself; `prove_bundle` checks a bundle as
+    a device does.
 
     Args:
         request: What to put in.

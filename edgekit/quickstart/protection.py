@@ -65,11 +65,19 @@ class Stage:
         publish(self.fleet, self.broker)
 
     def expect(
-        self, kind: str, *, since: int, version: str | None = None, timeout_s: float = _WAIT_SECONDS
+        self,
+        kind: str,
+        *,
+        since: int,
+        version: str | None = None,
+        saying: str = "",
+        timeout_s: float = _WAIT_SECONDS,
     ) -> DeviceEvent:
-        """Wait for an event of the device."""
+        """Wait for an event of the device, with this word in its reason."""
         return self.watcher.wait_for_event(
-            lambda event: event.kind == kind and version in (None, event.version),
+            lambda event: (
+                event.kind == kind and version in (None, event.version) and saying in event.detail
+            ),
             timeout_s=timeout_s,
             since=since,
         )
@@ -93,7 +101,7 @@ def tampered_chunk(stage: Stage, bundle: Path, *, version: str) -> ProtectionFig
         connection.publish(messages)
         publish_metadata(stage.fleet, connection)
         publish_order(stage.fleet, connection, stage.device)
-    refused = stage.expect(_REFUSED, since=mark)
+    refused = stage.expect(_REFUSED, since=mark, saying="signed hash")
     serving = stage.serving()
     _require(serving != version, "a tampered chunk was installed")
     stage.publish()
@@ -113,13 +121,18 @@ def wrong_key(stage: Stage, bundle: Path, *, version: str) -> ProtectionFigures:
     release_bundle(impostor, bundle)
     order_device(impostor, stage.device, [BundleOrder(bundle="digits", version=version)])
     return _forged_order(
-        stage, packed_order(impostor, stage.device), "an order is signed with another fleet's key"
+        stage,
+        packed_order(impostor, stage.device),
+        "an order is signed with another fleet's key",
+        saying="key",
     )
 
 
 def replayed_order(stage: Stage, recorded: bytes) -> ProtectionFigures:
     """The first order, recorded on the broker, is sent again: a way back to an old version."""
-    return _forged_order(stage, recorded, "the first order, for version 1, is replayed")
+    return _forged_order(
+        stage, recorded, "the first order, for version 1, is replayed", saying="replay"
+    )
 
 
 def wrong_golden(stage: Stage, bundle: Path, model_of: Path, *, version: str) -> ProtectionFigures:
@@ -130,7 +143,9 @@ def wrong_golden(stage: Stage, bundle: Path, model_of: Path, *, version: str) ->
     stage.order(version)
     mark = stage.watcher.event_count
     stage.publish()
-    event = stage.expect("update.variant_failed", since=mark, version=version)
+    event = stage.expect(
+        "update.variant_failed", since=mark, version=version, saying="golden samples do not match"
+    )
     stage.expect("update.rejected", since=mark, version=version)
     return ProtectionFigures(
         threat="a signed release holds other weights than the tested ones",
@@ -165,7 +180,7 @@ def broken_in_use(stage: Stage, model: Path, test: Path, *, version: str) -> Pro
     stage.order(version)
     mark = stage.watcher.event_count
     stage.publish()
-    event = stage.expect("update.rolled_back", since=mark, version=version)
+    event = stage.expect("update.rolled_back", since=mark, version=version, saying="NaN")
     return ProtectionFigures(
         threat="a signed release passes its golden samples and answers NaN in live use",
         outcome="rolled back",
@@ -174,13 +189,13 @@ def broken_in_use(stage: Stage, model: Path, test: Path, *, version: str) -> Pro
     )
 
 
-def _forged_order(stage: Stage, message: bytes, threat: str) -> ProtectionFigures:
+def _forged_order(stage: Stage, message: bytes, threat: str, *, saying: str) -> ProtectionFigures:
     topic = Topics(stage.fleet.id).order(stage.device)
     before = stage.serving()
     mark = stage.watcher.event_count
     with connected_to(stage.broker) as connection:
         connection.publish([(topic, message)])
-        event = stage.expect(_REFUSED, since=mark)
+        event = stage.expect(_REFUSED, since=mark, saying=saying)
         after = stage.serving()
         # The owner's own order takes the forged one's place on the broker.
         publish_order(stage.fleet, connection, stage.device)

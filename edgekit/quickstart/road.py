@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from edgekit.quickstart.figures import (
 from edgekit.quickstart.workspace import Workspace
 from edgekit_benchmarks.profile import load_profiles
 from edgekit_converters.report import tool_versions
-from edgekit_runtime.errors import GateFailedError
+from edgekit_runtime.errors import EnvironmentLackError, GateFailedError
 from edgekit_runtime.orders import BundleOrder, Gates
 from edgekit_runtime.reports import DeviceState, Phase
 
@@ -102,6 +103,12 @@ class Road:
             UsageError: If the folder is somebody's, or the profile is unknown.
             EnvironmentLackError: If the folder cannot be written, or the example is missing.
         """
+        if sys.platform != "linux":
+            raise EnvironmentLackError(
+                "the device agent runs on Linux only, and the quickstart runs one",
+                where=sys.platform,
+                fix="run it on Linux; converting, benchmarking and the fleet commands work here",
+            )
         load_profiles(options.profile)
         assets = digits_assets()
         with np.load(assets.test) as arrays:
@@ -375,6 +382,11 @@ class Road:
                 where="quickstart",
             )
         versions = [answer.version for answer in traffic.answers]
+        if (versions[0], versions[-1]) != ("1.0.0", "2.0.0"):
+            raise GateFailedError(
+                f"version {versions[0]} answered first and {versions[-1]} last",
+                where="quickstart",
+            )
         self.reporter.say(
             f"moved from {versions[0]} to {versions[-1]} in {seconds:.1f} s; "
             f"{len(versions)} requests meanwhile, none refused"

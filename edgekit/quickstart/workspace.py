@@ -28,6 +28,13 @@ class Workspace:
             EnvironmentLackError: If it cannot be written.
         """
         path = path.absolute()
+        try:
+            return cls._make(path)
+        except OSError as error:
+            raise unwritable(path, error) from error
+
+    @classmethod
+    def _make(cls, path: Path) -> Workspace:
         if path.exists() and not (path / _MARK).is_file():
             if not path.is_dir() or any(path.iterdir()):
                 raise UsageError(
@@ -37,11 +44,8 @@ class Workspace:
                 )
         elif path.exists():
             shutil.rmtree(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / _MARK).touch()
-        except OSError as error:
-            raise unwritable(path, error) from error
+        path.mkdir(parents=True, exist_ok=True)
+        (path / _MARK).touch()
         return cls(path)
 
     def folder(self, name: str) -> Path:

@@ -143,7 +143,12 @@ class _Reader:
 
 
 def _names_of(enumeration: Any) -> dict[int, str]:
-    return {value: name for name, value in vars(enumeration).items() if isinstance(value, int)}
+    # Python 3.13 adds __firstlineno__ to every class: an integer that means nothing here.
+    return {
+        value: name
+        for name, value in vars(enumeration).items()
+        if isinstance(value, int) and not name.startswith("_")
+    }
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:
