@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgekit_runtime.arrays import read_arrays
+from edgekit_runtime.engines.checks import describe
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,16 +43,16 @@ def resolve_shapes(
         shape = tuple(given.get(spec.name, _with_batch_of_one(spec.shape)))
         if not _fits(shape, spec.shape):
             faults.append(
-                f"{_text(shape)} does not fit {spec.name!r}, which is {_text(spec.shape)}"
+                f"{describe(shape)} does not fit {spec.name!r}, which is {describe(spec.shape)}"
             )
         free = [axis for axis, size in enumerate(shape) if size is None]
         if free:
             faults.append(
-                f"the size of {spec.name!r} {_text(spec.shape)} along axis {free} is free"
+                f"the size of {spec.name!r} {describe(spec.shape)} along axis {free} is free"
             )
         shapes[spec.name] = tuple(size for size in shape if size is not None)
     if faults:
-        wanted = ", ".join(f"{spec.name}: {_text(spec.shape)}" for spec in specs)
+        wanted = ", ".join(f"{spec.name}: {describe(spec.shape)}" for spec in specs)
         raise UsageError(
             "; ".join(faults), fix=f"give a full shape for each such input; the model has {wanted}"
         )
@@ -95,13 +96,15 @@ def load_inputs(
             continue
         taken = array[: shape[0]] if shape and array.ndim else array
         if taken.shape != shape:
-            faults.append(f"{spec.name!r} has shape {_text(array.shape)}, not {_text(shape)}")
+            faults.append(f"{spec.name!r} has shape {describe(array.shape)}, not {describe(shape)}")
         elif not np.can_cast(array.dtype, np.dtype(spec.dtype), casting="same_kind"):
             faults.append(f"{spec.name!r} is {array.dtype.name}, not {spec.dtype}")
         else:
             inputs[spec.name] = np.ascontiguousarray(taken).astype(spec.dtype, copy=False)
     if faults:
-        wanted = ", ".join(f"{spec.name}: {spec.dtype}{_text(shapes[spec.name])}" for spec in specs)
+        wanted = ", ".join(
+            f"{spec.name}: {spec.dtype}{describe(shapes[spec.name])}" for spec in specs
+        )
         raise UsageError(
             f"the inputs do not fit the model: {'; '.join(faults)}",
             where=str(path),
@@ -142,7 +145,3 @@ def _fits(shape: Sequence[int | None], wanted: Sequence[int | None]) -> bool:
         have is None or (have >= 1 and want in {None, have})
         for have, want in zip(shape, wanted, strict=True)
     )
-
-
-def _text(shape: Sequence[int | None]) -> str:
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"

@@ -62,6 +62,10 @@ class DigitsClient:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; the next request would connect again."""
         self._connection.close()
 
     def classify(self, image: NDArray[np.float32]) -> Answer:
@@ -143,13 +147,12 @@ class Traffic:
         while not self._stop.is_set():
             if not keeps_open:
                 client = DigitsClient(self.host, self.port, model=self.model)
-            with_answer = client.classify(self.images[position % len(self.images)])
-            self.answers.append(with_answer)
+            self.answers.append(client.classify(self.images[position % len(self.images)]))
             if not keeps_open:
-                client.__exit__(None, None, None)
+                client.close()
             position += self.clients
             self._stop.wait(self.pause_seconds)
-        client.__exit__(None, None, None)
+        client.close()
 
 
 def _read(status: int, payload: bytes, latency_ms: float) -> Answer:
