@@ -260,7 +260,8 @@ def _evaluate(model: Any, nodes: list[Any], wanted: list[str], where: str) -> li
         )
         arrays = session.run(wanted, {})
         return [
-            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            # Not ascontiguousarray, which makes a number a list of one.
+            numpy_helper.from_array(np.asarray(array, order="C"), name)
             for name, array in zip(wanted, arrays, strict=True)
         ]
     except Exception as error:
