@@ -1,0 +1,41 @@
+"""The import functions, one module a family; importing this package registers them all."""
+
+from edgekit_converters.tflite_source.operators import (
+    activation,
+    arithmetic,
+    comparison,
+    convolution,
+    creation,
+    dense,
+    indexing,
+    joining,
+    normalization,
+    padding,
+    pooling,
+    quantization,
+    recurrent,
+    reduction,
+    shaping,
+    slicing,
+    spatial,
+)
+
+__all__ = [
+    "activation",
+    "arithmetic",
+    "comparison",
+    "convolution",
+    "creation",
+    "dense",
+    "indexing",
+    "joining",
+    "normalization",
+    "padding",
+    "pooling",
+    "quantization",
+    "recurrent",
+    "reduction",
+    "shaping",
+    "slicing",
+    "spatial",
+]
