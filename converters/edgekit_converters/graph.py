@@ -22,11 +22,14 @@ class Value:
         name: As the ONNX file names it.
         dtype: A numpy type name, or "" where inference could not tell.
         shape: One entry an axis, None where the size is free; None where the rank is unknown.
+        container: "sequence" or "optional" where the value is not a tensor itself; the type and
+            shape are those of the tensors in it.
     """
 
     name: str
     dtype: str
     shape: Shape | None
+    container: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +41,7 @@ class Node:
         name: The node's name, or its first output's where it has none.
         inputs: Value names, "" for an optional input that is left out.
         outputs: Value names, "" for an optional output that is left out.
-        attributes: Python values: int, float, str, tuples of these, or arrays.
+        attributes: Python values: int, float, str, tuples of these, arrays, or a `Graph`.
     """
 
     op: str
@@ -103,9 +106,12 @@ class Graph:
 
 def read_graph(model: Any) -> Graph:
     """Read an `onnx.ModelProto` whose shapes are inferred into plain data."""
+    return _graph(model.graph)
+
+
+def _graph(proto: Any) -> Graph:
     from onnx import numpy_helper
 
-    proto = model.graph
     values = {
         value.name: _value(value) for value in (*proto.value_info, *proto.input, *proto.output)
     }
@@ -123,19 +129,29 @@ def read_graph(model: Any) -> Graph:
 
 
 def _value(proto: Any) -> Value:
-    from onnx import helper
-
-    kind = proto.type.tensor_type
+    kind, container = proto.type, ""
+    for field in ("sequence_type", "optional_type"):
+        while kind.HasField(field):
+            # A list of lists is no tensor either; what is in the inner ones does not matter.
+            kind, container = getattr(kind, field).elem_type, container or field.split("_", 1)[0]
+    tensor = kind.tensor_type
     shape: Shape | None = None
-    dtype = ""
-    if proto.type.HasField("tensor_type"):
-        if kind.elem_type:
-            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
-        if kind.HasField("shape"):
-            shape = tuple(
-                dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim
-            )
-    return Value(name=proto.name, dtype=dtype, shape=shape)
+    if kind.HasField("tensor_type") and tensor.HasField("shape"):
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+        )
+    dtype = _dtype(tensor.elem_type) if kind.HasField("tensor_type") else ""
+    return Value(name=proto.name, dtype=dtype, shape=shape, container=container)
+
+
+def _dtype(element_type: int) -> str:
+    from onnx import TensorProto, helper
+
+    if element_type == TensorProto.UNDEFINED:
+        return ""
+    if element_type == TensorProto.STRING:
+        return "string"
+    return np.dtype(helper.tensor_dtype_to_np_dtype(element_type)).name
 
 
 def _node(proto: Any) -> Node:
@@ -153,9 +169,13 @@ def _attribute(proto: Any) -> Any:
 
     if proto.type == AttributeProto.TENSOR:
         return numpy_helper.to_array(proto.t)
+    if proto.type == AttributeProto.GRAPH:
+        return _graph(proto.g)
     value = helper.get_attribute_value(proto)
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if proto.type == AttributeProto.STRINGS:
+        return tuple(item.decode("utf-8", "replace") for item in value)
     if proto.type in {AttributeProto.INTS, AttributeProto.FLOATS}:
         return tuple(value)
     return value

@@ -60,13 +60,13 @@ def normalise(model: Any, *, where: str) -> Any:
     model = infer_shapes(model, where)
     for _ in range(_MAX_ROUNDS):
         changed = _fix_known_shapes(model)
-        changed |= _fold_constants(model, where)
+        changed |= fold_constants(model, where)
         if not changed:
             break
         model = infer_shapes(model, where)
     _skip_identities(model)
     fold_batch_norms(model)
-    _drop_unread(model)
+    drop_unread(model)
     return infer_shapes(model, where)
 
 
@@ -157,7 +157,7 @@ def _fix_known_shapes(model: Any) -> bool:
     if len(graph.initializer) == before:
         return False
     _replace_nodes(graph, kept)
-    _drop_unread(model)
+    drop_unread(model)
     return True
 
 
@@ -203,7 +203,7 @@ def _add_sizes(graph: Any, name: str, sizes: list[int]) -> None:
     graph.initializer.append(numpy_helper.from_array(np.array(sizes, dtype=np.int64), name))
 
 
-def _fold_constants(model: Any, where: str) -> bool:
+def fold_constants(model: Any, where: str) -> bool:
     """Compute what depends on constants alone, in one run of the engine."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -231,7 +231,7 @@ def _fold_constants(model: Any, where: str) -> bool:
     computed = _evaluate(model, folded, wanted, where) if wanted else []
     graph.initializer.extend(computed)
     _replace_nodes(graph, kept)
-    _drop_unread(model)
+    drop_unread(model)
     return True
 
 
@@ -317,7 +317,8 @@ def _forget_dropout(node: Any) -> None:
     del node.attribute[:]
 
 
-def _drop_unread(model: Any) -> None:
+def drop_unread(model: Any) -> None:
+    """Remove nodes and constants that nothing reads, in place."""
     graph = model.graph
     readers = Counter(name for node in graph.node for name in _reads(node))
     readers.update(value.name for value in graph.output)

@@ -8,17 +8,26 @@ from typing import Any
 from edgekit_converters.graph import Graph, read_graph
 from edgekit_converters.litert.emit import emit
 from edgekit_converters.litert.fuse import fuse
-from edgekit_converters.litert.lower import lower_graph
+from edgekit_converters.litert.lower import lower_graph, registered
+from edgekit_converters.litert.prepare import prepare
 from edgekit_converters.litert.program import Program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledModel:
-    """A LiteRT model with what is needed to explain it."""
+    """A LiteRT model with what is needed to explain it.
+
+    Attributes:
+        content: The bytes of the `.tflite` file.
+        program: Its operators.
+        graph: The ONNX graph that was lowered.
+        prepared: The same as an `onnx.ModelProto`, which computes what the source does.
+    """
 
     content: bytes
     program: Program
     graph: Graph
+    prepared: Any
 
 
 def compile_to_litert(model: Any, *, where: str, description: str = "") -> CompiledModel:
@@ -32,7 +41,8 @@ def compile_to_litert(model: Any, *, where: str, description: str = "") -> Compi
     Raises:
         UnsupportedModelError: Naming every node that LiteRT cannot express, and why.
     """
-    graph = read_graph(model)
+    prepared = prepare(model, registered(), where=where)
+    graph = read_graph(prepared)
     program = fuse(lower_graph(graph, where=where))
     content = emit(program, description=description, where=where)
-    return CompiledModel(content=content, program=program, graph=graph)
+    return CompiledModel(content=content, program=program, graph=graph, prepared=prepared)

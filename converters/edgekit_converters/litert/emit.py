@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.litert.options import write_options
+from edgekit_converters.litert.types import tensor_type
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
 
@@ -22,43 +24,6 @@ _MAX_BYTES: Final = 2**31 - 1
 _SLACK_BYTES: Final = 1 << 16
 # Older than the placeholder code; newer operators stand in `builtin_code` alone.
 _LAST_BYTE_CODE: Final = 127
-_DTYPES: Final = {
-    "float32": "FLOAT32",
-    "int8": "INT8",
-    "uint8": "UINT8",
-    "int16": "INT16",
-    "int32": "INT32",
-    "int64": "INT64",
-    "bool": "BOOL",
-}
-_OPTIONS: Final = {
-    "ADD": "AddOptions",
-    "AVERAGE_POOL_2D": "Pool2DOptions",
-    "BATCH_MATMUL": "BatchMatMulOptions",
-    "CONCATENATION": "ConcatenationOptions",
-    "CONV_2D": "Conv2DOptions",
-    "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
-    "DIV": "DivOptions",
-    "FULLY_CONNECTED": "FullyConnectedOptions",
-    "GELU": "GeluOptions",
-    "LEAKY_RELU": "LeakyReluOptions",
-    "LOCAL_RESPONSE_NORMALIZATION": "LocalResponseNormalizationOptions",
-    "MAX_POOL_2D": "Pool2DOptions",
-    "MEAN": "ReducerOptions",
-    "MUL": "MulOptions",
-    "REDUCE_MAX": "ReducerOptions",
-    "REDUCE_MIN": "ReducerOptions",
-    "REDUCE_PROD": "ReducerOptions",
-    "RESHAPE": "ReshapeOptions",
-    "SOFTMAX": "SoftmaxOptions",
-    "SUB": "SubOptions",
-    "SUM": "ReducerOptions",
-}
-_ENUMERATIONS: Final = {
-    "padding": "Padding",
-    "fusedActivationFunction": "ActivationFunctionType",
-    "weightsFormat": "FullyConnectedOptionsWeightsFormat",
-}
 # The first TensorFlow release whose runtime has the operator (version 1, float), after
 # tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc; any other came with 1.5.
 _FIRST_RUNTIME: Final = {
@@ -109,67 +74,117 @@ def emit(program: Program, *, description: str, where: str) -> bytes:
 
 
 class _Writer:
+    """What the subgraphs of one file share: buffers and operator codes."""
+
     def __init__(self, schema: Any, where: str) -> None:
-        self._schema = schema
-        self._where = where
+        self.schema = schema
+        self.where = where
         self._model = schema.ModelT()
         self._model.buffers = [schema.BufferT()]
+        self._model.subgraphs = []
+        self._model.operatorCodes = []
         self._buffers: dict[bytes, int] = {}
-        self._constants: dict[tuple[object, ...], int] = {}
-        self._tensors: list[Any] = []
-        self._indices: dict[int, int] = {}
         self._codes: dict[tuple[str, int], int] = {}
+        self._newest = _OLDEST_RUNTIME
         self._size = 0
 
     def write(self, program: Program, description: str) -> bytes:
-        schema, model = self._schema, self._model
+        model = self._model
         model.version = _SCHEMA_VERSION
         model.description = description
-        model.operatorCodes = []
-        subgraph = schema.SubGraphT()
-        subgraph.name = program.name
-        inputs = [self._index(tensor) for tensor in program.inputs]
-        subgraph.operators = [self._operator(operator) for operator in program.operators]
-        outputs = [self._index(tensor) for tensor in program.outputs]
-        subgraph.inputs, subgraph.outputs, subgraph.tensors = inputs, outputs, self._tensors
-        model.subgraphs = [subgraph]
-        model.signatureDefs = [self._signature(program, inputs, outputs)]
-        model.metadata = [self._runtime_version(program)]
+        self.add_subgraph(program)
+        graph = model.subgraphs[0]
+        model.signatureDefs = [self._signature(program, graph.inputs, graph.outputs)]
+        model.metadata = [self._runtime_version()]
         if self._size > _MAX_BYTES:
             raise UnsupportedModelError(
-                "the converted model would be larger than 2 GiB", where=self._where
+                "the converted model would be larger than 2 GiB", where=self.where
             )
         return pack(model, size_hint=self._size)
 
-    def _operator(self, operator: Operator) -> Any:
-        schema = self._schema
-        written = schema.OperatorT()
-        written.opcodeIndex = self._code(operator)
-        written.inputs = [-1 if t is None else self._index(t) for t in operator.inputs]
-        written.outputs = [self._index(tensor) for tensor in operator.outputs]
-        table = _OPTIONS.get(operator.code)
-        if table is None:
-            return written
-        options = getattr(schema, f"{table}T")()
-        for field, value in operator.options.items():
-            enumeration = _ENUMERATIONS.get(field)
-            member = getattr(getattr(schema, enumeration), str(value)) if enumeration else value
-            setattr(options, field, member)
-        written.builtinOptionsType = getattr(schema.BuiltinOptions, table)
-        written.builtinOptions = options
-        return written
+    def add_subgraph(self, program: Program) -> int:
+        """Write a program and the bodies in it, and return the subgraph's number."""
+        number = len(self._model.subgraphs)
+        subgraph = self.schema.SubGraphT()
+        # Its number is taken before those of the bodies: the first is what the model runs.
+        self._model.subgraphs.append(subgraph)
+        _SubgraphWriter(self, subgraph).write(program)
+        return number
 
-    def _code(self, operator: Operator) -> int:
+    def code(self, operator: Operator) -> int:
+        """The number of an operator's code."""
         key = (operator.code, _version(operator))
         if key not in self._codes:
+            self._newest = max(self._newest, _FIRST_RUNTIME.get(operator.code, _OLDEST_RUNTIME))
             self._codes[key] = len(self._model.operatorCodes)
-            code = self._schema.OperatorCodeT()
-            code.builtinCode = getattr(self._schema.BuiltinOperator, operator.code)
+            code = self.schema.OperatorCodeT()
+            code.builtinCode = getattr(self.schema.BuiltinOperator, operator.code)
             # Readers from before 2020 look at the byte alone.
             code.deprecatedBuiltinCode = min(code.builtinCode, _LAST_BYTE_CODE)
             code.version = key[1]
             self._model.operatorCodes.append(code)
         return self._codes[key]
+
+    def content(self, array: np.ndarray[Any, Any]) -> int:
+        """The number of the buffer that holds these bytes."""
+        raw = np.ascontiguousarray(array)
+        view = raw.reshape(-1).view(np.uint8)
+        digest = hashlib.sha256(view.data).digest()
+        if digest not in self._buffers:
+            self._buffers[digest] = len(self._model.buffers)
+            self._add_buffer(view)
+        return self._buffers[digest]
+
+    def _add_buffer(self, data: np.ndarray[Any, Any]) -> int:
+        buffer = self.schema.BufferT()
+        buffer.data = data
+        self._size += data.nbytes + _ALIGNMENT
+        self._model.buffers.append(buffer)
+        return len(self._model.buffers) - 1
+
+    def _signature(self, program: Program, inputs: list[int], outputs: list[int]) -> Any:
+        return signature_def(
+            self.schema,
+            zip([tensor.name for tensor in program.inputs], inputs, strict=True),
+            zip([tensor.name for tensor in program.outputs], outputs, strict=True),
+        )
+
+    def _runtime_version(self) -> Any:
+        text = ".".join(str(part) for part in self._newest).encode()
+        padded = text.ljust(_VERSION_BUFFER_BYTES, b"\0")
+        metadata = self.schema.MetadataT()
+        metadata.name = "min_runtime_version"
+        metadata.buffer = self._add_buffer(np.frombuffer(padded, dtype=np.uint8))
+        return metadata
+
+
+class _SubgraphWriter:
+    """One subgraph: its tensors have numbers of their own."""
+
+    def __init__(self, writer: _Writer, subgraph: Any) -> None:
+        self._writer = writer
+        self._subgraph = subgraph
+        self._tensors: list[Any] = []
+        self._constants: dict[tuple[object, ...], int] = {}
+        self._indices: dict[int, int] = {}
+
+    def write(self, program: Program) -> None:
+        subgraph = self._subgraph
+        subgraph.name = program.name
+        subgraph.inputs = [self._index(tensor) for tensor in program.inputs]
+        subgraph.operators = [self._operator(operator) for operator in program.operators]
+        subgraph.outputs = [self._index(tensor) for tensor in program.outputs]
+        subgraph.tensors = self._tensors
+
+    def _operator(self, operator: Operator) -> Any:
+        schema = self._writer.schema
+        written = schema.OperatorT()
+        written.opcodeIndex = self._writer.code(operator)
+        written.inputs = [-1 if t is None else self._index(t) for t in operator.inputs]
+        written.outputs = [self._index(tensor) for tensor in operator.outputs]
+        bodies = {field: self._writer.add_subgraph(body) for field, body in operator.bodies.items()}
+        write_options(schema, written, operator, bodies)
+        return written
 
     def _index(self, tensor: Tensor) -> int:
         index = self._indices.get(id(tensor))
@@ -177,7 +192,7 @@ class _Writer:
             return index
         key = None
         if tensor.data is not None:
-            content = self._content(tensor.data)
+            content = self._writer.content(tensor.data)
             key = (content, tensor.dtype, tensor.shape)
             if key in self._constants:
                 return self._constants[key]
@@ -189,15 +204,9 @@ class _Writer:
         return index
 
     def _tensor(self, tensor: Tensor, buffer: int) -> Any:
-        written = self._schema.TensorT()
-        kind = _DTYPES.get(tensor.dtype)
-        if kind is None:
-            raise UnsupportedModelError(
-                f"LiteRT has no tensors of type {tensor.dtype}",
-                where=f"{self._where}: {tensor.name}",
-                fix="export the model in float32",
-            )
-        written.type = getattr(self._schema.TensorType, kind)
+        schema = self._writer.schema
+        written = schema.TensorT()
+        written.type = getattr(schema.TensorType, tensor_type(tensor.dtype))
         written.name = tensor.name
         written.shape = [1 if size is None else size for size in tensor.shape]
         if None in tensor.shape:
@@ -205,41 +214,6 @@ class _Writer:
         written.hasRank = True
         written.buffer = buffer
         return written
-
-    def _content(self, array: np.ndarray[Any, Any]) -> int:
-        raw = np.ascontiguousarray(array)
-        view = raw.reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(view.data).digest()
-        if digest not in self._buffers:
-            self._buffers[digest] = len(self._model.buffers)
-            self._add_buffer(view)
-        return self._buffers[digest]
-
-    def _add_buffer(self, data: np.ndarray[Any, Any]) -> int:
-        buffer = self._schema.BufferT()
-        buffer.data = data
-        self._size += data.nbytes + _ALIGNMENT
-        self._model.buffers.append(buffer)
-        return len(self._model.buffers) - 1
-
-    def _signature(self, program: Program, inputs: list[int], outputs: list[int]) -> Any:
-        return signature_def(
-            self._schema,
-            zip([tensor.name for tensor in program.inputs], inputs, strict=True),
-            zip([tensor.name for tensor in program.outputs], outputs, strict=True),
-        )
-
-    def _runtime_version(self, program: Program) -> Any:
-        newest = max(
-            (_FIRST_RUNTIME.get(operator.code, _OLDEST_RUNTIME) for operator in program.operators),
-            default=_OLDEST_RUNTIME,
-        )
-        text = ".".join(str(part) for part in newest).encode()
-        padded = text.ljust(_VERSION_BUFFER_BYTES, b"\0")
-        metadata = self._schema.MetadataT()
-        metadata.name = "min_runtime_version"
-        metadata.buffer = self._add_buffer(np.frombuffer(padded, dtype=np.uint8))
-        return metadata
 
 
 def signature_def(schema: Any, inputs: Any, outputs: Any) -> Any:

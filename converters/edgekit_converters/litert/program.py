@@ -38,13 +38,15 @@ class Operator:
         inputs: None stands for an optional input that is left out.
         outputs: What it computes.
         options: Fields of the operator's options table, by the schema's names; enumerations as
-            the names of their members.
+            the names of their members, element types as numpy type names.
+        bodies: What an IF or WHILE runs, by the field of its options that names it.
     """
 
     code: str
     inputs: list[Tensor | None]
     outputs: list[Tensor]
     options: dict[str, object] = field(default_factory=dict)
+    bodies: dict[str, Program] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)

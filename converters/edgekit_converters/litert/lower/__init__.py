@@ -4,7 +4,8 @@ Importing this package fills the registry. A function here may not look at other
 several operators become together is decided before (`layout`) or after (`fuse`).
 """
 
-from edgekit_converters.litert.lower import (
+from edgekit_converters.litert.lower import (  # noqa: F401 - importing them registers them
+    casting,
     convolution,
     dense,
     elementwise,
@@ -14,14 +15,4 @@ from edgekit_converters.litert.lower import (
 )
 from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered
 
-__all__ = [
-    "Lowering",
-    "convolution",
-    "dense",
-    "elementwise",
-    "lower_graph",
-    "pooling",
-    "reduction",
-    "registered",
-    "shaping",
-]
+__all__ = ["Lowering", "lower_graph", "registered"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
     from edgekit_converters.graph import Graph, Node, Shape
 
-_INT32 = np.iinfo(np.int32)
+
+class Made(NamedTuple):
+    """A tensor that an operator is to make."""
+
+    name: str
+    shape: Shape
+    dtype: str = "float32"
 
 
 class RefusedNodeError(Exception):
@@ -42,12 +49,14 @@ class Builder:
         self._plan = plan
         self._operators: list[Operator] = []
         self._home: dict[str, Tensor] = {}
+        self._settled: set[int] = set()
         self._copies: dict[tuple[str, Permutation], Tensor] = {}
         # What the source names keeps its name; what is made on the way must not take one of them.
         self._names = {name for node in graph.nodes for name in node.outputs}
         self._names.update(graph.inputs)
         self._inputs = [self._border(name) for name in graph.inputs]
-        self._home.update(zip(graph.inputs, self._inputs, strict=True))
+        for name, tensor in zip(graph.inputs, self._inputs, strict=True):
+            self._settle(name, tensor)
 
     # What a node reads.
 
@@ -79,6 +88,22 @@ class Builder:
             raise RefusedNodeError(f"its input {name!r} is not constant")
         return self.graph.constants[name]
 
+    def known(self, node: Node, position: int) -> NDArray[Any] | None:
+        """The values of an input if they are constant, else None."""
+        return self.graph.constants.get(node.input(position))
+
+    def operand(self, node: Node, position: int, dtype: str = "int32") -> Tensor:
+        """An input in ONNX's order of axes, constant or computed, as LiteRT's index type."""
+        name = node.input(position)
+        values = self.known(node, position)
+        if values is not None and values.dtype.kind in "iu":
+            return self.integers(name, values, dtype=dtype)
+        tensor = self.input(node, position, order=identity(len(self.shape(name))))
+        if tensor.dtype == dtype:
+            return tensor
+        return self.step("CAST", [tensor], name=f"{name}/{dtype}", shape=tensor.shape, dtype=dtype,
+                         inDataType=tensor.dtype, outDataType=dtype)  # fmt: skip
+
     def shape(self, name: str) -> Shape:
         """The shape of a value in ONNX's order of axes."""
         shape = self.graph.shape(name)
@@ -90,26 +115,31 @@ class Builder:
 
     def constant(self, name: str, array: NDArray[Any]) -> Tensor:
         """A new constant."""
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
         return Tensor(
             name=self._unique(name), dtype=array.dtype.name, shape=array.shape, data=array
         )
 
-    def integers(self, name: str, values: object) -> Tensor:
-        """A new int32 constant: axes, sizes, paddings."""
+    def integers(self, name: str, values: object, *, dtype: str = "int32") -> Tensor:
+        """A new constant of integers: axes, sizes, paddings."""
         array = np.asarray(values, dtype=np.int64)
-        if array.size and (array.min() < _INT32.min or array.max() > _INT32.max):
-            raise RefusedNodeError("a size is beyond 32 bits")
-        return self.constant(name, array.astype(np.int32))
+        limits = np.iinfo(dtype)
+        if array.size and (array.min() < limits.min or array.max() > limits.max):
+            raise RefusedNodeError(f"a size is beyond {limits.bits} bits")
+        return self.constant(name, array.astype(dtype))
 
-    def emit(self, code: str, inputs: list[Tensor | None], node: Node, **options: object) -> Tensor:
-        """Add the operator that computes a node's first output, stored as planned."""
-        output = self.output(node)
-        self._operators.append(
-            Operator(code=code, inputs=inputs, outputs=[output], options=options)
-        )
-        return output
+    def emit(
+        self,
+        code: str,
+        inputs: list[Tensor | None],
+        node: Node,
+        *,
+        output: int = 0,
+        **options: object,
+    ) -> Tensor:
+        """Add the operator that computes one output of a node, stored as planned."""
+        made = self.output(node, output)
+        self._operators.append(Operator(code=code, inputs=inputs, outputs=[made], options=options))
+        return made
 
     def step(
         self,
@@ -122,24 +152,66 @@ class Builder:
         **options: object,
     ) -> Tensor:
         """Add an operator on the way to a node's output."""
-        output = Tensor(name=self._unique(name), dtype=dtype, shape=shape)
-        self._operators.append(
-            Operator(code=code, inputs=inputs, outputs=[output], options=options)
-        )
+        (output,) = self.run(code, inputs, [Made(name, shape, dtype)], options=options)
         return output
 
-    def output(self, node: Node) -> Tensor:
-        """The tensor of a node's first output."""
-        name = node.outputs[0]
+    def run(
+        self,
+        code: str,
+        inputs: list[Tensor | None],
+        outputs: Sequence[Made],
+        *,
+        options: Mapping[str, object],
+        bodies: Mapping[str, Program] | None = None,
+    ) -> list[Tensor]:
+        """Add an operator with any number of outputs, on the way to those of a node."""
+        made = [
+            Tensor(name=self._unique(output.name), dtype=output.dtype, shape=output.shape)
+            for output in outputs
+        ]
+        self._operators.append(
+            Operator(
+                code=code,
+                inputs=inputs,
+                outputs=made,
+                options=dict(options),
+                bodies=dict(bodies or {}),
+            )
+        )
+        return made
+
+    def output(self, node: Node, position: int = 0) -> Tensor:
+        """The tensor of a node's output."""
+        name = node.outputs[position]
         order = self._plan.values[name]
         shape = permute(self.shape(name), order)
         tensor = Tensor(name=name, dtype=self.graph.dtype(name), shape=shape)
-        self._home[name] = tensor
+        self._settle(name, tensor)
         return tensor
+
+    def result(self, node: Node, tensor: Tensor, output: int = 0) -> None:
+        """Let a node's output be a tensor, in the order of axes in which it is to be stored.
+
+        What was made on the way to this node takes the output's name and inferred shape. An output
+        that nobody asks for is passed over.
+        """
+        if output >= len(node.outputs) or not node.outputs[output]:
+            return
+        name = node.outputs[output]
+        shape = permute(self.shape(name), self._plan.values[name])
+        if len(shape) != len(tensor.shape) or tensor.dtype != self.graph.dtype(name):
+            raise AssertionError(
+                f"{name}: {tensor.dtype} {tensor.shape} was made, "
+                f"{self.graph.dtype(name)} {shape} was to be"
+            )
+        if tensor.data is None and id(tensor) not in self._settled:
+            tensor.name = name
+            tensor.shape = shape
+        self._settle(name, tensor)
 
     def alias(self, node: Node, tensor: Tensor) -> None:
         """Let a node's first output be a tensor that exists already."""
-        self._home[node.outputs[0]] = tensor
+        self._settle(node.outputs[0], tensor)
 
     def reshape(self, tensor: Tensor, shape: Shape, *, name: str) -> Tensor:
         """The same values in another shape, at most one axis of which may be free."""
@@ -176,9 +248,8 @@ class Builder:
         """Give a refused node outputs all the same, so that the nodes behind it can be tried."""
         for name in filter(None, node.outputs):
             order = self._plan.values[name]
-            self._home[name] = Tensor(
-                name=name, dtype=self.graph.dtype(name), shape=permute(self.shape(name), order)
-            )
+            shape = permute(self.shape(name), order)
+            self._settle(name, Tensor(name=name, dtype=self.graph.dtype(name), shape=shape))
 
     def finish(self, reordered: frozenset[str]) -> Program:
         """Put the outputs into ONNX's order of axes, under ONNX's names.
@@ -213,6 +284,10 @@ class Builder:
             operators=self._operators,
             located=located,
         )
+
+    def _settle(self, name: str, tensor: Tensor) -> None:
+        self._home[name] = tensor
+        self._settled.add(id(tensor))
 
     def _name_outputs(self, outputs: list[Tensor]) -> None:
         for name, tensor in zip(self.graph.outputs, outputs, strict=True):

@@ -9,7 +9,8 @@ import numpy as np
 
 from edgekit_converters.litert.layout import NodeLayout, Permutation, follow, identity
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
-from edgekit_converters.litert.lower.registry import ANYTHING, NUMBERS, lowers
+from edgekit_converters.litert.lower.registry import lowers
+from edgekit_converters.litert.types import ANYTHING, NUMBERS
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node

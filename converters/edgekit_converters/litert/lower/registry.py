@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from edgekit_converters.litert.carriers import carry_types
 from edgekit_converters.litert.layout import (
     LayoutRule,
     absorb_flattening,
@@ -13,15 +14,13 @@ from edgekit_converters.litert.layout import (
     plan_layout,
 )
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
+from edgekit_converters.litert.type_variables import main_variable, type_variables
+from edgekit_converters.litert.types import ANYTHING, FLOAT
 from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node
     from edgekit_converters.litert.program import Program
-
-FLOAT: Final = frozenset({"float32"})
-NUMBERS: Final = frozenset({"float32", "int32", "int64"})
-ANYTHING: Final = frozenset({"float32", "int8", "uint8", "int16", "int32", "int64", "bool"})
 
 LoweringFunction = Callable[["Builder", "Node"], None]
 
@@ -33,25 +32,38 @@ class Lowering:
     Attributes:
         function: Emits LiteRT operators, or raises `RefusedNodeError` with the reason.
         layout: The order of axes that the function works in.
-        dtypes: What the node's outputs may be.
+        dtypes: The element types that the function can work with, by type variable of the
+            operator's schema. Others are carried by a wider one where there is one, or refused;
+            a variable that is not named may be anything, and is the function's own affair.
     """
 
     function: LoweringFunction
     layout: LayoutRule
-    dtypes: frozenset[str]
+    dtypes: Mapping[str, frozenset[str]]
 
 
 _REGISTRY: dict[str, Lowering] = {}
 
 
 def lowers(
-    *operators: str, layout: LayoutRule = as_onnx, dtypes: frozenset[str] = FLOAT
+    *operators: str,
+    layout: LayoutRule = as_onnx,
+    dtypes: frozenset[str] | Mapping[str, frozenset[str]] = FLOAT,
 ) -> Callable[[LoweringFunction], LoweringFunction]:
-    """Register a function as the lowering of these ONNX operators."""
+    """Register a function as the lowering of these ONNX operators.
+
+    Args:
+        operators: Types, with their domain in front where it is not ONNX's own.
+        layout: The rule by which the order of axes is chosen.
+        dtypes: As in `Lowering`; a set alone speaks of the variable "T", or of the first output's.
+    """
 
     def register(function: LoweringFunction) -> LoweringFunction:
         for operator in operators:
-            _REGISTRY[operator] = Lowering(function=function, layout=layout, dtypes=dtypes)
+            by_variable = (
+                dtypes if isinstance(dtypes, Mapping) else {main_variable(operator): dtypes}
+            )
+            _REGISTRY[operator] = Lowering(function=function, layout=layout, dtypes=by_variable)
         return function
 
     return register
@@ -73,6 +85,7 @@ def lower_graph(graph: Graph, *, where: str) -> Program:
         UnsupportedModelError: Naming every node that cannot be lowered, and why.
     """
     rules = {operator: lowering.layout for operator, lowering in _REGISTRY.items()}
+    graph = carry_types(graph, _REGISTRY)
     faults = _find_faults(graph)
     if faults:
         raise _unsupported(faults, where)
@@ -98,23 +111,46 @@ def lower_graph(graph: Graph, *, where: str) -> Program:
 def _find_faults(graph: Graph) -> list[str]:
     """What can be refused by name, type and shape alone."""
     faults = []
+    for kind, names in (("input", graph.inputs), ("output", graph.outputs)):
+        for name in names:
+            value = graph.values.get(name)
+            if value is not None and value.container:
+                faults.append(f"the {kind} {name!r} is a {value.container}, not a tensor")
+            elif graph.dtype(name) not in ANYTHING:
+                faults.append(
+                    f"the {kind} {name!r} is of a type that LiteRT lacks: "
+                    f"{graph.dtype(name) or 'unknown'}"
+                )
     for node in graph.nodes:
         lowering = _REGISTRY.get(node.op)
         if lowering is None:
             faults.append(f"{node.name} ({node.op}): no LiteRT equivalent is known")
             continue
-        for name in (name for name in node.outputs if name):
-            shape, dtype = graph.shape(name), graph.dtype(name)
-            if shape is None:
-                faults.append(f"{node.name} ({node.op}): the rank of {name!r} is unknown")
-            elif 0 in shape:
-                faults.append(f"{node.name} ({node.op}): {name!r} is empty: {list(shape)}")
-            if dtype not in lowering.dtypes:
+        variables = type_variables(node)
+        typed = (
+            *zip(node.inputs, variables.inputs, strict=True),
+            *zip(node.outputs, variables.outputs, strict=True),
+        )
+        for name, variable in typed:
+            allowed = lowering.dtypes.get(variable, ANYTHING)
+            dtype = graph.dtype(name)
+            if name and dtype not in allowed and not _is_container(graph, name):
                 faults.append(
-                    f"{node.name} ({node.op}): it computes {dtype or 'an unknown type'}, "
-                    f"supported: {', '.join(sorted(lowering.dtypes))}"
+                    f"{node.name} ({node.op}): {name!r} is {dtype or 'of unknown type'}, "
+                    f"supported: {', '.join(sorted(allowed))}"
                 )
+                break
+        faults += [
+            f"{node.name} ({node.op}): the rank of {name!r} is unknown"
+            for name in node.outputs
+            if name and graph.shape(name) is None and not _is_container(graph, name)
+        ]
     return faults
+
+
+def _is_container(graph: Graph, name: str) -> bool:
+    value = graph.values.get(name)
+    return value is not None and bool(value.container)
 
 
 def _unsupported(faults: list[str], where: str) -> UnsupportedModelError:

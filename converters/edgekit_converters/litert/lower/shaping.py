@@ -8,7 +8,8 @@ import numpy as np
 
 from edgekit_converters.litert.layout import follow, identity, relabel
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
-from edgekit_converters.litert.lower.registry import ANYTHING, lowers
+from edgekit_converters.litert.lower.registry import lowers
+from edgekit_converters.litert.types import ANYTHING
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Node

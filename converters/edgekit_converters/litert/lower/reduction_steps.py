@@ -1,0 +1,95 @@
+"""Steps that go over whole axes: reductions, running sums, products of matrices, orders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit_converters.litert.lower.step_base import StepBase, broadcast
+from edgekit_converters.litert.program import Tensor
+
+
+class ReductionSteps(StepBase):
+    """Reductions, matrices, orders."""
+
+    def reduce(
+        self, code: str, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False
+    ) -> Tensor:
+        """Any of LiteRT's reductions: SUM, MEAN, REDUCE_MAX, REDUCE_ANY, ..."""
+        rank = len(tensor.shape)
+        chosen = sorted({axis % rank for axis in ([axes] if isinstance(axes, int) else axes)})
+        shape = tuple(
+            1 if axis in chosen else size
+            for axis, size in enumerate(tensor.shape)
+            if keep or axis not in chosen
+        )
+        if not chosen:
+            return tensor
+        inputs = [tensor, self.integers(chosen, "axes")]
+        return self.step(code, inputs, shape, tensor.dtype, keepDims=keep)
+
+    def sum(self, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False) -> Tensor:
+        """The sum over axes."""
+        return self.reduce("SUM", tensor, axes, keep=keep)
+
+    def mean(self, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False) -> Tensor:
+        """The mean over axes."""
+        return self.reduce("MEAN", tensor, axes, keep=keep)
+
+    def max(self, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False) -> Tensor:
+        """The largest over axes."""
+        return self.reduce("REDUCE_MAX", tensor, axes, keep=keep)
+
+    def min(self, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False) -> Tensor:
+        """The smallest over axes."""
+        return self.reduce("REDUCE_MIN", tensor, axes, keep=keep)
+
+    def arg_max(self, tensor: Tensor, axis: int, dtype: str = "int32") -> Tensor:
+        """The index of the largest along an axis, of the first of equal ones."""
+        return self._arg("ARG_MAX", tensor, axis, dtype)
+
+    def arg_min(self, tensor: Tensor, axis: int, dtype: str = "int32") -> Tensor:
+        """The index of the smallest along an axis, of the first of equal ones."""
+        return self._arg("ARG_MIN", tensor, axis, dtype)
+
+    def cumsum(
+        self, tensor: Tensor, axis: int, *, exclusive: bool = False, reverse: bool = False
+    ) -> Tensor:
+        """Running sums along an axis."""
+        inputs = [tensor, self.integers(axis % len(tensor.shape), "axis")]
+        return self.step(
+            "CUMSUM", inputs, tensor.shape, tensor.dtype, exclusive=exclusive, reverse=reverse
+        )
+
+    def matmul(
+        self, first: Tensor, second: Tensor, *, turn_first: bool = False, turn_second: bool = False
+    ) -> Tensor:
+        """Products of matrices, the leading axes broadcast; either factor may be turned."""
+        rows = first.shape[-1] if turn_first else first.shape[-2]
+        columns = second.shape[-2] if turn_second else second.shape[-1]
+        shape = (*broadcast(first.shape[:-2], second.shape[:-2]), rows, columns)
+        return self.step(
+            "BATCH_MATMUL", [first, second], shape, first.dtype, adjX=turn_first, adjY=turn_second
+        )
+
+    def top_k(self, tensor: Tensor, count: Tensor, size: int | None) -> tuple[Tensor, Tensor]:
+        """The largest `count` along the last axis, in falling order, and their int32 indices."""
+        shape = (*tensor.shape[:-1], size)
+        values, indices = self.steps(
+            "TOPK_V2", [tensor, count], [(shape, tensor.dtype), (shape, "int32")]
+        )
+        return values, indices
+
+    def one_hot(
+        self, indices: Tensor, depth: int, on: Tensor, off: Tensor, axis: int = -1
+    ) -> Tensor:
+        """`on` where an axis of `depth` has the index, `off` elsewhere."""
+        at = axis % (len(indices.shape) + 1)
+        shape = (*indices.shape[:at], depth, *indices.shape[at:])
+        inputs = [indices, self.integers(depth, "depth"), on, off]
+        return self.step("ONE_HOT", inputs, shape, on.dtype, axis=axis)
+
+    def _arg(self, code: str, tensor: Tensor, axis: int, dtype: str) -> Tensor:
+        at = axis % len(tensor.shape)
+        shape = (*tensor.shape[:at], *tensor.shape[at + 1 :])
+        inputs = [tensor, self.integers(at, "axis")]
+        return self.step(code, inputs, shape, dtype, outputType=dtype)
