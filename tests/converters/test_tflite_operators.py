@@ -55,6 +55,7 @@ UNARY = ("ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "HARD_SWISH", "LOGISTIC", 
 CASES = [
     *(case(code, w(2, 3, 5, scale=3)) for code in UNARY),
     *(case(code, POSITIVE) for code in ("LOG", "RSQRT", "SQRT")),
+    case("ROUND", F([0.5, 1.5, -0.5, -2.5, 2.4999998])),
     case("GELU", w(4, 5), table="GeluOptions", approximate=False, tolerance=1e-5),
     case("GELU", w(4, 5), table="GeluOptions", approximate=True, tolerance=1e-4),
     case("LEAKY_RELU", w(4, 5), table="LeakyReluOptions", alpha=0.3),
@@ -71,9 +72,11 @@ CASES = [
     *(case(code, w(2, 3, 4), w(3, 1, seed=2), table=table) for code, table in (
         ("ADD", "AddOptions"), ("MAXIMUM", ""), ("MINIMUM", ""), ("SQUARED_DIFFERENCE", ""),
         ("FLOOR_DIV", ""), ("FLOOR_MOD", ""))),
-    case("ATAN2", F([[0, 1, -1, 0, -0.5, 2]]), F([[1, 0, 0, -1, -3, -1]]), tolerance=1e-5),
+    case("ATAN2", F([0, 1, -1, 0, -0.5, 2, -0.0, 0, -0.0, 0, 1]),
+         F([1, 0, 0, -1, -3, -1, -2, 0, 0, -0.0, -0.0]), tolerance=1e-5),
     case("POW", POSITIVE, w(5, seed=2), tolerance=1e-5),
     case("ADD_N", w(3, 4), w(3, 4, seed=2), w(3, 4, seed=3)),
+    case("ADD_N", i32([1, 2]), i32([30, 40]), outputs=("int32",)),
     *(case(code, i32([7, -7, 7, -7, 6]), i32([3, 3, -3, -3, 2]), outputs=("int32",))
       for code in ("DIV", "FLOOR_DIV", "FLOOR_MOD", "MAXIMUM", "MUL", "BITWISE_XOR")),
     *(case(code, i32([[1, 2, 3]]), i32([[1, 3, 2]]), outputs=("bool",))
@@ -108,6 +111,10 @@ CASES = [
          tolerance=1e-5),
     case("CONV_3D", w(1, 4, 5, 6, 2), w(2, 3, 3, 2, 5), w(5), constants=(1, 2), padding=0,
          table="Conv3DOptions", strideD=1, strideH=2, strideW=1, tolerance=1e-5),
+    *(case("CONV_3D_TRANSPOSE", i32([1, d, h, v, 3]), w(3, 3, 2, 3, 2), w(1, 4, 5, 6, 2),
+           constants=(0, 1), padding=padding, table="Conv3DOptions", strideD=2, strideH=3,
+           strideW=1, tolerance=1e-5, output_shape=(1, d, h, v, 3))
+      for padding, d, h, v in ((1, 9, 15, 7), (0, 8, 15, 6), (0, 7, 13, 6))),
     *(case(code, IMAGE, table="Pool2DOptions", padding=padding, strideH=2, strideW=3,
            filterHeight=3, filterWidth=2, fusedActivationFunction=activation)
       for code in ("MAX_POOL_2D", "AVERAGE_POOL_2D", "L2_POOL_2D") for padding in (0, 1)
@@ -213,8 +220,17 @@ CASES = [
       for align, half in ((False, False), (True, False), (False, True))),
     *(case("RESIZE_NEAREST_NEIGHBOR", IMAGE, i32(size), constants=(1,), alignCorners=align,
            halfPixelCenters=half, table="ResizeNearestNeighborOptions")
-      for size in ([14, 18], [3, 5], [10, 7], [21, 27])
+      for size in ([14, 18], [3, 5], [10, 7], [21, 27], [1, 1], [39, 31])
       for align, half in ((False, False), (True, False), (False, True))),
+    # Sizes at which ONNX's Resize takes other neighbours than LiteRT.
+    *(case("RESIZE_NEAREST_NEIGHBOR", w(1, size, 1, 1), i32([target, 1]), constants=(1,),
+           alignCorners=align, halfPixelCenters=half, table="ResizeNearestNeighborOptions")
+      for size, target, align, half in (
+          (14, 1, False, True), (14, 39, False, True), (3, 97, False, False),
+          (23, 97, False, False), (49, 97, True, False))),
+    *(case(code, IMAGE, i32(14, 18), constants=(1,), free=True, table=f"{table}Options")
+      for code, table in (("RESIZE_BILINEAR", "ResizeBilinear"),
+                          ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighbor"))),
     case("SPACE_TO_DEPTH", w(2, 4, 6, 3), table="SpaceToDepthOptions", blockSize=2),
     case("DEPTH_TO_SPACE", w(2, 2, 3, 12), table="DepthToSpaceOptions", blockSize=2),
     case("SPACE_TO_BATCH_ND", w(2, 3, 5, 2), i32([2, 3]), i32([[1, 0], [0, 1]]),

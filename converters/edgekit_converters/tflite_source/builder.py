@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_converters.tflite_source.emission import Emission
-    from edgekit_converters.tflite_source.model import Operator
+    from edgekit_converters.tflite_source.model import Operator, Shape
 
 _ACTIVATIONS: Final = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6")
 _CLAMPS: Final = {"RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0), "RELU_0_TO_1": (0.0, 1.0)}
@@ -44,6 +44,8 @@ class Builder:
         self._emission = emission
         scales = [t.quantization for t in (*operator.inputs, *operator.outputs) if t is not None]
         found = [scale for scale in scales if scale is not None]
+        # An activation function is arithmetic: its bounds are numbers.
+        moves = moves and not operator.options.get("fusedActivationFunction")
         self._integers = (
             moves and bool(found) and all(not s.per_channel and s.same_as(found[0]) for s in found)
         )
@@ -113,6 +115,10 @@ class Builder:
             elif tensor.rank:
                 return identity(rank)
         return found
+
+    def shape(self, position: int) -> Shape:
+        """The sizes of an input; None where one may be another than the file says."""
+        return self._values.shape(self.tensor(position))
 
     def is_constant(self, position: int) -> bool:
         """Whether an input's values stand in the file."""

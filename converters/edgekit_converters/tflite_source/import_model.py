@@ -23,8 +23,8 @@ _RECURRENT: Final = frozenset({"LSTM", "RNN"})
 def import_tflite(path: Path) -> Any:
     """Convert a `.tflite` file to ONNX.
 
-    Inputs and outputs keep their order, their types, their layout and the names that the file's
-    signature gives them (the tensors' own where it has none). Quantized tensors stay quantized:
+    Inputs and outputs keep their order, their types, their layout and their tensors' names, as
+    everything else here calls them. Quantized tensors stay quantized:
     each operator stands between DequantizeLinear and QuantizeLinear. Weights stored as float16
     stay so, behind a Cast. Recurrent layers start from zero in each inference, as LiteRT's do
     after `reset_all_variables`.

@@ -46,7 +46,7 @@ class Tensor:
 
     Attributes:
         index: Its place in the file.
-        name: Unique; a border tensor has the name that the file's signature gives it.
+        name: Unique in the file.
         dtype: A numpy type name, or the schema's word for a type that numpy lacks.
         shape: None where the size is free.
         data: The values of a constant; packed integers of 2 or 4 bits as int8 or uint8.
@@ -75,7 +75,7 @@ class Operator:
     """One step of the main graph.
 
     Attributes:
-        code: The schema's name, or a custom operator's own.
+        code: The schema's name, or "custom" and a custom operator's own.
         name: Its first output's.
         inputs: None where an optional input is left out.
         outputs: What it computes.

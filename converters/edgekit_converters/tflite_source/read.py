@@ -25,6 +25,7 @@ _NUMPY: Final = frozenset({
 _PACKED: Final = {"int4": (2, True), "uint4": (2, False), "int2": (4, True)}
 _CUSTOM: Final = "CUSTOM"
 _AFFINE_DETAILS: Final = 0
+_MAX_MODEL_BYTES: Final = 2**31 - 1
 
 
 def read_model(path: Path) -> Model:
@@ -32,10 +33,16 @@ def read_model(path: Path) -> Model:
 
     Raises:
         UsageError: If the file is missing, a folder, empty or unreadable.
-        UnsupportedModelError: If it is damaged.
+        UnsupportedModelError: If it is damaged, or larger than 2 GiB.
         EnvironmentLackError: If the extra `convert` is not installed.
     """
     require_file(path, kind="a .tflite model")
+    if path.stat().st_size > _MAX_MODEL_BYTES:
+        raise UnsupportedModelError(
+            "the model is larger than 2 GiB, which an ONNX file cannot be",
+            where=str(path),
+            fix="convert a smaller model",
+        )
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
     data = path.read_bytes()
     check_tflite_bytes(data, where=str(path))
@@ -76,12 +83,9 @@ class _Reader:
         )
 
     def _names(self, graph: Any, border: set[int]) -> list[str]:
-        """Unique names, the signature's for the border; first come, first served."""
-        signed = self._signature_names()
+        """Unique names; where two tensors share one, the border keeps it."""
         wanted = {
-            index: (signed.get(index, "") if index in border else "")
-            or _text(graph.Tensors(index).Name())
-            or f"tensor {index}"
+            index: _text(graph.Tensors(index).Name()) or f"tensor {index}"
             for index in range(graph.TensorsLength())
         }
         names = dict.fromkeys(wanted, "")
@@ -91,18 +95,6 @@ class _Reader:
             names[index] = name if name not in taken else f"{name}#{index}"
             taken.add(names[index])
         return list(names.values())
-
-    def _signature_names(self) -> dict[int, str]:
-        names: dict[int, str] = {}
-        for number in range(self._root.SignatureDefsLength()):
-            signature = self._root.SignatureDefs(number)
-            if signature.SubgraphIndex() != 0:
-                continue
-            maps = [signature.Inputs(i) for i in range(signature.InputsLength())]
-            maps += [signature.Outputs(i) for i in range(signature.OutputsLength())]
-            for entry in maps:
-                names.setdefault(int(entry.TensorIndex()), _text(entry.Name()))
-        return names
 
     def _tensor(self, tensor: Any, index: int, name: str) -> Tensor:
         shape = [int(tensor.Shape(i)) for i in range(tensor.ShapeLength())]
@@ -143,7 +135,8 @@ class _Reader:
         builtin = max(code.DeprecatedBuiltinCode(), code.BuiltinCode())
         name = self._builtins.get(builtin, f"BUILTIN_{builtin}")
         if name == _CUSTOM:
-            name = _text(code.CustomCode()) or name
+            # Two words: no custom operator is taken for a builtin one of its name.
+            name = f"custom {_text(code.CustomCode())}"
         inputs = [operator.Inputs(i) for i in range(operator.InputsLength())]
         outputs = tuple(tensors[operator.Outputs(i)] for i in range(operator.OutputsLength()))
         kind, table = operator.BuiltinOptionsType(), operator.BuiltinOptions()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_converters.tflite_source.border import value_info
+from edgekit_converters.tflite_source.border import element_type, value_info
 from edgekit_converters.tflite_source.builder import Builder
 from edgekit_converters.tflite_source.emission import Emission
 from edgekit_converters.tflite_source.values import RefusedOperatorError, TensorValues, identity
@@ -76,7 +76,11 @@ def import_graph(model: Model, *, where: str) -> Any:
 
     emission = Emission(tensor.name for tensor in (*model.inputs, *model.outputs))
     values = TensorValues(model, emission)
-    faults = []
+    faults = [
+        f"{tensor.name} ({tensor.dtype}): ONNX has no such type"
+        for tensor in (*model.inputs, *model.outputs)
+        if not element_type(tensor.dtype)
+    ]
     for operator in model.operators:
         reason = _refusal(operator) or _import(operator, values, emission)
         if reason:
@@ -91,7 +95,7 @@ def import_graph(model: Model, *, where: str) -> Any:
             faults.append(f"the output: {refusal}")
     if faults:
         raise UnsupportedModelError(
-            f"{len(faults)} operator(s) cannot be converted to ONNX: " + "; ".join(faults),
+            f"{len(faults)} part(s) of the model cannot be converted to ONNX: " + "; ".join(faults),
             where=where,
             fix="convert the model that this file was made from instead",
         )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_converters.tflite_source.emission import Emission
-    from edgekit_converters.tflite_source.model import Model, Quantization, Tensor
+    from edgekit_converters.tflite_source.model import Model, Quantization, Shape, Tensor
 
 Order = tuple[int, ...]
 
@@ -35,6 +35,9 @@ class TensorValues:
     def __init__(self, model: Model, emission: Emission) -> None:
         self._model = model
         self._emission = emission
+        self._free_axes = {
+            axis for tensor in model.inputs for axis, n in enumerate(tensor.shape) if n is None
+        }
         self._border = {tensor.index for tensor in (*model.inputs, *model.outputs)}
         # (tensor, whether as numbers, order of axes) -> ONNX value.
         self._values: dict[tuple[int, bool, Order], str] = {}
@@ -46,6 +49,17 @@ class TensorValues:
     def knows(self, tensor: Tensor) -> bool:
         """Whether a computed tensor has a value yet."""
         return tensor.index in self._orders or tensor.index in self._sources
+
+    def shape(self, tensor: Tensor) -> Shape:
+        """A tensor's sizes; None where one may be another than the file says.
+
+        Some files say of their inputs alone which sizes are free: a free batch may be the first
+        axis of anything, and what follows from any other free size is anybody's guess.
+        """
+        if not self._free_axes or tensor.data is not None:
+            return tensor.shape
+        unsure = range(1) if self._free_axes == {0} else range(tensor.rank)
+        return tuple(None if axis in unsure else n for axis, n in enumerate(tensor.shape))
 
     def source(self, tensor: Tensor) -> Tensor:
         """The constant that a tensor is the dequantized form of, else the tensor itself."""

@@ -57,12 +57,17 @@ def import_binary(build: Builder) -> None:
     build.emit(_BINARY[build.operator.code], factors, order)
 
 
-@imports("ADD_N", inputs=(1, 1 << 16))
+@imports("ADD_N", inputs=(2, 1 << 16))
 def import_add_n(build: Builder) -> None:
     """A sum of any number of inputs of one shape."""
     order = build.follow()
-    terms = [build.input(position, order) for position in range(len(build.operator.inputs))]
-    build.emit("Sum", terms, order)
+    total, *others = (
+        build.input(position, order) for position in range(len(build.operator.inputs))
+    )
+    # onnxruntime's Sum has no whole numbers; Add has.
+    for term in others[:-1]:
+        total = build.node("Add", [total, term])
+    build.emit("Add", [total, others[-1]], order)
 
 
 @imports("SQUARED_DIFFERENCE", inputs=(2, 2))
@@ -102,17 +107,28 @@ def import_floor_mod(build: Builder) -> None:
 
 @imports("ATAN2", inputs=(2, 2))
 def import_atan2(build: Builder) -> None:
-    """The angle of a point, from the arc tangent of y / x, which knows half of the circle."""
+    """The angle of a point, from the arc tangent of y / x, which knows half of the circle.
+
+    The sign of a zero counts, as in C: it says on which side of the cut the point lies.
+    """
     order, (y, x) = _operands(build)
-    zero, half, full = (build.scalar(value) for value in (0.0, np.pi / 2, np.pi))
+    zero, one, full = (build.scalar(value) for value in (0.0, 1.0, np.pi))
+    left, below = (
+        build.node("Or", [less, build.node("And", [none, build.node("Less", [inverse, zero])])])
+        for less, none, inverse in (
+            (
+                build.node("Less", [value, zero]),
+                build.node("Equal", [value, zero]),
+                build.node("Div", [one, value]),
+            )
+            for value in (x, y)
+        )
+    )
+    origin = build.node("And", [build.node("Equal", [v, zero]) for v in (x, y)])
     angle = build.node("Atan", [build.node("Div", [y, x])])
-    left = build.node("Less", [x, zero])
-    above = build.node("GreaterOrEqual", [y, zero])
-    turn = build.node("Where", [above, full, build.node("Neg", [full])])
-    turned = build.node("Where", [left, build.node("Add", [angle, turn]), angle])
-    sign = build.node("Sign", [y])
-    upright = build.node("Mul", [sign, half])
-    build.emit("Where", [build.node("Equal", [x, zero]), upright, turned], order)
+    angle = build.node("Where", [origin, y, angle])
+    turn = build.node("Where", [below, build.node("Neg", [full]), full])
+    build.emit("Where", [left, build.node("Add", [angle, turn]), angle], order)
 
 
 def _operands(build: Builder) -> tuple[Order, list[str]]:

@@ -51,48 +51,20 @@ def import_depthwise(build: Builder) -> None:
         strides=steps,
         dilations=spacing,
         group=channels,
-        **paddings(build, image.shape[1:3], kernel, steps, spacing),
+        **paddings(build, build.shape(0)[1:3], kernel, steps, spacing),
     )
 
 
 @imports("TRANSPOSE_CONV", inputs=(3, 4), options="TransposeConvOptions")
 def import_transpose_conv(build: Builder) -> None:
-    """Inputs are the output's shape, weights (out, height, width, in), image and bias.
+    """Weights are (out, height, width, in)."""
+    _transposed(build, "HW", (3, 0, 1, 2))
 
-    SAME pads as the convolution would that this one undoes (TFLite: `ComputePaddingHeightWidth`
-    with the sizes of the output); what ONNX would leave off at the end is added as output padding.
-    """
-    image, weights = build.tensor(2), build.tensor(1)
-    kernel = [size or 0 for size in weights.shape[1:3]]
-    steps = strides(build)
-    result = build.operator.outputs[0].shape[1:3]
-    if build.is_constant(0):
-        result = tuple(build.whole_numbers(0)[1:3])
-    places = image.shape[1:3]
-    if None in result or None in places:
-        raise RefusedOperatorError("the size of its output is not known in advance")
-    before, after, beyond = [], [], []
-    for size, wanted, taps, step in zip(places, result, kernel, steps, strict=True):
-        total = 0
-        if build.option("padding") == SAME:
-            total = max((-(-(wanted or 0) // step) - 1) * step + taps - (wanted or 0), 0)
-        whole = ((size or 0) - 1) * step + taps
-        rest = whole - total // 2 - (wanted or 0)
-        before.append(total // 2)
-        after.append(max(rest, 0))
-        beyond.append(max(-rest, 0))
-    if any(extra >= step for extra, step in zip(beyond, steps, strict=True)):
-        raise RefusedOperatorError("its output is larger than what its strides reach")
-    inputs = [build.input(2, _IMAGE), build.input(1, (3, 0, 1, 2))]
-    build.emit_activated(
-        "ConvTranspose",
-        inputs + ([build.input(3)] if build.has(3) else []),
-        _IMAGE,
-        kernel_shape=kernel,
-        strides=steps,
-        pads=before + after,
-        output_padding=beyond,
-    )
+
+@imports("CONV_3D_TRANSPOSE", inputs=(3, 4), options="Conv3DOptions")
+def import_transpose_conv_3d(build: Builder) -> None:
+    """Weights are (depth, height, width, out, in)."""
+    _transposed(build, "DHW", (4, 3, 0, 1, 2))
 
 
 def _convolution(build: Builder, axes: str, weight_order: Order) -> None:
@@ -112,5 +84,45 @@ def _convolution(build: Builder, axes: str, weight_order: Order) -> None:
         strides=steps,
         dilations=spacing,
         group=channels // taken,
-        **paddings(build, image.shape[1:-1], kernel, steps, spacing),
+        **paddings(build, build.shape(0)[1:-1], kernel, steps, spacing),
+    )
+
+
+def _transposed(build: Builder, axes: str, weight_order: Order) -> None:
+    """A convolution undone; inputs are the output's shape, weights, image and bias.
+
+    SAME pads as the convolution would that this one undoes (TFLite: `ComputePaddingHeightWidth`
+    with the sizes of the output); what ONNX would leave off at the end is added as output padding.
+    """
+    weights = build.tensor(1)
+    order = _IMAGE if len(axes) == len("HW") else _VOLUME
+    kernel = [weights.shape[axis] or 0 for axis in weight_order[2:]]
+    steps = strides(build, axes=axes)
+    if not build.is_constant(0):
+        raise RefusedOperatorError("the shape of its output is computed")
+    places = build.shape(2)[1:-1]
+    if None in places:
+        raise RefusedOperatorError("the size of its input is not known in advance")
+    before, after, beyond = [], [], []
+    wanted_places = build.whole_numbers(0)[1:-1]
+    for size, wanted, taps, step in zip(places, wanted_places, kernel, steps, strict=True):
+        total = 0
+        if build.option("padding") == SAME:
+            total = max((-(-wanted // step) - 1) * step + taps - wanted, 0)
+        whole = ((size or 0) - 1) * step + taps
+        rest = whole - total // 2 - wanted
+        before.append(total // 2)
+        after.append(max(rest, 0))
+        beyond.append(max(-rest, 0))
+    if any(extra >= step for extra, step in zip(beyond, steps, strict=True)):
+        raise RefusedOperatorError("its output is larger than what its strides reach")
+    inputs = [build.input(2, order), build.input(1, weight_order)]
+    build.emit_activated(
+        "ConvTranspose",
+        inputs + ([build.input(3)] if build.has(3) else []),
+        order,
+        kernel_shape=kernel,
+        strides=steps,
+        pads=before + after,
+        output_padding=beyond,
     )

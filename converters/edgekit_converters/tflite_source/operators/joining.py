@@ -54,7 +54,7 @@ def import_split(build: Builder) -> None:
     """Into equal parts; the axis is the first input."""
     source = build.tensor(1)
     axis = build.axes(0, source.rank)[0]
-    count, size = len(build.operator.outputs), source.shape[axis]
+    count, size = len(build.operator.outputs), build.shape(1)[axis]
     if size is not None and size % count:
         raise RefusedOperatorError(f"{size} cannot be split into {count} equal parts")
     build.emit_all("Split", [build.input(1)], axis=axis, num_outputs=count)
@@ -65,7 +65,7 @@ def import_split_v(build: Builder) -> None:
     """Into parts of given sizes, one of which may be -1: the rest."""
     source = build.tensor(0)
     axis = build.axes(2, source.rank)[0]
-    sizes, whole = build.whole_numbers(1), source.shape[axis]
+    sizes, whole = build.whole_numbers(1), build.shape(0)[axis]
     if sizes.count(-1) == 1 and whole is not None:
         sizes[sizes.index(-1)] = whole - sum(sizes) - 1
     if min(sizes) < 0 or len(sizes) != len(build.operator.outputs):

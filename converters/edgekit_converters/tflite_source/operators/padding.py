@@ -45,7 +45,7 @@ def import_mirror_pad(build: Builder) -> None:
         return
     value = build.input(0)
     for axis, (before, after) in enumerate(amounts.tolist()):
-        size = source.shape[axis]
+        size = build.shape(0)[axis]
         if not before and not after:
             continue
         if size is None or not 0 <= max(before, after) <= size or min(before, after) < 0:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _IMAGE = channels_first(4)
 
 
-@imports("MAX_POOL_2D", inputs=(1, 1), options="Pool2DOptions", moves=True)
+@imports("MAX_POOL_2D", inputs=(1, 1), options="Pool2DOptions")
 def import_max_pool(build: Builder) -> None:
     """The largest value in each window."""
     build.emit_activated("MaxPool", [build.input(0, _IMAGE)], _IMAGE, **_window(build))
@@ -36,7 +36,7 @@ def import_l2_pool(build: Builder) -> None:
 
 def _window(build: Builder) -> dict[str, Any]:
     kernel, steps = filter_sizes(build), strides(build)
-    places = build.tensor(0).shape[1:3]
+    places = build.shape(0)[1:3]
     return {
         "kernel_shape": kernel,
         "strides": steps,

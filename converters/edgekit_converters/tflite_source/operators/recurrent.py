@@ -35,7 +35,7 @@ def import_lstm(build: Builder) -> None:
     _check_lstm(build)
     source = build.tensor(0)
     time_first = bool(build.option("timeMajor", default=False))
-    steps = source.shape[0 if time_first else 1]
+    steps = build.shape(0)[0 if time_first else 1]
     limit = float(build.option("cellClip", 0.0))
     # In each step the cell grows by one at most.
     limited = limit > 0 and (steps is None or steps > limit)

@@ -51,8 +51,12 @@ def paddings(
         return {"pads": [0] * (2 * len(kernel))}
     if padding != SAME:
         raise RefusedOperatorError(f"its padding {padding} is not known")
-    if None in places:
+    if None in places and set(steps) != {1}:
+        # onnxruntime ignores or refuses dilations there.
+        if set(spacing) != {1}:
+            raise RefusedOperatorError("the size that its dilated window slides over is free")
         return {"auto_pad": "SAME_UPPER"}
+    # With a stride of one the padding is the same for every size.
     totals = [
         max((-(-size // step) - 1) * step + (taps - 1) * space + 1 - size, 0)
         for size, taps, step, space in zip(
