@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 
+from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.litert.layout import (
+    BorderLayout,
     channels_last_order,
     identity,
     inverse,
     permute,
 )
+from edgekit_converters.normalise import normalise
+from edgekit_runtime.session import open_session
 
 node = helper.make_node
 
@@ -107,3 +115,35 @@ def test_weights_of_two_readers_are_reordered_in_both_or_in_none(
         "w": weights(4, 3, 3, 3), "d": weights(16, 5), "e": np.ascontiguousarray(weights(16, 2)),
     }  # fmt: skip
     assert_parity(make_model(nodes, {"x": ["n", 3, 4, 4]}, ["a", "b", "z"], constants))
+
+
+def test_images_at_the_border_may_have_their_channels_last(
+    make_model: Any, weights: Any, tmp_path: Path
+) -> None:
+    nodes = [
+        node("Conv", ["image", "w"], ["c"], pads=[1, 1, 1, 1]),
+        node("Relu", ["c"], ["y"]),
+        node("GlobalAveragePool", ["y"], ["g"]),
+        node("Flatten", ["g"], ["scores"]),
+    ]
+    shape = ["n", 3, 5, 6]
+    model = make_model(nodes, {"image": shape}, ["y", "scores"], {"w": weights(4, 3, 3, 3)})
+    compiled = compile_to_litert(
+        normalise(model, where="test"), where="test", layout=BorderLayout.NHWC
+    )
+    assert compiled.borders == {"image": (0, 2, 3, 1), "y": (0, 2, 3, 1)}
+    assert "TRANSPOSE" not in [operator.code for operator in compiled.program.operators]
+    source, target = tmp_path / "a.onnx", tmp_path / "a.tflite"
+    onnx.save_model(model, str(source))
+    target.write_bytes(compiled.content)
+    image = np.random.default_rng(1).normal(size=(2, 3, 5, 6)).astype(np.float32)
+    expected = open_session(source).run({"image": image})
+    computed = open_session(target).run({"image": image.transpose(0, 2, 3, 1)})
+    np.testing.assert_allclose(computed["y"].transpose(0, 3, 1, 2), expected["y"], atol=1e-5)
+    np.testing.assert_allclose(computed["scores"], expected["scores"], atol=1e-5)
+    written = schema.ModelT.InitFromObj(schema.Model.GetRootAs(compiled.content, 0))
+    entry = next(m for m in written.metadata if m.name == b"edgekit.axes")
+    assert json.loads(bytes(written.buffers[entry.buffer].data)) == {
+        "image": [0, 2, 3, 1],
+        "y": [0, 2, 3, 1],
+    }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from edgekit_converters.graph import Graph, read_graph
 from edgekit_converters.litert.emit import emit
 from edgekit_converters.litert.fuse import fuse
+from edgekit_converters.litert.layout import BorderLayout, Permutation, border_orders
 from edgekit_converters.litert.lower import lower_graph, registered
 from edgekit_converters.litert.prepare import prepare
 from edgekit_converters.litert.program import Program
+
+AXES_METADATA: Final = "edgekit.axes"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,27 +27,42 @@ class CompiledModel:
         program: Its operators.
         graph: The ONNX graph that was lowered.
         prepared: The same as an `onnx.ModelProto`, which computes what the source does.
+        borders: The inputs and outputs whose axes are in another order than the source's: axis i
+            is the source's axis `borders[name][i]`.
     """
 
     content: bytes
     program: Program
     graph: Graph
     prepared: Any
+    borders: Mapping[str, Permutation]
 
 
-def compile_to_litert(model: Any, *, where: str, description: str = "") -> CompiledModel:
+def compile_to_litert(
+    model: Any,
+    *,
+    where: str,
+    description: str = "",
+    layout: BorderLayout = BorderLayout.KEEP,
+) -> CompiledModel:
     """Convert a normalised ONNX model.
 
     Args:
         model: An `onnx.ModelProto` as `normalise` returns it.
         where: The source's path, for errors.
         description: What the file says about its origin.
+        layout: What inputs and outputs with four axes look like; where it is not the source's
+            order, the file's metadata `edgekit.axes` tells it as JSON.
 
     Raises:
         UnsupportedModelError: Naming every node that LiteRT cannot express, and why.
     """
     prepared = prepare(model, registered(), where=where)
     graph = read_graph(prepared)
-    program = fuse(lower_graph(graph, where=where))
-    content = emit(program, description=description, where=where)
-    return CompiledModel(content=content, program=program, graph=graph, prepared=prepared)
+    borders = border_orders(graph, layout)
+    program = fuse(lower_graph(graph, where=where, borders=borders))
+    metadata = {AXES_METADATA: json.dumps(borders).encode()} if borders else {}
+    content = emit(program, description=description, where=where, metadata=metadata)
+    return CompiledModel(
+        content=content, program=program, graph=graph, prepared=prepared, borders=borders
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -59,7 +60,9 @@ _OLDEST_RUNTIME: Final = (1, 5, 0)
 _VERSION_BUFFER_BYTES: Final = 16
 
 
-def emit(program: Program, *, description: str, where: str) -> bytes:
+def emit(
+    program: Program, *, description: str, where: str, metadata: Mapping[str, bytes] | None = None
+) -> bytes:
     """Write a program as the bytes of a `.tflite` file.
 
     Free sizes are written as one, and as -1 in the shape signature; equal constants are stored
@@ -70,7 +73,7 @@ def emit(program: Program, *, description: str, where: str) -> bytes:
         EnvironmentLackError: If the extra `convert` is not installed.
     """
     schema = require("ai_edge_litert.schema_py_generated", extra="convert")
-    return _Writer(schema, where).write(program, description)
+    return _Writer(schema, where).write(program, description, metadata or {})
 
 
 class _Writer:
@@ -88,7 +91,7 @@ class _Writer:
         self._newest = _OLDEST_RUNTIME
         self._size = 0
 
-    def write(self, program: Program, description: str) -> bytes:
+    def write(self, program: Program, description: str, metadata: Mapping[str, bytes]) -> bytes:
         model = self._model
         model.version = _SCHEMA_VERSION
         model.description = description
@@ -96,6 +99,7 @@ class _Writer:
         graph = model.subgraphs[0]
         model.signatureDefs = [self._signature(program, graph.inputs, graph.outputs)]
         model.metadata = [self._runtime_version()]
+        model.metadata += [self._metadata(name, value) for name, value in metadata.items()]
         if self._size > _MAX_BYTES:
             raise UnsupportedModelError(
                 "the converted model would be larger than 2 GiB", where=self.where
@@ -152,9 +156,12 @@ class _Writer:
     def _runtime_version(self) -> Any:
         text = ".".join(str(part) for part in self._newest).encode()
         padded = text.ljust(_VERSION_BUFFER_BYTES, b"\0")
+        return self._metadata("min_runtime_version", padded)
+
+    def _metadata(self, name: str, value: bytes) -> Any:
         metadata = self.schema.MetadataT()
-        metadata.name = "min_runtime_version"
-        metadata.buffer = self._add_buffer(np.frombuffer(padded, dtype=np.uint8))
+        metadata.name = name
+        metadata.buffer = self._add_buffer(np.frombuffer(value, dtype=np.uint8))
         return metadata
 
 

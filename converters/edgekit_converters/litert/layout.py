@@ -12,7 +12,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node, Shape
 
 Permutation = tuple[int, ...]
+# Batch, channels, height, width.
+IMAGE_RANK: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,13 @@ class LayoutPlan:
     values: Mapping[str, Permutation]
 
 
+class BorderLayout(StrEnum):
+    """What the images at a model's border look like: as the source has them, or channels last."""
+
+    KEEP = "keep"
+    NHWC = "nhwc"
+
+
 LayoutRule = Callable[["Node", "Graph", Mapping[str, Permutation]], NodeLayout]
 
 
@@ -47,16 +57,19 @@ class _Plan:
     nodes: list[NodeLayout] = field(default_factory=list)
 
 
-def plan_layout(graph: Graph, rules: Mapping[str, LayoutRule]) -> LayoutPlan:
+def plan_layout(
+    graph: Graph, rules: Mapping[str, LayoutRule], borders: Mapping[str, Permutation]
+) -> LayoutPlan:
     """Choose the layout of every value, following the nodes in execution order.
 
     Args:
-        graph: Inputs are stored as ONNX has them.
+        graph: What is planned.
         rules: The layout rule of each operator; one without a rule works as ONNX does.
+        borders: The inputs that are stored otherwise than ONNX has them.
     """
     plan = _Plan()
     for name in graph.inputs:
-        plan.values[name] = identity(len(graph.shape(name) or ()))
+        plan.values[name] = borders.get(name, identity(len(graph.shape(name) or ())))
     for node in graph.nodes:
         layout = rules.get(node.op, as_onnx)(node, graph, plan.values)
         plan.nodes.append(layout)
@@ -64,6 +77,17 @@ def plan_layout(graph: Graph, rules: Mapping[str, LayoutRule]) -> LayoutPlan:
             rank = len(graph.shape(name) or ())
             plan.values[name] = layout.stored if len(layout.stored) == rank else identity(rank)
     return LayoutPlan(nodes=tuple(plan.nodes), values=plan.values)
+
+
+def border_orders(graph: Graph, layout: BorderLayout) -> dict[str, Permutation]:
+    """The inputs and outputs that are not stored as ONNX has them: the images, if NHWC is asked."""
+    if layout is BorderLayout.KEEP:
+        return {}
+    return {
+        name: channels_last_order(IMAGE_RANK)
+        for name in (*graph.inputs, *graph.outputs)
+        if len(graph.shape(name) or ()) == IMAGE_RANK
+    }
 
 
 def absorb_flattening(graph: Graph, plan: LayoutPlan) -> tuple[Graph, frozenset[str]]:

@@ -251,21 +251,22 @@ class Builder:
             shape = permute(self.shape(name), order)
             self._settle(name, Tensor(name=name, dtype=self.graph.dtype(name), shape=shape))
 
-    def finish(self, reordered: frozenset[str]) -> Program:
-        """Put the outputs into ONNX's order of axes, under ONNX's names.
+    def finish(self, reordered: frozenset[str], borders: Mapping[str, Permutation]) -> Program:
+        """Put the outputs into their order of axes, under ONNX's names.
 
         Args:
             reordered: Values that ONNX has in another order of elements.
+            borders: The outputs that are to be stored otherwise than ONNX has them.
         """
         outputs: list[Tensor] = []
         for name in self.graph.outputs:
-            order = identity(len(self.shape(name)))
+            order = borders.get(name, identity(len(self.shape(name))))
             tensor = self.value(name, order)
             if tensor in self._inputs or tensor in outputs or tensor.data is not None:
                 # A border tensor has one name and one producer: the same values under another.
                 tensor = self.step(
                     "TRANSPOSE" if order else "RESHAPE",
-                    [tensor, self.integers(f"{name}/axes", order)],
+                    [tensor, self.integers(f"{name}/axes", identity(len(order)))],
                     name=f"{name}/copy",
                     shape=tensor.shape,
                     dtype=tensor.dtype,
@@ -297,7 +298,8 @@ class Builder:
             tensor.name = name
 
     def _border(self, name: str) -> Tensor:
-        return Tensor(name=name, dtype=self.graph.dtype(name), shape=self.shape(name))
+        shape = permute(self.shape(name), self._plan.values[name])
+        return Tensor(name=name, dtype=self.graph.dtype(name), shape=shape)
 
     def _arrange(self, name: str, order: Permutation) -> Tensor:
         constant = self.graph.constants.get(name)

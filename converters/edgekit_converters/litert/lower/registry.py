@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgekit_converters.litert.carriers import carry_types
 from edgekit_converters.litert.layout import (
     LayoutRule,
+    Permutation,
     absorb_flattening,
     as_onnx,
     plan_layout,
@@ -74,12 +75,15 @@ def registered() -> Mapping[str, Lowering]:
     return _REGISTRY
 
 
-def lower_graph(graph: Graph, *, where: str) -> Program:
+def lower_graph(
+    graph: Graph, *, where: str, borders: Mapping[str, Permutation] | None = None
+) -> Program:
     """Say a whole graph in LiteRT's operators.
 
     Args:
         graph: Normalised, with every shape inferred.
         where: The model's path, for errors.
+        borders: The inputs and outputs that are stored otherwise than ONNX has them.
 
     Raises:
         UnsupportedModelError: Naming every node that cannot be lowered, and why.
@@ -89,8 +93,9 @@ def lower_graph(graph: Graph, *, where: str) -> Program:
     faults = _find_faults(graph)
     if faults:
         raise _unsupported(faults, where)
-    graph, reordered = absorb_flattening(graph, plan_layout(graph, rules))
-    plan = plan_layout(graph, rules)
+    borders = borders or {}
+    graph, reordered = absorb_flattening(graph, plan_layout(graph, rules, borders))
+    plan = plan_layout(graph, rules, borders)
     builder = Builder(graph, plan)
     for position, node in enumerate(graph.nodes):
         builder.layout = plan.nodes[position]
@@ -100,7 +105,7 @@ def lower_graph(graph: Graph, *, where: str) -> Program:
             faults.append(f"{node.name} ({node.op}): {refusal}")
             builder.stand_in(node)
     try:
-        program = builder.finish(reordered)
+        program = builder.finish(reordered, borders)
     except RefusedNodeError as refusal:
         faults.append(str(refusal))
     if faults:
