@@ -12,12 +12,19 @@ from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
 
 if TYPE_CHECKING:
-    from edgekit_converters.tflite_source.model import Model
+    from edgekit_converters.tflite_source.model import Model, Operator
 
-# 21 is the first whose QuantizeLinear takes 16 bits; onnxruntime reads it since 1.18.
-OPSET: Final = 21
-_IR_VERSION: Final = 10
-_RECURRENT: Final = frozenset({"LSTM", "RNN"})
+# 20 has Gelu; 21 is the first whose QuantizeLinear takes 16 bits. Under 21 onnxruntime (1.32)
+# trips over int8: it turns it into uint8 and forgets to say so in the `output_dtype` it adds.
+OPSET: Final = 20
+_OPSET_FOR_16_BITS: Final = 21
+_IR_VERSIONS: Final = {OPSET: 9, _OPSET_FOR_16_BITS: 10}
+# Operators with kernels that round float activations to 8 bits to meet 8-bit weights, and where
+# their weights are.
+_HYBRID: Final = {
+    "BATCH_MATMUL": 1, "CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1,
+    "TRANSPOSE_CONV": 1, "UNIDIRECTIONAL_SEQUENCE_LSTM": 2, "UNIDIRECTIONAL_SEQUENCE_RNN": 1,
+}  # fmt: skip
 
 
 def import_tflite(path: Path) -> Any:
@@ -26,14 +33,19 @@ def import_tflite(path: Path) -> Any:
     Inputs and outputs keep their order, their types, their layout and their tensors' names, as
     everything else here calls them. Quantized tensors stay quantized:
     each operator stands between DequantizeLinear and QuantizeLinear. Weights stored as float16
-    stay so, behind a Cast. Recurrent layers start from zero in each inference, as LiteRT's do
-    after `reset_all_variables`.
+    stay so, behind a Cast. What the two runtimes do differently stands in the metadata:
+
+    - `edgekit.recurrent_state`: recurrent layers start from zero in each inference, as LiteRT's
+      do after `reset_all_variables`.
+    - `edgekit.float_activations`: names the operators whose activations LiteRT rounds to 8 bits
+      as it runs, since their weights have 8; here they stay floats.
 
     Args:
         path: The file; its main graph is converted.
 
     Returns:
-        A checked `onnx.ModelProto` of opset 21 with ONNX's own operators only.
+        A checked `onnx.ModelProto` of ONNX's own operators only, in opset 20, or 21 where
+        something is quantized to 16 bits.
 
     Raises:
         UsageError: If the file is missing, a folder, empty or unreadable.
@@ -44,18 +56,39 @@ def import_tflite(path: Path) -> Any:
     onnx = require("onnx", extra="convert")
     source = read_model(path)
     graph = import_graph(source, where=str(path))
+    wide = {onnx.TensorProto.INT16, onnx.TensorProto.UINT16}
+    opset = _OPSET_FOR_16_BITS if wide & {t.data_type for t in graph.initializer} else OPSET
     model = onnx.helper.make_model(
         graph,
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
+        opset_imports=[onnx.helper.make_opsetid("", opset)],
+        ir_version=_IR_VERSIONS[opset],
         producer_name="edgekit",
     )
-    if any(node.op_type in _RECURRENT for node in graph.node):
-        onnx.helper.set_model_props(
-            model, {"edgekit.recurrent_state": "starts at zero in each inference"}
-        )
+    onnx.helper.set_model_props(model, _notes(source))
     _check(onnx, model, source, str(path))
     return model
+
+
+def _notes(source: Model) -> dict[str, str]:
+    notes = {}
+    if any(operator.code.startswith("UNIDIRECTIONAL_SEQUENCE") for operator in source.operators):
+        notes["edgekit.recurrent_state"] = "starts at zero in each inference"
+    rounded = [o.name for o in source.operators if _rounds_activations(o)]
+    if rounded:
+        notes["edgekit.float_activations"] = ", ".join(rounded)
+    return notes
+
+
+def _rounds_activations(operator: Operator) -> bool:
+    place = _HYBRID.get(operator.code)
+    weights = operator.inputs[place] if place and place < len(operator.inputs) else None
+    source = operator.inputs[2 if operator.code == "TRANSPOSE_CONV" else 0]
+    return (
+        weights is not None
+        and source is not None
+        and weights.quantization is not None
+        and source.dtype == "float32"
+    )
 
 
 def _check(onnx: Any, model: Any, source: Model, where: str) -> None:
