@@ -10,6 +10,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     dense,
     elementwise,
     pooling,
+    recurrent,
     reduction,
     shaping,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -179,6 +179,31 @@ class Builder:
             )
         )
         return made
+
+    def record(
+        self, name: str, inputs: Sequence[Made], write: Callable[[list[Tensor]], list[Tensor]]
+    ) -> Program:
+        """Collect the operators that `write` makes as a body of their own.
+
+        Args:
+            name: Of the subgraph.
+            inputs: What the body is given.
+            write: From the inputs to the outputs. It may read outer tensors; the caller passes
+                them in.
+        """
+        given = [
+            Tensor(name=self._unique(made.name), dtype=made.dtype, shape=made.shape)
+            for made in inputs
+        ]
+        outer, self._operators = self._operators, []
+        # What is arranged inside does not exist outside.
+        copies, self._copies = self._copies, dict(self._copies)
+        try:
+            outputs = write(given)
+            operators = self._operators
+        finally:
+            self._operators, self._copies = outer, copies
+        return Program(name=name, inputs=given, outputs=outputs, operators=operators, located={})
 
     def output(self, node: Node, position: int = 0) -> Tensor:
         """The tensor of a node's output."""
