@@ -31,9 +31,10 @@ def import_tflite(path: Path) -> Any:
     """Convert a `.tflite` file to ONNX.
 
     Inputs and outputs keep their order, their types, their layout and their tensors' names, as
-    everything else here calls them. Quantized tensors stay quantized:
-    each operator stands between DequantizeLinear and QuantizeLinear. Weights stored as float16
-    stay so, behind a Cast. What the two runtimes do differently stands in the metadata:
+    everything else here calls them. Quantized tensors stay quantized: each operator stands
+    between DequantizeLinear and QuantizeLinear. Weights stored as float16 stay so, behind a Cast.
+    What edgekit wrote into the file's metadata is kept. What the two runtimes do differently is
+    added to it:
 
     - `edgekit.recurrent_state`: recurrent layers start from zero in each inference, as LiteRT's
       do after `reset_all_variables`.
@@ -63,6 +64,7 @@ def import_tflite(path: Path) -> Any:
         opset_imports=[onnx.helper.make_opsetid("", opset)],
         ir_version=_IR_VERSIONS[opset],
         producer_name="edgekit",
+        doc_string=source.description,
     )
     onnx.helper.set_model_props(model, _notes(source))
     _check(onnx, model, source, str(path))
@@ -70,7 +72,7 @@ def import_tflite(path: Path) -> Any:
 
 
 def _notes(source: Model) -> dict[str, str]:
-    notes = {}
+    notes = dict(source.notes)
     if any(operator.code.startswith("UNIDIRECTIONAL_SEQUENCE") for operator in source.operators):
         notes["edgekit.recurrent_state"] = "starts at zero in each inference"
     rounded = [o.name for o in source.operators if _rounds_activations(o)]

@@ -93,10 +93,20 @@ class Operator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """The main graph of a file, in execution order."""
+    """The main graph of a file, in execution order.
+
+    Attributes:
+        name: The graph's.
+        description: The file's own words about itself, or empty.
+        notes: What edgekit has written into the file's metadata, such as an order of axes.
+        inputs: What the model takes.
+        outputs: What it gives.
+        operators: All of them.
+    """
 
     name: str
     description: str
+    notes: Mapping[str, str]
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     operators: tuple[Operator, ...]

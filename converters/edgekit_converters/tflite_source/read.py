@@ -24,6 +24,7 @@ _NUMPY: Final = frozenset({
 # Values a byte, and whether they are signed.
 _PACKED: Final = {"int4": (2, True), "uint4": (2, False), "int2": (4, True)}
 _CUSTOM: Final = "CUSTOM"
+_OWN_METADATA: Final = "edgekit."
 _AFFINE_DETAILS: Final = 0
 _MAX_MODEL_BYTES: Final = 2**31 - 1
 
@@ -74,6 +75,7 @@ class _Reader:
         return Model(
             name=_text(graph.Name()) or "main",
             description=_text(self._root.Description()),
+            notes=self._notes(),
             inputs=tuple(tensors[i] for i in inputs),
             outputs=tuple(tensors[i] for i in outputs),
             operators=tuple(
@@ -81,6 +83,14 @@ class _Reader:
                 for i in range(graph.OperatorsLength())
             ),
         )
+
+    def _notes(self) -> dict[str, str]:
+        entries = [self._root.Metadata(i) for i in range(self._root.MetadataLength())]
+        return {
+            _text(entry.Name()): bytes(self._content(entry.Buffer())).decode("utf-8", "replace")
+            for entry in entries
+            if _text(entry.Name()).startswith(_OWN_METADATA)
+        }
 
     def _names(self, graph: Any, border: set[int]) -> list[str]:
         """Unique names; where two tensors share one, the border keeps it."""
@@ -124,7 +134,7 @@ class _Reader:
             fault=fault or unknown,
         )
 
-    def _content(self, index: int) -> bytes | NDArray[Any]:
+    def _content(self, index: int) -> bytes:
         buffer = self._root.Buffers(index)
         if buffer.Offset() > 1:
             return self._data[buffer.Offset() : buffer.Offset() + buffer.Size()]

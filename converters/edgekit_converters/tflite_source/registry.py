@@ -100,9 +100,7 @@ def import_graph(model: Model, *, where: str) -> Any:
             fix="convert the model that this file was made from instead",
         )
     inputs = [value_info(model, tensor, tensor.name) for tensor in model.inputs]
-    return helper.make_graph(
-        emission.nodes, model.name, inputs, outputs, emission.initializers, model.description
-    )
+    return helper.make_graph(emission.nodes, model.name, inputs, outputs, emission.initializers)
 
 
 def _refusal(operator: Operator) -> str:

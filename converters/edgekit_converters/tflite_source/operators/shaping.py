@@ -30,7 +30,7 @@ def import_squeeze(build: Builder) -> None:
     source = build.tensor(0)
     named = build.option("squeezeDims", None)
     axes = [known_axis(int(axis), source.rank) for axis in (() if named is None else named)]
-    axes = axes or [axis for axis, size in enumerate(source.shape) if size == 1]
+    axes = axes or [axis for axis, size in enumerate(build.shape(0)) if size == 1]
     if len(set(axes)) != source.rank - build.operator.outputs[0].rank:
         raise RefusedOperatorError("which axes it removes is not known in advance")
     build.emit("Squeeze", [build.input(0), build.sizes(sorted(set(axes)), "axes")])
