@@ -7,7 +7,6 @@ nothing reads are gone. The result is portable ONNX and computes what the source
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from edgekit_converters.batch_norm import fold_batch_norms
 from edgekit_converters.onnx_source import opset_of
+from edgekit_converters.sizes import settle_sizes
 from edgekit_runtime.errors import UnsupportedModelError
 
 # Quantization per channel needs 13; from 13 on, axes are inputs and Softmax means one axis.
@@ -57,17 +57,24 @@ def normalise(model: Any, *, where: str) -> Any:
     _skip_identities(model)
     model = _raise_versions(model, where)
     _separate_initialisers(model)
+    model = settle_constants(model, where)
+    _skip_identities(model)
+    fold_batch_norms(model)
+    _drop_unread(model)
+    return infer_shapes(model, where)
+
+
+def settle_constants(model: Any, where: str) -> Any:
+    """Infer all shapes, and compute what is constant once they are known, again and again."""
     model = infer_shapes(model, where)
     for _ in range(_MAX_ROUNDS):
-        changed = _fix_known_shapes(model)
-        changed |= fold_constants(model, where)
+        changed = settle_sizes(model)
+        _drop_unread(model)
+        changed |= _fold_constants(model, where)
         if not changed:
             break
         model = infer_shapes(model, where)
-    _skip_identities(model)
-    fold_batch_norms(model)
-    drop_unread(model)
-    return infer_shapes(model, where)
+    return model
 
 
 def infer_shapes(model: Any, where: str) -> Any:
@@ -133,77 +140,7 @@ def _separate_initialisers(model: Any) -> None:
     graph.input.extend(inputs)
 
 
-def _fix_known_shapes(model: Any) -> bool:
-    """Put constants where a shape is computed at run time although inference knows it."""
-    graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
-    shapes = _named_shapes(graph)
-    before = len(graph.initializer)
-    kept = []
-    for node in graph.node:
-        kept.append(node)
-        if node.op_type == "Shape" and node.domain == "" and not node.attribute:
-            shape = shapes.get(node.input[0])
-            known = [size for size in shape or [] if isinstance(size, int)]
-            if shape is not None and len(known) == len(shape) and not _is_output(graph, node):
-                _add_sizes(graph, node.output[0], known)
-                kept.pop()
-        elif node.op_type == "Reshape" and node.input[1] not in constants:
-            target = _reshape_target(shapes.get(node.input[0]), shapes.get(node.output[0]))
-            if target is not None:
-                name = f"{node.output[0]}/shape"
-                _add_sizes(graph, name, target)
-                node.input[1] = name
-    if len(graph.initializer) == before:
-        return False
-    _replace_nodes(graph, kept)
-    drop_unread(model)
-    return True
-
-
-def _named_shapes(graph: Any) -> dict[str, list[int | str]]:
-    """Every known shape; a free size by its name, "" where it has none."""
-    return {
-        value.name: [d.dim_value if d.HasField("dim_value") else d.dim_param for d in dims]
-        for value in (*graph.value_info, *graph.input, *graph.output)
-        if value.type.tensor_type.HasField("shape")
-        for dims in [value.type.tensor_type.shape.dim]
-    }
-
-
-def _reshape_target(
-    source: list[int | str] | None, result: list[int | str] | None
-) -> list[int] | None:
-    """What a Reshape may be told as a constant: at most one free size, as -1.
-
-    A free size that the source has by the same name cancels out, and so the number of elements
-    tells one that inference left open: (n, 3, 4) to (n, ?) is (n, 12).
-    """
-    if result is None or 0 in result:
-        return None
-    free = [size for size in result if isinstance(size, str)]
-    if source is not None and len(free) > 1:
-        rest = list(source)
-        for size in filter(None, free):
-            if size in rest:
-                rest.remove(size)
-                free.remove(size)
-        known = math.prod(size for size in result if isinstance(size, int))
-        sizes = [size for size in rest if isinstance(size, int)]
-        if len(free) == 1 and len(sizes) == len(rest) and math.prod(sizes) % known == 0:
-            settled = math.prod(sizes) // known
-            result = [settled if size == free[0] else size for size in result]
-    target = [-1 if isinstance(size, str) else size for size in result]
-    return target if target.count(-1) <= 1 else None
-
-
-def _add_sizes(graph: Any, name: str, sizes: list[int]) -> None:
-    from onnx import numpy_helper
-
-    graph.initializer.append(numpy_helper.from_array(np.array(sizes, dtype=np.int64), name))
-
-
-def fold_constants(model: Any, where: str) -> bool:
+def _fold_constants(model: Any, where: str) -> bool:
     """Compute what depends on constants alone, in one run of the engine."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -231,7 +168,7 @@ def fold_constants(model: Any, where: str) -> bool:
     computed = _evaluate(model, folded, wanted, where) if wanted else []
     graph.initializer.extend(computed)
     _replace_nodes(graph, kept)
-    drop_unread(model)
+    _drop_unread(model)
     return True
 
 
@@ -317,7 +254,7 @@ def _forget_dropout(node: Any) -> None:
     del node.attribute[:]
 
 
-def drop_unread(model: Any) -> None:
+def _drop_unread(model: Any) -> None:
     """Remove nodes and constants that nothing reads, in place."""
     graph = model.graph
     readers = Counter(name for node in graph.node for name in _reads(node))
@@ -350,10 +287,6 @@ def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
-
-
-def _is_output(graph: Any, node: Any) -> bool:
-    return any(value.name in node.output for value in graph.output)
 
 
 def _element_counts(graph: Any) -> dict[str, int]:

@@ -6,16 +6,19 @@ empty become constants, because kernels do not agree on what to do with them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from onnx import AttributeProto
 
-from edgekit_converters.normalise import drop_unread, fold_constants, infer_shapes
+from edgekit_converters.normalise import settle_constants
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_MAX_ROUNDS = 8
+_MAX_ROUNDS: Final = 8
+# Defined by others too, but only once types are known that are not known inside of a definition.
+_RENAMED: Final = frozenset({"CastLike"})
 
 
 def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
@@ -31,23 +34,18 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
         other operators is left for the lowering to refuse.
     """
     for _ in range(_MAX_ROUNDS):
-        expanded = _expand_definitions(model, known, where)
-        emptied = _fix_empty_values(expanded)
-        if expanded is model and not emptied:
+        expanded = _expand_definitions(model, known)
+        changed = expanded is not model
+        changed |= _name_types(expanded)
+        changed |= _fix_empty_values(expanded)
+        if not changed:
             break
-        model = expanded
-        fold_constants(model, where)
-        drop_unread(model)
-        model = infer_shapes(model, where)
+        model = settle_constants(expanded, where)
     return model
 
 
-def _expand_definitions(model: Any, known: Collection[str], where: str) -> Any:
+def _expand_definitions(model: Any, known: Collection[str]) -> Any:
     """Write out the operators that are unknown here and that ONNX defines by others."""
-    import onnx.inliner
-
-    from edgekit_runtime.errors import UnsupportedModelError
-
     opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     wanted = sorted(
         {
@@ -55,22 +53,25 @@ def _expand_definitions(model: Any, known: Collection[str], where: str) -> Any:
             for node in model.graph.node
             if node.domain in {"", "ai.onnx"}
             and node.op_type not in known
+            and node.op_type not in _RENAMED
             and _has_definition(node.op_type, opset)
         }
     )
-    if not wanted:
-        return model
+    for name in wanted:
+        model = _expand(model, name)
+    return model
+
+
+def _expand(model: Any, operator: tuple[str, str]) -> Any:
+    import onnx.inliner
+
     try:
         return onnx.inliner.inline_selected_functions(
-            model, wanted, exclude=False, inline_schema_functions=True
+            model, [operator], exclude=False, inline_schema_functions=True
         )
-    except Exception as error:
-        names = ", ".join(name for _, name in wanted)
-        raise UnsupportedModelError(
-            f"{names} cannot be written in other operators: {' '.join(str(error).split())[:300]}",
-            where=where,
-            fix="convert to ONNX instead, or replace these operators in the model",
-        ) from error
+    except Exception:  # noqa: BLE001 - the inliner says why in no usable way
+        # It cannot do it for types that it does not know: left for the lowering to refuse.
+        return model
 
 
 def _has_definition(operator: str, opset: int) -> bool:
@@ -82,6 +83,23 @@ def _has_definition(operator: str, opset: int) -> bool:
     except defs.SchemaError:
         return False
     return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _name_types(model: Any) -> bool:
+    """Make every CastLike a Cast: what it is like gives its type alone."""
+    graph = model.graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    changed = False
+    for node in graph.node:
+        target = types.get(node.input[1]) if node.op_type == "CastLike" else None
+        if target:
+            node.op_type = "Cast"
+            del node.input[1:]
+            node.attribute.add(name="to", type=AttributeProto.INT, i=target)
+            changed = True
+    return changed
 
 
 def _fix_empty_values(model: Any) -> bool:
