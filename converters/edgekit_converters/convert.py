@@ -22,7 +22,7 @@ from edgekit_converters.evaluation import (
 from edgekit_converters.graph import read_graph
 from edgekit_converters.litert.compile import CompiledModel, compile_to_litert
 from edgekit_converters.normalise import infer_shapes, normalise
-from edgekit_converters.onnx_source import quantized_operators, read_onnx
+from edgekit_converters.onnx_source import doubtful_weights, quantized_operators, read_onnx
 from edgekit_converters.parity import Arrays, Comparison, compare, probes_for, user_probes
 from edgekit_converters.publish import publish, staging_for
 from edgekit_converters.quantize.litert import quantize_litert, quantized_tensors
@@ -166,6 +166,7 @@ class _Work:
 
     def _read_onnx(self) -> _OnnxSource:
         original = read_onnx(self._request.source)
+        self._warnings += doubtful_weights(original)
         refuse_quantized(quantized_operators(original), where=self._where)
         return _OnnxSource(original, normalise(original, where=self._where))
 

@@ -1,0 +1,70 @@
+"""A model without its large constants: as good for checks and shape inference, and small.
+
+ONNX's own checks copy the whole model into one message, which costs its size again and cannot
+hold 2 GiB.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+# Shape inference reads constants of sizes, axes and indices; none of those are larger.
+_MOST_ELEMENTS: Final = 1024
+
+
+def skeleton(model: Any) -> Any:
+    """A copy in which each large constant is an input of the same name, type and shape.
+
+    Args:
+        model: An `onnx.ModelProto`; it is not changed.
+    """
+    copy = type(model)()
+    for field, value in model.ListFields():
+        if field.name not in {"graph", "training_info"}:
+            _put(copy, field.name, value)
+    copy.graph.SetInParent()
+    for field, value in model.graph.ListFields():
+        if field.name not in {"node", "initializer"}:
+            _put(copy.graph, field.name, value)
+    declared = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= _MOST_ELEMENTS:
+            copy.graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in declared:
+            _declare(copy.graph, tensor.name, tensor)
+    for node in model.graph.node:
+        tensor = _large_constant(node)
+        if tensor is None:
+            copy.graph.node.add().CopyFrom(node)
+        else:
+            _declare(copy.graph, node.output[0], tensor)
+    return copy
+
+
+def _put(message: Any, name: str, value: Any) -> None:
+    target = getattr(message, name)
+    if hasattr(target, "extend"):
+        target.extend(value)
+    elif hasattr(target, "CopyFrom"):
+        target.CopyFrom(value)
+    else:
+        setattr(message, name, value)
+
+
+def _large_constant(node: Any) -> Any | None:
+    if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"} or len(node.output) != 1:
+        return None
+    for attribute in node.attribute:
+        if attribute.name == "value" and math.prod(attribute.t.dims) > _MOST_ELEMENTS:
+            return attribute.t
+    return None
+
+
+def _declare(graph: Any, name: str, tensor: Any) -> None:
+    value = graph.input.add()
+    value.name = name
+    kind = value.type.tensor_type
+    kind.elem_type = tensor.data_type
+    for size in tensor.dims:
+        kind.shape.dim.add().dim_value = size

@@ -1,0 +1,54 @@
+"""Check what a model says about its values, and how large they are once they are inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgekit_converters.onnx_source.known import value_shape
+from edgekit_converters.onnx_source.tensors import shape_fault, type_name
+from edgekit_converters.onnx_source.walk import Scope, scopes
+
+
+def free_unknown_sizes(model: Any) -> None:
+    """Make sizes of -1 free, in place: some exporters mean that, and onnxruntime reads it so."""
+    for _, value in _values(model):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value == -1:
+                dim.ClearField("dim_value")
+
+
+def declared_faults(model: Any) -> list[str]:
+    """Element types that do not exist, and shapes that no tensor can have."""
+    return _faults(model, inferred=False)
+
+
+def inferred_faults(model: Any) -> list[str]:
+    """The same for inferred shapes: operators whose result would be impossible, or too large."""
+    return _faults(model, inferred=True)
+
+
+def _faults(model: Any, *, inferred: bool) -> list[str]:
+    faults = []
+    for scope, value in _values(model):
+        if not value.type.HasField("tensor_type"):
+            continue
+        code = value.type.tensor_type.elem_type
+        kind = type_name(code)
+        sizes = [size for size in value_shape(value) or () if size is not None]
+        if inferred and scope.place:
+            # In a branch that is never taken, inference may find nonsense.
+            sizes = [size for size in sizes if size >= 0]
+        # Undefined is a type as well: inference fills it in.
+        fault = shape_fault(sizes, kind) if kind else f"has the unknown element type {code}"
+        if fault:
+            faults.append(scope.at(f"the value {value.name!r} {fault}"))
+    return faults
+
+
+def _values(model: Any) -> Iterator[tuple[Scope, Any]]:
+    for scope in scopes(model):
+        if not scope.is_function:
+            body = scope.body
+            for value in (*body.input, *body.output, *body.value_info):
+                yield scope, value
