@@ -157,9 +157,7 @@ def test_constant_operands(
     assert f"it ({op}): {reason}" in what
 
 
-@pytest.mark.parametrize(
-    "scales", [[1, 1, 0, 2], [1, 1, -1, 2], [1, 1, np.nan, 1], [1, 1, 1e30, 1]]
-)
+@pytest.mark.parametrize("scale", [0, -1, np.nan, 1e30])
 def test_scales(scale: float, refusal: Callable[..., str]) -> None:
     resize = node("Resize", ["x", "", "s"], ["y"], name="it")
     assert "it (Resize): its scales are" in refusal(
