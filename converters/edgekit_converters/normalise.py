@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.batch_norm import fold_batch_norms
+from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.onnx_source import opset_of
 from edgekit_converters.sizes import settle_sizes
 from edgekit_runtime.errors import UnsupportedModelError
@@ -71,6 +72,9 @@ def settle_constants(model: Any, where: str) -> Any:
         changed = settle_sizes(model)
         _drop_unread(model)
         changed |= _fold_constants(model, where)
+        if inline_known_branches(model):
+            _skip_identities(model)
+            changed = True
         if not changed:
             break
         model = infer_shapes(model, where)
@@ -85,7 +89,7 @@ def infer_shapes(model: Any, where: str) -> Any:
     """
     import onnx
 
-    del model.graph.value_info[:]
+    _forget_shapes(model.graph)
     known_domains = all(node.domain in {"", "ai.onnx"} for node in model.graph.node)
     try:
         # Strict inference refuses domains that it does not know; those are named later, all at
@@ -97,6 +101,22 @@ def infer_shapes(model: Any, where: str) -> Any:
             where=where,
             fix="export the model again; check it with onnx.shape_inference",
         ) from error
+
+
+def _forget_shapes(graph: Any) -> None:
+    """Remove what is said about inner values, in the bodies of nodes too."""
+    graph.ClearField("value_info")
+    for node in graph.node:
+        for body in _bodies(node):
+            _forget_shapes(body)
+
+
+def _bodies(node: Any) -> list[Any]:
+    return [
+        body
+        for attribute in node.attribute
+        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    ]
 
 
 def _expand_functions(model: Any, where: str) -> Any:
@@ -274,12 +294,10 @@ def _drop_unread(model: Any) -> None:
 def _reads(node: Any) -> list[str]:
     """What a node reads, with what the bodies of an If, Loop or Scan read from outside."""
     names = list(node.input)
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for body in bodies:
-            for inner in body.node:
-                names += _reads(inner)
-            names += [value.name for value in body.output]
+    for body in _bodies(node):
+        for inner in body.node:
+            names += _reads(inner)
+        names += [value.name for value in body.output]
     return names
 
 

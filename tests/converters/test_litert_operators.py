@@ -113,6 +113,20 @@ def test_gemm(trans: int, bias: Any, make_model: Any, assert_parity: Any) -> Non
     assert _codes(compiled)[0] == "FULLY_CONNECTED"
 
 
+@pytest.mark.parametrize(
+    "shapes",
+    [([4], [4, 3]), (["n", 4], [4]), ([4], [4]), ([4], [2, 4, 3]), ([2, 3, 4], [4])],
+)
+@pytest.mark.parametrize("constant", [False, True])
+def test_matmul_of_vectors(
+    shapes: Any, *, constant: bool, make_model: Any, assert_parity: Any
+) -> None:
+    left, right = shapes
+    inputs = {"a": left} if constant else {"a": left, "b": right}
+    constants = {"b": _w(*right)} if constant else {}
+    assert_parity(make_model([node("MatMul", ["a", "b"], ["y"])], inputs, ["y"], constants))
+
+
 def test_gemm_with_everything_computed(make_model: Any, assert_parity: Any) -> None:
     gemm = node("Gemm", ["a", "b", "c"], ["y"], transA=1, transB=1, alpha=2.0, beta=0.5)
     shapes = {"a": [6, 3], "b": [4, 6], "c": [4]}

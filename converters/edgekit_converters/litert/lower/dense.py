@@ -9,6 +9,7 @@ import numpy as np
 from edgekit_converters.litert.layout import identity
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
 from edgekit_converters.litert.lower.registry import lowers
+from edgekit_converters.litert.lower.steps import Steps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,17 +22,27 @@ _MATRIX = 2
 
 @lowers("MatMul")
 def lower_matmul(build: Builder, node: Node) -> None:
-    """A product, its second factor constant or computed."""
+    """A product, its second factor constant or computed; a vector is a row or a column."""
     left, right = (build.shape(node.input(position)) for position in (0, 1))
-    if min(len(left), len(right)) < _MATRIX:
-        raise RefusedNodeError("one factor is a vector")
+    if not left or not right:
+        raise RefusedNodeError("one factor is a number")
     first = build.value(node.input(0), identity(len(left)))
     weights = build.graph.constants.get(node.input(1))
-    if weights is not None and weights.ndim == _MATRIX:
+    if weights is not None and weights.ndim == _MATRIX and len(left) >= _MATRIX:
         _fully_connected(build, node, first, np.ascontiguousarray(weights.T), None)
         return
     second = build.value(node.input(1), identity(len(right)))
-    build.emit("BATCH_MATMUL", [first, second], node, adjX=False, adjY=False)
+    if min(len(left), len(right)) >= _MATRIX:
+        build.emit("BATCH_MATMUL", [first, second], node, adjX=False, adjY=False)
+        return
+    steps = Steps(build, node)
+    row = first if len(left) > 1 else steps.expand_dims(first, 0)
+    column = second if len(right) > 1 else steps.expand_dims(second, 1)
+    product = steps.matmul(row, column)
+    extra = [-1] if len(right) == 1 else []
+    if len(left) == 1:
+        extra.append(-2)
+    steps.finish(steps.squeeze(product, *extra))
 
 
 @lowers("Gemm")
