@@ -285,4 +285,5 @@ def _version(operator: Operator) -> int:
         return 2 if dilated else 1
     if operator.code == "FULLY_CONNECTED" and operator.options.get("keepNumDims"):
         return 5
-    return 1
+    # There is no first version of it in the runtime.
+    return 2 if operator.code == "BROADCAST_TO" else 1

@@ -49,6 +49,8 @@ def _merge_reshapes(program: Program) -> None:
         if operator.code == "RESHAPE"
         and operator.inputs[0] is not None
         and operator.inputs[0].shape == operator.outputs[0].shape
+        # With more free sizes than one, a reshape may exchange them.
+        and operator.outputs[0].shape.count(None) <= 1
         and not _is_border(program, operator.outputs[0])
     }
     for operator in program.operators:

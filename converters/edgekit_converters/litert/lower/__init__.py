@@ -9,9 +9,11 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     convolution,
     dense,
     elementwise,
+    padding,
     pooling,
     recurrent,
     reduction,
+    resize,
     shaping,
 )
 from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit_converters.litert.layout import identity
+from edgekit_converters.litert.lower.bit_steps import BitSteps
 from edgekit_converters.litert.lower.builder import RefusedNodeError
-from edgekit_converters.litert.lower.step_base import StepBase
 from edgekit_converters.litert.program import Tensor
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Sizes = Sequence[int] | Tensor
 
 
-class MovementSteps(StepBase):
+class MovementSteps(BitSteps):
     """Shapes, slices, gathers, joins."""
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
@@ -76,8 +76,8 @@ class MovementSteps(StepBase):
             else next((t.shape[position] for t in tensors if t.shape[position] is not None), None)
             for position in range(len(first.shape))
         )
-        return self.step(
-            "CONCATENATION", tensors, shape, first.dtype,
+        return self.move(
+            "CONCATENATION", tensors, shape, moved=range(len(tensors)),
             axis=at, fusedActivationFunction="NONE",
         )  # fmt: skip
 
@@ -86,16 +86,15 @@ class MovementSteps(StepBase):
         first = tensors[0]
         at = axis % (len(first.shape) + 1)
         shape = (*first.shape[:at], len(tensors), *first.shape[at:])
-        return self.step("PACK", tensors, shape, first.dtype, valuesCount=len(tensors), axis=at)
+        moved = range(len(tensors))
+        return self.move("PACK", tensors, shape, moved=moved, valuesCount=len(tensors), axis=at)
 
     def split(self, tensor: Tensor, sizes: Sequence[int], axis: int) -> list[Tensor]:
         """Cut along an axis into parts of these sizes."""
         at = axis % len(tensor.shape)
-        outputs = [
-            ((*tensor.shape[:at], size, *tensor.shape[at + 1 :]), tensor.dtype) for size in sizes
-        ]
+        outputs = [(*tensor.shape[:at], size, *tensor.shape[at + 1 :]) for size in sizes]
         inputs = [tensor, self.integers(list(sizes)), self.integers(at)]
-        return self.steps("SPLIT_V", inputs, outputs, numSplits=len(sizes))
+        return self.move_apart("SPLIT_V", inputs, outputs, 0, numSplits=len(sizes))
 
     def slice(self, tensor: Tensor, begin: Sequence[int], size: Sequence[int]) -> Tensor:
         """A block: where it begins, and its size, -1 for the rest of an axis."""
@@ -129,15 +128,13 @@ class MovementSteps(StepBase):
     def reverse(self, tensor: Tensor, axis: int) -> Tensor:
         """Backwards along an axis."""
         axes = self.integers([axis % len(tensor.shape)], "axis")
-        return self.step("REVERSE_V2", [tensor, axes], tensor.shape, tensor.dtype)
+        return self.move("REVERSE_V2", [tensor, axes], tensor.shape)
 
     def gather(self, tensor: Tensor, indices: Tensor, axis: int, batch_dims: int = 0) -> Tensor:
         """Slices of an axis, chosen by indices that are not negative."""
         at = axis % len(tensor.shape)
         shape = (*tensor.shape[:at], *indices.shape[batch_dims:], *tensor.shape[at + 1 :])
-        return self.step(
-            "GATHER", [tensor, indices], shape, tensor.dtype, axis=at, batchDims=batch_dims
-        )
+        return self.move("GATHER", [tensor, indices], shape, axis=at, batchDims=batch_dims)
 
     def gather_nd(self, tensor: Tensor, indices: Tensor) -> Tensor:
         """Slices chosen by tuples of indices, which are the last axis of `indices`."""
@@ -145,12 +142,16 @@ class MovementSteps(StepBase):
         if depth is None:
             raise RefusedNodeError("the number of indices a slice is free")
         shape = (*indices.shape[:-1], *tensor.shape[depth:])
-        return self.step("GATHER_ND", [tensor, indices], shape, tensor.dtype)
+        return self.move("GATHER_ND", [tensor, indices], shape)
 
     def scatter_nd(self, indices: Tensor, updates: Tensor, shape: Sequence[int]) -> Tensor:
         """Zeros, with updates added at tuples of indices."""
         inputs = [indices, updates, self.integers(list(shape), "shape")]
         return self.step("SCATTER_ND", inputs, tuple(shape), updates.dtype)
+
+    def where(self, mask: Tensor) -> Tensor:
+        """The coordinates of what is true or not zero, int64, a row for each."""
+        return self.step("WHERE", [mask], (None, len(mask.shape)), "int64")
 
     def tile(self, tensor: Tensor, multiples: Sequence[int]) -> Tensor:
         """Repeated along every axis."""
@@ -181,9 +182,9 @@ class MovementSteps(StepBase):
         )
         inputs = [tensor, self.integers([list(pair) for pair in pads], "paddings")]
         if value == 0:
-            return self.step("PAD", inputs, shape, tensor.dtype)
+            return self.move("PAD", inputs, shape)
         fill = self.constant(np.array([value], dtype=tensor.dtype), "fill")
-        return self.step("PADV2", [*inputs, fill], shape, tensor.dtype)
+        return self.move("PADV2", [*inputs, fill], shape, moved=(0, 2))
 
     def shape_of(self, tensor: Tensor) -> Tensor:
         """The sizes of all axes, int32."""

@@ -1,33 +1,100 @@
-"""Operators that move values without changing them."""
+"""The same elements in another shape, and shapes themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit_converters.litert.layout import follow, identity, relabel
+from edgekit_converters.litert.layout import NodeLayout, Permutation, identity, relabel
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
 from edgekit_converters.litert.lower.registry import lowers
+from edgekit_converters.litert.lower.size_steps import Extent
+from edgekit_converters.litert.lower.steps import Steps
 from edgekit_converters.litert.types import ANYTHING
 
 if TYPE_CHECKING:
-    from edgekit_converters.graph import Node
+    from edgekit_converters.graph import Graph, Node
     from edgekit_converters.litert.program import Tensor
 
 
 @lowers("Reshape", "Flatten", "Squeeze", "Unsqueeze", dtypes=ANYTHING)
 def lower_reshape(build: Builder, node: Node) -> None:
     """All the ways in which ONNX gives the same values another shape."""
-    source = build.shape(node.input(0))
-    tensor = build.value(node.input(0), identity(len(source)))
+    steps = Steps(build, node)
+    tensor = steps.in_onnx_order(0)
     shape = build.shape(node.outputs[0])
     if tensor.shape == shape and shape.count(None) <= 1:
         build.alias(node, tensor)
         return
-    sizes = build.reshape_sizes(shape, node.outputs[0])
-    target = [-1 if size is None else size for size in shape]
-    build.emit("RESHAPE", [tensor, sizes], node, newShape=target)
+    if shape.count(None) <= 1:
+        sizes = build.reshape_sizes(shape, node.outputs[0])
+        target = [-1 if size is None else size for size in shape]
+        build.emit("RESHAPE", [tensor, sizes], node, newShape=target)
+        return
+    sizes = _computed_sizes(steps, tensor)
+    build.emit("RESHAPE", [tensor, sizes], node)
+
+
+def _computed_sizes(steps: Steps, tensor: Tensor) -> Tensor:
+    """The target of a node where more than one of its sizes is free."""
+    build, node = steps.build, steps.node
+    if node.op == "Reshape":
+        return _reshape_target(steps, tensor)
+    if node.op == "Flatten":
+        extents = steps.extents(tensor)
+        axis = node.integer("axis", 1)
+        at = axis % len(extents) if axis < 0 else axis
+        return steps.vector([steps.times(*extents[:at]), steps.times(*extents[at:])])
+    rank = len(build.shape(node.outputs[0]))
+    if node.op == "Squeeze":
+        added = _axes_mask(steps, len(tensor.shape))
+        kept = steps.where(steps.logical_not(added))
+        return steps.gather(steps.shape_of(tensor), steps.reshape(kept, (rank,)), 0)
+    added = _axes_mask(steps, rank)
+    others = steps.cumsum(steps.cast(steps.logical_not(added), "int32"), 0)
+    sizes = steps.gather(steps.shape_of(tensor), steps.maximum(steps.sub(others, 1), 0), 0)
+    return steps.select(added, 1, sizes)
+
+
+def _reshape_target(steps: Steps, tensor: Tensor) -> Tensor:
+    """A Reshape's sizes; zero copies that of the input, if the node does not say otherwise."""
+    build, node = steps.build, steps.node
+    copies = not node.integer("allowzero", 0)
+    known = build.known(node, 1)
+    if known is not None:
+        extents: list[Extent] = [
+            steps.extent(tensor, axis) if size == 0 and copies else int(size)
+            for axis, size in enumerate(known)
+        ]
+        return steps.vector(extents)
+    target = steps.bounded(steps.in_onnx_order(1))
+    rank = len(build.shape(node.outputs[0]))
+    if not copies:
+        return target
+    sizes = steps.shape_of(tensor)
+    if len(tensor.shape) > rank:
+        sizes = steps.slice(sizes, [0], [rank])
+    elif len(tensor.shape) < rank:
+        sizes = steps.pad(sizes, [(0, rank - len(tensor.shape))])
+    return steps.select(steps.equal(target, 0), sizes, target)
+
+
+def _axes_mask(steps: Steps, rank: int) -> Tensor:
+    """Which of an operator's axes are named by its second input, computed or not."""
+    axes = steps.node.integers("axes")
+    if axes is None and not steps.node.input(1):
+        raise RefusedNodeError("which axes are of size one is not known")
+    known = steps.build.known(steps.node, 1) if axes is None else np.array(axes)
+    if known is not None:
+        chosen = {int(axis) % rank for axis in known.reshape(-1)}
+        return steps.constant(np.array([axis in chosen for axis in range(rank)]))
+    given = steps.from_the_front(steps.build.operand(steps.node, 1), rank)
+    matches = steps.equal(
+        steps.reshape(steps.iota(rank), (rank, 1)), steps.reshape(given, (1, given.shape[0]))
+    )
+    return steps.reduce("REDUCE_ANY", matches, 1)
 
 
 @lowers("Transpose", layout=relabel, dtypes=ANYTHING)
@@ -45,30 +112,73 @@ def lower_constant(build: Builder, node: Node) -> None:
     build.alias(node, build.constant(f"{node.outputs[0]}/value", value))
 
 
-@lowers("Pad", layout=follow)
-def lower_pad(build: Builder, node: Node) -> None:
-    """Padding with one value."""
-    mode = node.text("mode", "constant")
-    if mode != "constant":
-        raise RefusedNodeError(f"its mode is {mode!r}, supported: 'constant'")
-    pads = build.constant_of(node, 1)
-    if pads is None:
-        raise RefusedNodeError("its padding is missing")
-    order = build.layout.work
-    chosen = build.constant_of(node, 3)
-    axes = range(len(order)) if chosen is None else [int(axis) % len(order) for axis in chosen]
-    before, after = (half.astype(int).tolist() for half in np.split(pads, 2))
-    if min((*before, *after), default=0) < 0:
-        raise RefusedNodeError("its padding is negative")
-    by_axis = dict(zip(axes, zip(before, after, strict=True), strict=True))
-    sizes = build.integers(
-        f"{node.outputs[0]}/sizes", [by_axis.get(axis, (0, 0)) for axis in order]
-    )
-    fill = build.constant_of(node, 2)
-    value = 0.0 if fill is None or fill.size == 0 else float(fill.reshape(-1)[0])
-    inputs: list[Tensor | None] = [build.input(node), sizes]
-    if value == 0.0:
-        build.emit("PAD", inputs, node)
+@lowers("Expand", dtypes=ANYTHING)
+def lower_expand(build: Builder, node: Node) -> None:
+    """Repeated along axes of size one: both ways, the target may have ones as well."""
+    steps = Steps(build, node)
+    tensor = steps.in_onnx_order(0)
+    shape = build.shape(node.outputs[0])
+    if None not in shape:
+        if tensor.shape == shape:
+            build.alias(node, tensor)
+            return
+        steps.finish(steps.widened(tensor, [size or 0 for size in shape]))
         return
-    constant = build.constant(f"{node.outputs[0]}/value", np.array([value], dtype=np.float32))
-    build.emit("PADV2", [*inputs, constant], node)
+    rank = len(shape)
+    wide = (1,) * (rank - len(tensor.shape)) + tensor.shape
+    own = [
+        steps.extent(tensor, axis - rank) if size is None else size
+        for axis, size in enumerate(wide)
+    ]
+    known = build.known(node, 1)
+    if known is not None:
+        wanted = [1] * (rank - known.size) + [int(size) for size in known.reshape(-1)]
+        target = [mine if size == 1 else size for mine, size in zip(own, wanted, strict=True)]
+        sizes = steps.vector(target)
+    else:
+        given = steps.bounded(steps.in_onnx_order(1))
+        (length,) = given.shape
+        if length is None:
+            raise RefusedNodeError("the length of its target is free")
+        given = given if length == rank else steps.pad(given, [(rank - length, 0)], 1)
+        sizes = steps.vector(own)
+        sizes = steps.select(steps.equal(sizes, 1), given, sizes)
+    steps.finish(steps.step("BROADCAST_TO", [tensor, sizes], shape, tensor.dtype))
+
+
+def _as_stored(node: Node, graph: Graph, stored: Mapping[str, Permutation]) -> NodeLayout:
+    """Nothing is moved in order to be measured."""
+    order = stored.get(node.input(0), identity(len(graph.shape(node.input(0)) or ())))
+    return NodeLayout(work=order, stored=identity(len(graph.shape(node.outputs[0]) or ())))
+
+
+@lowers("Shape", layout=_as_stored, dtypes={})
+def lower_shape(build: Builder, node: Node) -> None:
+    """The sizes of a part of the axes."""
+    steps = Steps(build, node)
+    name = node.input(0)
+    shape = build.shape(name)
+    rank = len(shape)
+    first, last, _ = slice(node.integer("start", 0), node.attributes.get("end"), None).indices(rank)
+    if None not in shape[first:last]:
+        sizes = steps.integers(shape[first:last], "sizes", dtype="int64")
+        build.alias(node, sizes)
+        return
+    sizes = steps.step("SHAPE", [steps.input()], (rank,), "int64", outType="int64")
+    order = build.layout.work
+    if order == identity(rank):
+        steps.finish(steps.slice(sizes, [first], [last - first]))
+        return
+    places = steps.integers([order.index(axis) for axis in range(first, last)])
+    steps.finish(steps.gather(sizes, places, 0))
+
+
+@lowers("Size", layout=_as_stored, dtypes={})
+def lower_size(build: Builder, node: Node) -> None:
+    """The number of elements."""
+    steps = Steps(build, node)
+    total = steps.times(*steps.extents(steps.input()))
+    if isinstance(total, int):
+        build.alias(node, steps.integers(total, dtype="int64"))
+    else:
+        steps.finish(total)

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgekit_converters.litert.lower.elementwise_steps import ElementwiseSteps
-from edgekit_converters.litert.lower.movement_steps import MovementSteps
 from edgekit_converters.litert.lower.reduction_steps import ReductionSteps
+from edgekit_converters.litert.lower.size_steps import SizeSteps
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Node
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit_converters.litert.program import Tensor
 
 
-class Steps(ElementwiseSteps, MovementSteps, ReductionSteps):
+class Steps(SizeSteps, ReductionSteps):
     """The formula of one node."""
 
     def __init__(self, build: Builder, node: Node) -> None:
