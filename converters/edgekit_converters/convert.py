@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.divergence import first_divergence, litert_values, onnx_values
@@ -20,14 +17,14 @@ from edgekit_converters.evaluation import (
     predict_classes,
 )
 from edgekit_converters.graph import read_graph
+from edgekit_converters.intake import take_in
 from edgekit_converters.litert.compile import CompiledModel, compile_to_litert
-from edgekit_converters.normalise import infer_shapes, normalise
-from edgekit_converters.onnx_source import doubtful_weights, quantized_operators, read_onnx
+from edgekit_converters.normalise import infer_shapes
 from edgekit_converters.parity import Arrays, Comparison, compare, probes_for, user_probes
 from edgekit_converters.publish import publish, staging_for
-from edgekit_converters.quantize.litert import quantize_litert, quantized_tensors
+from edgekit_converters.quantize.litert import quantize_litert
 from edgekit_converters.quantize.onnx import quantize_onnx
-from edgekit_converters.quantize.outcome import refuse_quantized
+from edgekit_converters.reordered import Borders, ReorderedSession, reorder, reorder_calibration
 from edgekit_converters.report import Artifact, ConversionReport, Precision, tool_versions
 from edgekit_converters.request import (
     ConversionPlan,
@@ -35,7 +32,8 @@ from edgekit_converters.request import (
     PlannedArtifact,
     plan_conversion,
 )
-from edgekit_converters.samples import Samples
+from edgekit_converters.samples import Samples, read_samples
+from edgekit_converters.sources.identity import identify
 from edgekit_runtime.errors import GateFailedError, UnsupportedModelError
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.formats import ModelFormat
@@ -44,7 +42,6 @@ from edgekit_runtime.session import Session, open_session
 __all__ = ["ConversionReport", "ConversionRequest", "Precision", "convert_model"]
 
 _DROP_TO_WARN: Final = 0.02
-_ARRAY_TYPES: Final = frozenset(np.dtype(code).name for code in "?bBhHiIlLqQefd")
 _AGREEMENT_TO_WARN: Final = 0.95
 
 
@@ -85,14 +82,6 @@ def convert_model(
     return report
 
 
-@dataclass(frozen=True, slots=True)
-class _OnnxSource:
-    """An ONNX source in its original and its normalised form."""
-
-    original: Any
-    normalised: Any
-
-
 class _Work:
     """One conversion under way: what has been made so far, so that nothing is made twice."""
 
@@ -107,28 +96,32 @@ class _Work:
         self._plan = plan
         self._staging = staging
         self._progress = progress
-        self._warnings: list[str] = []
         self._where = str(request.source)
         self._compiled: CompiledModel | None = None
         self._source_accuracy: Accuracy | None = None
-        progress(f"reading {request.source}")
-        self._onnx = self._read_onnx() if plan.source_format is ModelFormat.ONNX else None
-        if self._onnx is None:
-            # Refused before an engine is asked to run it and before any data is judged by it.
-            refuse_quantized(quantized_tensors(request.source), where=self._where)
-        self._session = open_session(request.source)
-        _refuse_other_than_arrays(self._session, self._where)
+        self._source = take_in(request, plan, progress)
+        self._warnings = list(self._source.warnings)
+        self._session = self._source.session
+        self._examples = (
+            read_samples(request.options.example, self._session.inputs, kind="example")
+            if request.options.example
+            else None
+        )
         self._calibration = self._load_calibration()
         self._evaluation = (
             EvaluationSet.load(request.evaluation, self._session.inputs)
             if request.evaluation
             else None
         )
-        if self._onnx is not None and any(a.format is ModelFormat.LITERT for a in plan.artifacts):
+        normalised = self._source.normalised
+        if normalised is not None and any(a.format is ModelFormat.LITERT for a in plan.artifacts):
             # First of all, so that operators that LiteRT lacks are named before anything is made.
             progress("converting to LiteRT")
             self._compiled = compile_to_litert(
-                self._onnx.normalised, where=self._where, description="converted by edgekit"
+                normalised,
+                where=self._where,
+                description="converted by edgekit",
+                layout=request.layout,
             )
 
     def staged(self, artifact: PlannedArtifact) -> Path:
@@ -147,28 +140,27 @@ class _Work:
             self._progress(f"quantizing {name}")
             self._write_int8(artifact.format, path)
             self._progress(f"checking {name}")
-            comparison = self._compare_int8(path)
+            comparison = self._compare_int8(artifact)
         return self._describe(artifact, path, comparison)
 
     def report(self, artifacts: tuple[Artifact, ...]) -> ConversionReport:
         """Everything that is known at the end."""
-        source = self._request.source
         calibration = self._calibration
+        runtime = self._session.runtime
+        sha256, size_bytes = identify(self._request.source, self._source.original)
         return ConversionReport(
-            source=str(source),
-            source_sha256=sha256_of(source),
-            source_size_bytes=source.stat().st_size,
+            source=str(self._request.source),
+            source_kind=self._plan.source_kind,
+            source_sha256=sha256,
+            source_size_bytes=size_bytes,
+            exporter=self._source.exporter,
+            reference=f"{runtime.name} {runtime.version}",
+            layout=self._request.layout,
             artifacts=artifacts,
             warnings=tuple(self._warnings),
             tools=tool_versions(),
             calibration_sha256=calibration.samples.sha256 if calibration else None,
         )
-
-    def _read_onnx(self) -> _OnnxSource:
-        original = read_onnx(self._request.source)
-        self._warnings += doubtful_weights(original)
-        refuse_quantized(quantized_operators(original), where=self._where)
-        return _OnnxSource(original, normalise(original, where=self._where))
 
     def _load_calibration(self) -> CalibrationSet | None:
         if self._request.calibration is None:
@@ -179,8 +171,8 @@ class _Work:
 
     def _write_float(self, target: ModelFormat, path: Path) -> None:
         if target is ModelFormat.ONNX:
-            if self._onnx is not None:
-                path.write_bytes(self._onnx.normalised.SerializeToString())
+            if self._source.normalised is not None:
+                path.write_bytes(self._source.normalised.SerializeToString())
         elif self._compiled is not None:
             path.write_bytes(self._compiled.content)
 
@@ -188,23 +180,32 @@ class _Work:
         if self._calibration is None:
             return
         source = self._request.source
-        if self._onnx is not None:
+        if target is ModelFormat.ONNX or self._compiled is not None:
             source = self._staging / f"float{target.suffix}"
             self._write_float(target, source)
+        calibration = reorder_calibration(self._calibration, self._axes(target))
         quantize = quantize_onnx if target is ModelFormat.ONNX else quantize_litert
-        quantize(source, path, self._calibration, where=self._where)
+        quantize(source, path, calibration, where=self._where)
 
-    def _compare(self, path: Path, probes: Iterable[Arrays]) -> Comparison:
-        artifact = self._open(path)
+    def _axes(self, target: ModelFormat) -> Borders:
+        """The inputs and outputs of a target whose axes are not in the source's order."""
+        compiled = self._compiled if target is ModelFormat.LITERT else None
+        return compiled.borders if compiled else {}
+
+    def _compare(self, artifact: PlannedArtifact, probes: Iterable[Arrays]) -> Comparison:
+        session = self._open(artifact)
         try:
-            return compare(self._session, artifact, probes)
+            return compare(self._session, session, probes)
         finally:
-            artifact.close()
+            session.close()
 
-    def _open(self, path: Path) -> Session:
+    def _open(self, artifact: PlannedArtifact) -> Session:
         """Load what was made; that the runtime refuses it is a failure of the conversion."""
+        path = self.staged(artifact)
+        axes = self._axes(artifact.format)
         try:
-            return open_session(path)
+            session = open_session(path)
+            return self._source.present(ReorderedSession(session, axes) if axes else session)
         except UnsupportedModelError as error:
             raise GateFailedError(
                 f"{path.name} was made, but {error.what}",
@@ -212,11 +213,11 @@ class _Work:
                 fix="nothing was published; convert in another precision, or report the model",
             ) from error
 
-    def _compare_int8(self, path: Path) -> Comparison:
+    def _compare_int8(self, artifact: PlannedArtifact) -> Comparison:
         # An integer model has the range of its data: what lies outside says nothing about it.
         samples = self._samples()
         specs = self._session.inputs
-        return self._compare(path, user_probes(specs, samples) if samples else ())
+        return self._compare(artifact, user_probes(specs, samples) if samples else ())
 
     def _samples(self) -> Samples | None:
         """The user's data, before others what the quantizer has not seen."""
@@ -225,43 +226,62 @@ class _Work:
         return self._calibration.samples if self._calibration else None
 
     def _check_float(self, artifact: PlannedArtifact, path: Path) -> Comparison:
-        comparison = self._compare(path, probes_for(self._session.inputs, self._samples()))
+        samples = self._samples() or self._examples
+        comparison = self._compare(artifact, probes_for(self._session.inputs, samples))
         if comparison.max_relative_error > self._request.max_error:
             worst = max(comparison.outputs, key=lambda output: output.max_relative_error)
-            node = self._find_divergence(artifact.format, path, comparison)
             raise GateFailedError(
                 f"the {artifact.format.value} model does not compute what the source does: output "
                 f"{worst.name!r} is off by {worst.max_relative_error:.3g} relative, allowed "
-                f"{self._request.max_error:.3g}; "
-                + (f"first at {node}" if node else "no single node is off by more than that"),
+                f"{self._request.max_error:.3g}; {self._blame(artifact.format, path, comparison)}",
                 where=self._where,
                 fix="nothing was published; report the model, or allow a larger error",
             )
         return comparison
 
+    def _blame(self, target: ModelFormat, path: Path, comparison: Comparison) -> str:
+        """Where a converted model parts from its source, in words."""
+        source = self._source
+        if source.exporter and self._export_differs(source.original, comparison.worst):
+            return f"so is the ONNX that {source.exporter} wrote of it"
+        node = self._find_divergence(target, path, comparison)
+        return f"first at {node}" if node else "no single node is off by more than that"
+
+    def _export_differs(self, model: Any, inputs: Arrays) -> bool:
+        path = self._staging / "export.onnx"
+        path.write_bytes(model.SerializeToString())
+        session = self._source.present(open_session(path))
+        try:
+            comparison = compare(self._session, session, [inputs])
+        finally:
+            session.close()
+        return comparison.max_relative_error > self._request.max_error
+
     def _find_divergence(
         self, target: ModelFormat, path: Path, comparison: Comparison
     ) -> str | None:
-        if self._onnx is None:
+        source = self._source
+        if source.original is None:
             return None
         if target is ModelFormat.LITERT and self._compiled is not None:
-            graph, reference = self._compiled.graph, self._onnx.normalised
-            computed = litert_values(path, self._compiled, comparison.worst)
+            graph, reference = self._compiled.graph, self._compiled.prepared
+            inputs = reorder(comparison.worst, self._compiled.borders)
+            computed = litert_values(path, self._compiled, inputs)
         else:
-            reference = self._onnx.original
+            reference = source.original
             graph = read_graph(infer_shapes(_copy(reference), self._where))
             names = [name for node in graph.nodes for name in node.outputs]
-            computed = onnx_values(self._onnx.normalised, comparison.worst, names)
+            computed = onnx_values(source.normalised, comparison.worst, names)
         expected = onnx_values(reference, comparison.worst, computed)
         return first_divergence(graph, expected, computed, self._request.max_error)
 
     def _describe(self, artifact: PlannedArtifact, path: Path, comparison: Comparison) -> Artifact:
-        session = self._open(path)
+        session = self._open(artifact)
         source_accuracy, accuracy, agreed = self._judge(session)
         session.close()
         name = artifact.path.name
         size = path.stat().st_size
-        if artifact.precision is Precision.INT8 and size >= self._request.source.stat().st_size:
+        if artifact.precision is Precision.INT8 and size >= self._source.size_bytes:
             self._warnings.append(
                 f"{name}: int8 does not make this model smaller; it is so small that scales and "
                 "names outweigh what the weights save"
@@ -284,6 +304,7 @@ class _Work:
             accuracy=accuracy,
             source_accuracy=source_accuracy,
             agreement=agreed,
+            axes=self._axes(artifact.format),
         )
 
     def _judge(self, session: Session) -> tuple[Accuracy | None, Accuracy | None, float | None]:
@@ -297,20 +318,6 @@ class _Work:
             answers = [predict_classes(model, samples) for model in (self._session, session)]
             return None, None, agreement(*answers)
         return None, None, None
-
-
-def _refuse_other_than_arrays(session: Session, where: str) -> None:
-    strange = [
-        f"{spec.name!r} is {spec.dtype}"
-        for spec in (*session.inputs, *session.outputs)
-        if spec.dtype not in _ARRAY_TYPES
-    ]
-    if strange:
-        raise UnsupportedModelError(
-            f"the model has inputs or outputs that are no arrays of numbers: {', '.join(strange)}",
-            where=where,
-            fix="export it with plain tensors; for scikit-learn, with the option zipmap=False",
-        )
 
 
 def _copy(model: Any) -> Any:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from edgekit_converters.evaluation import Accuracy
+    from edgekit_converters.litert.layout import BorderLayout
     from edgekit_converters.parity import OutputParity
+    from edgekit_converters.sources.kind import SourceKind
     from edgekit_runtime.formats import ModelFormat
 
-_TOOLS: Final = ("edgekit", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "numpy")
+_TOOLS: Final = (
+    "edgekit", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "numpy", "torch",
+    "onnxscript", "scikit-learn", "skl2onnx", "skops", "xgboost", "xgboost-cpu", "lightgbm",
+    "keras", "tensorflow", "tensorflow-cpu", "tf2onnx",
+)  # fmt: skip
 
 
 class Precision(StrEnum):
@@ -40,6 +46,8 @@ class Artifact:
         source_accuracy: The source's, on the same samples.
         agreement: Share of samples that get the source's answer, 0 to 1; on the evaluation data,
             or else on the calibration data.
+        axes: The inputs and outputs whose axes are in another order than the source's: axis i is
+            the source's axis `axes[name][i]`.
     """
 
     path: str
@@ -52,6 +60,7 @@ class Artifact:
     accuracy: Accuracy | None
     source_accuracy: Accuracy | None
     agreement: float | None
+    axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """As a JSON object."""
@@ -66,6 +75,7 @@ class Artifact:
             "accuracy": self.accuracy.to_json() if self.accuracy else None,
             "source_accuracy": self.source_accuracy.to_json() if self.source_accuracy else None,
             "agreement": self.agreement,
+            "axes": {name: list(order) for name, order in self.axes.items()},
         }
 
 
@@ -75,8 +85,12 @@ class ConversionReport:
 
     Attributes:
         source: The source's path as the user gave it.
-        source_sha256: Of the source's file.
-        source_size_bytes: Of the source's file.
+        source_kind: What it turned out to be.
+        source_sha256: Of the source; see `identify` for those that are not one file.
+        source_size_bytes: The same.
+        exporter: What wrote the source's ONNX form; "" where it is ONNX, or needs none.
+        reference: What ran the source, so that its own answers were compared.
+        layout: What the inputs and outputs with four axes of LiteRT artifacts look like.
         artifacts: What was made.
         warnings: Sentences that the user should read.
         tools: The versions of what took part.
@@ -84,8 +98,12 @@ class ConversionReport:
     """
 
     source: str
+    source_kind: SourceKind
     source_sha256: str
     source_size_bytes: int
+    exporter: str
+    reference: str
+    layout: BorderLayout
     artifacts: tuple[Artifact, ...]
     warnings: tuple[str, ...]
     tools: Mapping[str, str]
@@ -96,9 +114,13 @@ class ConversionReport:
         return {
             "source": {
                 "path": self.source,
+                "kind": self.source_kind.value,
                 "sha256": self.source_sha256,
                 "size_bytes": self.source_size_bytes,
+                "exporter": self.exporter,
+                "reference": self.reference,
             },
+            "layout": self.layout.value,
             "calibration_sha256": self.calibration_sha256,
             "artifacts": [artifact.to_json() for artifact in self.artifacts],
             "warnings": list(self.warnings),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.report import Precision
-from edgekit_runtime.errors import UnsupportedModelError, UsageError
+from edgekit_converters.sources.detect import detect_source, name_of
+from edgekit_converters.sources.kind import SourceKind
+from edgekit_converters.sources.options import SourceOptions, check_options
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files import require_file
-from edgekit_runtime.formats import ModelFormat, detect_format
+from edgekit_runtime.formats import ModelFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,13 +20,16 @@ class ConversionRequest:
     """A conversion that a user asks for.
 
     Attributes:
-        source: An `.onnx` or `.tflite` file.
+        source: Anything that `detect_source` knows: a file, a SavedModel's folder, or
+            `package.module:factory`.
         output: A file where one artifact is made and the name ends in its suffix; else a folder.
         targets: The formats to make.
         precisions: The arithmetics to make each of them in.
         calibration: Samples for int8: `.npz` or `.npy`.
         evaluation: Labelled samples: `.npz` with the inputs and `labels`.
         max_error: The largest relative error that a float artifact may have.
+        options: What helps to read the source.
+        layout: What the inputs and outputs with four axes of a LiteRT artifact look like.
     """
 
     source: Path
@@ -32,6 +39,8 @@ class ConversionRequest:
     calibration: Path | None = None
     evaluation: Path | None = None
     max_error: float = 1e-4
+    options: SourceOptions = field(default_factory=SourceOptions)
+    layout: BorderLayout = BorderLayout.KEEP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +56,16 @@ class PlannedArtifact:
 class ConversionPlan:
     """Everything that a request leads to."""
 
-    source_format: ModelFormat
+    source_kind: SourceKind
     artifacts: tuple[PlannedArtifact, ...]
     report: Path
     folder: Path
+
+
+def default_output(source: Path) -> Path:
+    """The folder for a source's artifacts where the user names none: beside it."""
+    name = f"{name_of(source)}-converted"
+    return source.absolute().parent / name if source.is_dir() else source.with_name(name)
 
 
 def plan_conversion(request: ConversionRequest) -> ConversionPlan:
@@ -60,7 +75,7 @@ def plan_conversion(request: ConversionRequest) -> ConversionPlan:
         UsageError: If an option is missing or contradicts another, or a path cannot be used.
         UnsupportedModelError: If the source is no model, or of a kind that cannot be converted.
     """
-    source_format = detect_format(request.source)
+    kind = detect_source(request.source)
     wanted = [
         (target, precision)
         for target in dict.fromkeys(request.targets)
@@ -74,17 +89,19 @@ def plan_conversion(request: ConversionRequest) -> ConversionPlan:
             where="max_error",
             fix="it is relative: 1e-4 allows a ten-thousandth of the largest output",
         )
+    check_options(kind, request.options, where=str(request.source))
+    _check_layout(request, kind)
     for target, precision in wanted:
-        _check_route(request, source_format, target, precision)
-    for path, kind in ((request.calibration, "calibration"), (request.evaluation, "evaluation")):
+        _check_route(request, kind, target, precision)
+    for path, use in ((request.calibration, "calibration"), (request.evaluation, "evaluation")):
         if path is not None:
-            require_file(path, kind=f"the {kind} data, an .npz or .npy file")
-    return _name_files(request, source_format, wanted)
+            require_file(path, kind=f"the {use} data, an .npz or .npy file")
+    return _name_files(request, kind, wanted)
 
 
 def _check_route(
     request: ConversionRequest,
-    source_format: ModelFormat,
+    kind: SourceKind,
     target: ModelFormat,
     precision: Precision,
 ) -> None:
@@ -94,23 +111,35 @@ def _check_route(
             where="calibration",
             fix="give --calibration samples.npz, with some hundred typical inputs",
         )
-    if source_format is ModelFormat.LITERT and target is ModelFormat.ONNX:
-        raise UnsupportedModelError(
-            "a .tflite model cannot be converted to ONNX",
-            where=str(request.source),
-            fix="export the model that it was made from to ONNX",
-        )
-    if source_format is ModelFormat.LITERT and precision is Precision.FLOAT32:
+    made = precision is Precision.FLOAT32 and target is ModelFormat.LITERT
+    if kind is SourceKind.TFLITE and made:
         raise UsageError(
-            "the source is a .tflite model already; all that can be made of it is int8",
+            "the source is a .tflite model already",
             where=str(request.source),
-            fix="ask for int8, or give the ONNX model",
+            fix="quantize it with --quantize and --to tflite, or convert it with --to onnx",
+        )
+
+
+def _check_layout(request: ConversionRequest, kind: SourceKind) -> None:
+    if request.layout is BorderLayout.KEEP:
+        return
+    if ModelFormat.LITERT not in request.targets:
+        raise UsageError(
+            "a layout can be chosen for LiteRT only",
+            where="layout",
+            fix="leave it out, or convert to tflite too",
+        )
+    if kind is SourceKind.TFLITE:
+        raise UsageError(
+            "a .tflite source keeps its layout",
+            where="layout",
+            fix="leave it out, or convert the model that it was made from",
         )
 
 
 def _name_files(
     request: ConversionRequest,
-    source_format: ModelFormat,
+    source_kind: SourceKind,
     wanted: list[tuple[ModelFormat, Precision]],
 ) -> ConversionPlan:
     output = request.output
@@ -127,7 +156,7 @@ def _name_files(
             where=str(output),
             fix=f"name it {output.with_suffix(wanted[0][0].suffix).name}",
         )
-    stem = request.source.stem
+    stem = name_of(request.source)
     if named:
         folder = output.parent
         report = output.with_name(f"{output.name}.report.json")
@@ -150,12 +179,12 @@ def _name_files(
     for path in (*(artifact.path for artifact in artifacts), report):
         if path.is_dir():
             raise UsageError("this is a folder", where=str(path), fix="choose another output")
-        if path.exists() and path.samefile(request.source):
+        if path.exists() and request.source.exists() and path.samefile(request.source):
             raise UsageError(
                 "the output would replace the source", where=str(path), fix="choose another output"
             )
     return ConversionPlan(
-        source_format=source_format, artifacts=tuple(artifacts), report=report, folder=folder
+        source_kind=source_kind, artifacts=tuple(artifacts), report=report, folder=folder
     )
 
 

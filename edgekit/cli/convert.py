@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="A file where one artifact is made, else a folder.  [default: MODEL's name + -converted]",
+    help="A file where one artifact is made, else a folder.  [default: SOURCE's name + -converted]",
 )
 @click.option(
     "--to",
@@ -53,6 +53,38 @@ if TYPE_CHECKING:
     help="Labelled inputs (.npz with `labels`): accuracy before and after is reported.",
 )
 @click.option(
+    "--input-shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME:SIZES",
+    help="PyTorch code and TorchScript: an input of forward(), with the batch first, such as "
+    "image:1,3,224,224 or tokens:1,128:int64; once for each input.",
+)
+@click.option(
+    "--example",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Instead: typical inputs, .npz with an array for each; the result is compared on them.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="For package.module:factory: the state dict that torch.save wrote.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["keep", "nhwc"]),
+    default="keep",
+    show_default=True,
+    help="LiteRT inputs and outputs with four axes: as the source has them, or channels last.",
+)
+@click.option(
+    "--trust-pickle",
+    is_flag=True,
+    help="Load a file that can run code (.pkl, .joblib, ...): only if you trust who made it.",
+)
+@click.option(
     "--max-error",
     default=1e-4,
     show_default=True,
@@ -60,32 +92,46 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
-    model: Path,
+    source: Path,
     output: Path | None,
     targets: str,
     quantize: str,
     keep_float: bool,
     calibration: Path | None,
     evaluation: Path | None,
+    shapes: tuple[str, ...],
+    example: Path | None,
+    weights: Path | None,
+    layout: str,
+    trust_pickle: bool,
     max_error: float,
     as_json: bool,
 ) -> None:
-    """Convert MODEL to ONNX and LiteRT (.tflite), quantize it, and prove that it still computes
+    """Convert SOURCE to ONNX and LiteRT (.tflite), quantize it, and prove that it still computes
     the same.
 
-    Float artifacts are compared with the source on random inputs, edge cases and your own data;
-    over the tolerance nothing is published and the first node that differs is named. Operators
-    that cannot be expressed are named all at once, before anything is written. A JSON report is
-    written beside the artifacts.
+    SOURCE is told by its content: ONNX, TFLite, PyTorch (.pt2 of torch.export, TorchScript, or
+    package.module:factory in the current folder), Keras (.keras, .h5), the folder of a TensorFlow
+    SavedModel, scikit-learn (.skops, .joblib, .pkl), XGBoost (.json, .ubj), LightGBM (.txt).
 
-    Sources today: ONNX (to ONNX and LiteRT), and float .tflite (to int8). From PyTorch, Keras or
-    scikit-learn, export to ONNX first.
+    What is made is compared with the source's own answers (torch's forward, predict of Keras and
+    scikit-learn, ...) on random inputs, edge cases and your own data; over the tolerance nothing is
+    published and the first node that differs is named. Operators that cannot be expressed are named
+    all at once, before anything is written. A JSON report is written beside the artifacts.
 
     \b
     edgekit convert model.onnx --to tflite -o model.tflite
     edgekit convert model.onnx --quantize int8 --calibration train.npz --eval test.npz
+    edgekit convert model.pt2 --to tflite --layout nhwc
+    edgekit convert scripted.pt --input-shape image:1,3,224,224
+    edgekit convert shop.models:make_net --weights net.pt --example inputs.npz
+    edgekit convert classifier.skops --to onnx -o classifier.onnx
+    edgekit convert model.tflite --to onnx
     """
     from edgekit_converters.convert import ConversionRequest, Precision, convert_model
+    from edgekit_converters.litert.layout import BorderLayout
+    from edgekit_converters.request import default_output
+    from edgekit_converters.sources.options import SourceOptions, parse_input_shape
     from edgekit_runtime.formats import parse_formats
 
     precisions = {
@@ -94,13 +140,20 @@ def convert(
     }[quantize]
     report = convert_model(
         ConversionRequest(
-            source=model,
-            output=output or model.with_name(f"{model.stem}-converted"),
+            source=source,
+            output=output or default_output(source),
             targets=parse_formats(targets),
             precisions=precisions,
             calibration=calibration,
             evaluation=evaluation,
             max_error=max_error,
+            options=SourceOptions(
+                shapes=tuple(parse_input_shape(text) for text in shapes),
+                example=example,
+                weights=weights,
+                trust_pickle=trust_pickle,
+            ),
+            layout=BorderLayout(layout),
         ),
         progress=say,
     )
@@ -145,8 +198,11 @@ def show(report: ConversionReport) -> None:
             f"{percent(first.source_accuracy.value)} on the same {first.accuracy.samples} samples."
         )
     click.echo(
-        "Measured here. Error: the largest difference from the source, relative to its largest "
-        "output."
+        f"Measured here, against {report.reference}. Error: the largest difference from the "
+        "source, relative to its largest output."
     )
+    for artifact in report.artifacts:
+        for name, order in artifact.axes.items():
+            click.echo(f"{artifact.path}: {name!r} has the source's axes in the order {order}.")
     for warning in report.warnings:
         click.echo(click.style("Warning: ", fg="yellow", bold=True) + warning, err=True)

@@ -12,7 +12,9 @@ from onnx import helper
 
 from edgekit_converters import convert as module
 from edgekit_converters.convert import ConversionRequest, Precision, convert_model
+from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.litert.lower import registered, registry
+from edgekit_converters.sources.kind import SourceKind
 from edgekit_runtime.errors import (
     EdgekitError,
     EnvironmentLackError,
@@ -373,12 +375,58 @@ def test_an_output_that_is_a_file(cnn_file: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "precious"
 
 
-def test_litert_to_onnx_is_refused(cnn_file: Path, tmp_path: Path) -> None:
+def test_litert_to_onnx_and_back_is_the_same(cnn_file: Path, tmp_path: Path) -> None:
     convert_model(_request(cnn_file, tmp_path / "a.tflite"))
-    with pytest.raises(UnsupportedModelError, match="to ONNX"):
-        convert_model(_request(tmp_path / "a.tflite", tmp_path / "out", targets=(ONNX,)))
+    report = convert_model(_request(tmp_path / "a.tflite", tmp_path / "b.onnx", targets=(ONNX,)))
+    assert report.source_kind is SourceKind.TFLITE
+    assert report.reference.startswith("litert ")
+    assert report.artifacts[0].parity[0].max_relative_error < 1e-5
+    images = np.random.default_rng(1).normal(size=(3, 1, 8, 8)).astype(np.float32)
+    expected = open_session(cnn_file).run({"image": images})["scores"]
+    computed = open_session(tmp_path / "b.onnx").run({"image": images})["scores"]
+    assert np.abs(computed - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_litert_to_litert_needs_a_quantization(cnn_file: Path, tmp_path: Path) -> None:
+    convert_model(_request(cnn_file, tmp_path / "a.tflite"))
     with pytest.raises(UsageError, match="already"):
         convert_model(_request(tmp_path / "a.tflite", tmp_path / "out"))
+
+
+def test_images_with_channels_last(
+    cnn_file: Path, calibration_file: Path, evaluation_file: Path, tmp_path: Path
+) -> None:
+    report = convert_model(
+        _request(
+            cnn_file, tmp_path / "out", targets=(ONNX, LITERT), precisions=(FLOAT, INT8),
+            calibration=calibration_file, evaluation=evaluation_file, layout=BorderLayout.NHWC,
+        )
+    )  # fmt: skip
+    axes = {artifact.path: artifact.axes for artifact in report.artifacts}
+    made = {Path(path).name: dict(order) for path, order in axes.items()}
+    assert made["cnn.onnx"] == made["cnn-int8.onnx"] == {}
+    assert made["cnn.tflite"] == made["cnn-int8.tflite"] == {"image": (0, 2, 3, 1)}
+    assert report.to_json()["layout"] == "nhwc"
+    # The user's data is in the source's order; what was measured on it holds for both.
+    assert {a.agreement for a in report.artifacts if a.precision is FLOAT} == {1.0}
+    assert all(a.agreement is not None and a.agreement > 0.9 for a in report.artifacts)
+    session = open_session(tmp_path / "out" / "cnn.tflite")
+    assert session.inputs[0].shape == (None, 8, 8, 1)
+
+
+@pytest.mark.parametrize("name", ["a.tflite", "b.onnx"])
+def test_a_layout_that_nothing_can_have_is_refused(
+    name: str, cnn_file: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    convert_model(_request(cnn_file, tmp_path / "a.tflite"))
+    target = ONNX if name.endswith("onnx") else LITERT
+    source = cnn_file if target is ONNX else tmp_path / "a.tflite"
+    request = _request(
+        source, tmp_path / "out", targets=(target,), precisions=(INT8,),
+        calibration=calibration_file, layout=BorderLayout.NHWC,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="layout"):
+        convert_model(request)
 
 
 def test_a_missing_package_is_named_with_its_installation(

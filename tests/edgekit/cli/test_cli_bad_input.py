@@ -46,7 +46,7 @@ def place(tmp_path: Path) -> Path:
         ("absent.onnx", 2, "no such file"),
         ("empty.onnx", 2, "empty"),
         ("folder.onnx", 2, "folder"),
-        ("text.onnx", 3, "no ONNX or TFLite model"),
+        ("text.onnx", 3, "this is no "),
         ("cut.onnx", 3, ""),
     ],
 )

@@ -1,0 +1,157 @@
+"""Everything that a conversion needs of its source, checked before anything is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from edgekit_converters.normalise import normalise
+from edgekit_converters.onnx_source import doubtful_weights, quantized_operators
+from edgekit_converters.quantize.litert import quantized_tensors
+from edgekit_converters.quantize.outcome import refuse_quantized
+from edgekit_converters.report import Precision
+from edgekit_converters.request import ConversionPlan, ConversionRequest
+from edgekit_converters.sources.decision import DecidedSession, Decision
+from edgekit_converters.sources.imported import ImportedModel
+from edgekit_converters.sources.kind import SourceKind
+from edgekit_converters.sources.quiet import one_line
+from edgekit_converters.sources.read import import_source
+from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.formats import ModelFormat
+from edgekit_runtime.session import Session
+
+_ARRAY_TYPES: Final = frozenset(np.dtype(code).name for code in "?bBhHiIlLqQefd")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intake:
+    """A source that has been read, understood and found fit for what is asked.
+
+    Attributes:
+        session: Runs the source itself; what is made is compared with it.
+        original: Its ONNX form as it was or as it was exported; None for a `.tflite` that is only
+            quantized.
+        normalised: The same in the plain form of `normalise`.
+        exporter: What wrote the ONNX form; "" where the source is ONNX.
+        decision: How its label follows from its scores, for classifiers that give both.
+        quantized: Whether it holds integers already.
+        size_bytes: Of its float form, to judge by whether a quantization saves anything.
+        warnings: Sentences for the report.
+    """
+
+    session: Session
+    original: Any | None
+    normalised: Any | None
+    exporter: str
+    decision: Decision | None
+    quantized: bool
+    size_bytes: int
+    warnings: tuple[str, ...]
+
+    def present(self, session: Session) -> Session:
+        """A converted model with its labels in the form in which the source's are compared."""
+        return DecidedSession(session, self.decision) if self.decision else session
+
+
+def take_in(
+    request: ConversionRequest, plan: ConversionPlan, progress: Callable[[str], None]
+) -> Intake:
+    """Read a source, check it, and bring its ONNX form into the plain one.
+
+    Raises:
+        UsageError: If the options do not fit the source.
+        UnsupportedModelError: If the source is damaged, quantized where it must not be, has no
+            ONNX form, or gives something else than arrays of numbers.
+        EnvironmentLackError: If a package is missing.
+    """
+    where = str(request.source)
+    progress(f"reading {request.source}")
+    imported, quantized = _import(request, plan, progress)
+    warnings = list(imported.warnings)
+    normalised = None
+    if imported.model is not None:
+        if imported.exporter:
+            _check_export(imported.model, imported.exporter, where)
+        warnings += doubtful_weights(imported.model)
+        normalised = normalise(imported.model, where=where)
+    decision = imported.decision
+    litert = any(artifact.format is ModelFormat.LITERT for artifact in plan.artifacts)
+    if litert and decision is not None and decision.text:
+        raise UnsupportedModelError(
+            "the classes have names, and LiteRT has numbers alone: "
+            + ", ".join(str(name) for name in decision.classes[:5]),
+            where=where,
+            fix="convert with --to onnx, or fit the classifier on class numbers "
+            "(sklearn.preprocessing.LabelEncoder) and keep the names beside the model",
+        )
+    session = imported.reference
+    if decision is not None:
+        session = DecidedSession(session, decision)
+    _refuse_other_than_arrays(session, where)
+    return Intake(
+        session=session,
+        original=imported.model,
+        normalised=normalised,
+        exporter=imported.exporter,
+        decision=decision,
+        quantized=quantized,
+        size_bytes=request.source.stat().st_size
+        if plan.source_kind in {SourceKind.ONNX, SourceKind.TFLITE}
+        else imported.model.ByteSize()
+        if imported.model is not None
+        else 0,
+        warnings=tuple(warnings),
+    )
+
+
+def _import(
+    request: ConversionRequest, plan: ConversionPlan, progress: Callable[[str], None]
+) -> tuple[ImportedModel, bool]:
+    where = str(request.source)
+    if plan.source_kind is not SourceKind.TFLITE:
+        imported = import_source(request.source, plan.source_kind, request.options, progress)
+        refuse_quantized(quantized_operators(imported.model), where=where)
+        return imported, False
+    # Refused before an engine is asked to run it and before any data is judged by it; a quantized
+    # file can become ONNX as it is, and nothing else.
+    evidence = quantized_tensors(request.source)
+    if any(artifact.precision is not Precision.FLOAT32 for artifact in plan.artifacts):
+        refuse_quantized(evidence, where=where)
+    if any(artifact.format is ModelFormat.ONNX for artifact in plan.artifacts):
+        imported = import_source(request.source, plan.source_kind, request.options, progress)
+    else:
+        from edgekit_converters.sources.tflite_file import open_tflite_file
+
+        imported = open_tflite_file(request.source)
+    return imported, bool(evidence)
+
+
+def _check_export(model: Any, exporter: str, where: str) -> None:
+    """Hold what an exporter wrote to ONNX's own rules."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{exporter} wrote ONNX that breaks the specification: {one_line(error)}",
+            where=where,
+            fix="export the model to ONNX yourself, with other options, and give that file",
+        ) from error
+
+
+def _refuse_other_than_arrays(session: Session, where: str) -> None:
+    strange = [
+        f"{spec.name!r} is {spec.dtype}"
+        for spec in (*session.inputs, *session.outputs)
+        if spec.dtype not in _ARRAY_TYPES
+    ]
+    if strange:
+        raise UnsupportedModelError(
+            f"the model has inputs or outputs that are no arrays of numbers: {', '.join(strange)}",
+            where=where,
+            fix="export it with plain tensors; for scikit-learn, with the option zipmap=False",
+        )
