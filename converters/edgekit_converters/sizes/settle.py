@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from edgekit_converters.sizes.size import Size, Sizes, number, numbers, product
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_SCALES: Final = 2
+_SIZES: Final = 3
 _COMPUTED = frozenset(
     {"Shape", "Size", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Reshape", "Cast",
      "ConstantOfShape", "Mul", "Add", "Sub", "Div", "Mod", "Min", "Max", "Equal", "Where",
@@ -23,7 +25,7 @@ def settle_sizes(model: Any) -> bool:
     """Put constants where sizes are computed although they are known, in place.
 
     A Reshape whose target has one free size is told it as -1; where it has more, those that stay
-    in place are told as 0, which copies them.
+    in place are told as 0, which copies them. A Resize is told its scales where its batch is free.
 
     Args:
         model: An `onnx.ModelProto` with inferred shapes. Nodes that nothing reads any more are
@@ -69,6 +71,13 @@ def settle_sizes(model: Any) -> bool:
                 settled[fixed] = np.array(target, dtype=np.int64)
                 node.input[1] = fixed
                 _forbid_empty(node)
+        elif node.op_type == "Resize" and len(node.input) > _SIZES and node.input[_SIZES]:
+            scales = _scales(node, shapes.get(node.input[0]), sizes.get(node.input[_SIZES]))
+            if scales is not None and node.input[_SIZES] not in constants | settled.keys():
+                fixed = f"{name}/scales"
+                settled[fixed] = scales
+                node.input[_SCALES] = fixed
+                del node.input[_SIZES]
     if not settled:
         return False
     graph.initializer.extend(
@@ -111,6 +120,34 @@ def _target(source: Sizes | None, values: Any) -> list[int] | None:
         if axis < len(source) and _certainly(target[axis], source[axis]):
             written[axis] = 0
     return written if written.count(-1) <= 1 else None
+
+
+def _scales(node: Any, source: Sizes | None, values: Any) -> NDArray[np.float32] | None:
+    """The scales that a Resize to these sizes computes, None where they are not certain.
+
+    From scales, engines compute the sizes again, by rounding down a product in float32.
+    """
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    policy = attributes.get("keep_aspect_ratio_policy")
+    if "axes" in attributes or (policy is not None and policy.s != b"stretch"):
+        return None
+    if source is None or values is None or len(values.items) != len(source):
+        return None
+    scales = []
+    for size, wanted in zip(source, values.items, strict=True):
+        if size is None or wanted is None:
+            return None
+        ratio = wanted.over(size)
+        if ratio is not None and ratio.known:
+            scales.append(np.float32(ratio.factor))
+        elif size.known and wanted.known and size.factor > 0:
+            scale = np.float32(wanted.factor) / np.float32(size.factor)
+            if int(np.floor(scale * np.float32(size.factor))) != wanted.factor:
+                return None
+            scales.append(scale)
+        else:
+            return None
+    return np.array(scales, dtype=np.float32)
 
 
 def _certainly(first: Size | None, second: Size | None) -> bool:
