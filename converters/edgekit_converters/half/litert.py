@@ -1,0 +1,207 @@
+"""LiteRT models with their weights in float16, through ai-edge-quantizer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_converters.half.limits import misfit
+from edgekit_converters.litert.emit import pack
+from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.extras import require
+from edgekit_runtime.files import require_file
+from edgekit_runtime.graph.tflite_bounds import check_tflite_bytes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_BITS: Final = 16
+# Fewer elements than that save nothing: names and operators outweigh them.
+_WORTH_NAMING: Final = 1024
+_SHOWN: Final = 5
+
+
+def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, ...]:
+    """Write a float model with its weights in float16; it computes in float32 as before.
+
+    The weights of convolutions, dense layers and embeddings are stored in half precision, each
+    behind a DEQUANTIZE, which LiteRT folds when it loads the file. Inputs, outputs and names
+    stay as they are.
+
+    Args:
+        source: A float `.tflite` file; one from before 2021 is brought up to date first.
+        output: Where to write; its folder exists.
+        where: The path that the user gave, for errors.
+
+    Returns:
+        Sentences on the weights that stayed in float32 and why.
+
+    Raises:
+        UsageError: If the file is missing, a folder, empty or unreadable.
+        UnsupportedModelError: If the file is damaged, its weights are float16 or integers
+            already, the quantizer fails, or it leaves the model as it was.
+        EnvironmentLackError: If the extra `convert` is not installed.
+    """
+    require_file(source, kind="a .tflite model")
+    data = source.read_bytes()
+    check_tflite_bytes(data, where=where)
+    schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
+    require("ai_edge_quantizer", extra="convert")
+    model = _read(schema, data)
+    before = _weights(schema, model)
+    _refuse(schema, before, where)
+    for code in model.operatorCodes:
+        # Before 2020 the byte was the only field; the quantizer reads the other one alone.
+        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+    misfits = _misfits(schema, model)
+    content = pack(model)
+    try:
+        with _silenced():
+            halved = _halve(content, [name for _, name, _ in misfits])
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"ai-edge-quantizer failed: {' '.join(str(error).split())[:300] or error!r}",
+            where=where,
+            fix="convert in float32, or report the model",
+        ) from error
+    after = _weights(schema, _read(schema, halved))
+    # It says nothing where it does nothing.
+    changed = any(kind == schema.TensorType.FLOAT16 for _, kind, _ in after)
+    if not changed or len(halved) >= len(content):
+        raise UnsupportedModelError(
+            "float16 changes nothing: "
+            + ("the file did not shrink" if changed else "no weights that it can be used for"),
+            where=where,
+            fix="convert in float32",
+        )
+    output.write_bytes(halved)
+    excused = {weight for weight, _, _ in misfits}
+    return (
+        *(f"{weight!r} stays float32: {reason}" for weight, _, reason in misfits),
+        *_left_over(schema, after, excused),
+    )
+
+
+def _halve(content: bytes, left_out: list[str]) -> bytes:
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+
+    names = algorithm_manager.AlgorithmName
+    work = quantizer.Quantizer(content)
+    # With another algorithm, 16 bits are silently none at all.
+    work.add_weight_only_config(
+        regex=".*",
+        operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+        num_bits=_BITS,
+        algorithm_key=names.FLOAT_CASTING,
+    )
+    for name in left_out:
+        # The last rule that fits an operator's outputs counts.
+        work.update_quantization_recipe(
+            regex=f"(?:^|;){re.escape(name)}(?:;|$)",
+            operation_name=qtyping.TFLOperationName.ALL_SUPPORTED,
+            algorithm_key=names.NO_QUANTIZE,
+        )
+    result = work.quantize(enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
+
+
+def _misfits(schema: Any, model: Any) -> list[tuple[str, str, str]]:
+    """Weights that float16 cannot hold: their names, their readers' output, and the reason."""
+    found = []
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            for index in operator.inputs:
+                values = _floats(schema, model, graph, index)
+                reason = misfit(values) if values is not None else ""
+                if reason:
+                    output = _text(graph.tensors[operator.outputs[0]].name)
+                    found.append((_text(graph.tensors[index].name), output, reason))
+    return found
+
+
+def _floats(schema: Any, model: Any, graph: Any, index: int) -> NDArray[np.float32] | None:
+    if index < 0 or graph.tensors[index].type != schema.TensorType.FLOAT32:
+        return None
+    data = model.buffers[graph.tensors[index].buffer].data
+    return None if data is None else np.frombuffer(data.tobytes(), np.float32)
+
+
+def _refuse(schema: Any, weights: list[tuple[str, int, int]], where: str) -> None:
+    kinds = schema.TensorType
+    integers = {kinds.INT8, kinds.UINT8, kinds.INT16, kinds.INT4}
+    for found, what in (
+        ([name for name, kind, _ in weights if kind == kinds.FLOAT16], "float16"),
+        ([name for name, kind, _ in weights if kind in integers], "quantized"),
+    ):
+        if found:
+            shown = ", ".join(found[:_SHOWN])
+            more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
+            raise UnsupportedModelError(
+                f"the model is {what} already: {shown}{more}",
+                where=where,
+                fix="give the float32 model that it was made from",
+            )
+
+
+def _left_over(
+    schema: Any, weights: list[tuple[str, int, int]], excused: set[str]
+) -> Iterator[str]:
+    left = [
+        name
+        for name, kind, elements in weights
+        if kind == schema.TensorType.FLOAT32 and elements >= _WORTH_NAMING and name not in excused
+    ]
+    if left:
+        shown = ", ".join(left[:_SHOWN]) + (
+            f" and {len(left) - _SHOWN} more" if left[_SHOWN:] else ""
+        )
+        yield (
+            f"{shown} stay(s) float32: LiteRT stores in float16 the weights of convolutions, "
+            "dense layers and embeddings alone"
+        )
+
+
+def _weights(schema: Any, model: Any) -> list[tuple[str, int, int]]:
+    """Name, type and number of elements of every stored tensor of numbers or scaled integers."""
+    floats = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16}
+    found = []
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            data = model.buffers[tensor.buffer].data
+            quantization = tensor.quantization
+            scaled = quantization is not None and quantization.scale is not None
+            if data is not None and len(data) and (tensor.type in floats or scaled):
+                count = int(np.prod(tensor.shape)) if tensor.shape is not None else 1
+                found.append((_text(tensor.name), tensor.type, count))
+    return found
+
+
+def _read(schema: Any, content: bytes) -> Any:
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    for buffer in model.buffers or []:
+        if buffer.data is not None:
+            buffer.data = np.asarray(buffer.data, dtype=np.uint8)
+    return model
+
+
+def _text(name: Any) -> str:
+    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep the quantizer's progress and warnings off the terminal; its errors still arrive."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
