@@ -9,12 +9,16 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     convolution,
     dense,
     elementwise,
+    gathering,
+    joining,
     padding,
     pooling,
     recurrent,
     reduction,
     resize,
+    scattering,
     shaping,
+    slicing,
 )
 from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered
 

@@ -1,4 +1,4 @@
-"""Operators that work on one element at a time, with broadcasting; and Softmax and Concat."""
+"""Operators that work on one element at a time, with broadcasting; and Softmax."""
 
 from __future__ import annotations
 
@@ -201,20 +201,6 @@ def lower_softmax(build: Builder, node: Node) -> None:
         build.emit("SOFTMAX", [build.input(node)], node, beta=1.0)
     else:
         build.emit("LOG_SOFTMAX", [build.input(node)], node)
-
-
-@lowers("Concat", layout=follow, dtypes=ANYTHING)
-def lower_concat(build: Builder, node: Node) -> None:
-    """Join along one axis."""
-    order = build.layout.work
-    axis = order.index(node.integer("axis", 0) % len(order))
-    inputs: list[Tensor | None] = [
-        build.input(node, position) for position in range(len(node.inputs))
-    ]
-    if len(inputs) == 1:
-        build.alias(node, build.input(node))
-        return
-    build.emit("CONCATENATION", inputs, node, axis=axis, fusedActivationFunction="NONE")
 
 
 def _bound(build: Builder, node: Node, position: int) -> float | None:

@@ -102,8 +102,16 @@ class MovementSteps(BitSteps):
             (None if whole is None else whole - first) if length == -1 else length
             for whole, first, length in zip(tensor.shape, begin, size, strict=True)
         )
-        if not any(begin) and shape == tensor.shape and None not in shape:
+        if (
+            not any(begin)
+            and shape == tensor.shape
+            and all(length in {-1, whole} for length, whole in zip(size, tensor.shape, strict=True))
+        ):
             return tensor
+        if tensor.data is not None:
+            cut = zip(begin, shape, strict=True)
+            block = tensor.data[tuple(slice(at, at + (length or 0)) for at, length in cut)]
+            return self.constant(np.ascontiguousarray(block), "slice")
         inputs = [tensor, self.integers(list(begin), "begin"), self.integers(list(size), "size")]
         return self.step("SLICE", inputs, shape, tensor.dtype)
 
@@ -133,6 +141,8 @@ class MovementSteps(BitSteps):
     def gather(self, tensor: Tensor, indices: Tensor, axis: int, batch_dims: int = 0) -> Tensor:
         """Slices of an axis, chosen by indices that are not negative."""
         at = axis % len(tensor.shape)
+        if tensor.data is not None and indices.data is not None and not batch_dims:
+            return self.constant(np.asarray(np.take(tensor.data, indices.data, at)), "gather")
         shape = (*tensor.shape[:at], *indices.shape[batch_dims:], *tensor.shape[at + 1 :])
         return self.move("GATHER", [tensor, indices], shape, axis=at, batchDims=batch_dims)
 
@@ -180,6 +190,8 @@ class MovementSteps(BitSteps):
             None if size is None else size + front + back
             for size, (front, back) in zip(tensor.shape, pads, strict=True)
         )
+        if tensor.data is not None:
+            return self.constant(np.pad(tensor.data, pads, constant_values=value), "pad")
         inputs = [tensor, self.integers([list(pair) for pair in pads], "paddings")]
         if value == 0:
             return self.move("PAD", inputs, shape)
