@@ -10,6 +10,7 @@ import numpy as np
 
 from edgekit_converters.litert.options import write_options
 from edgekit_converters.litert.types import tensor_type
+from edgekit_converters.litert.versions import OLDEST_RUNTIME, first_runtime, operator_version
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
 
@@ -25,38 +26,6 @@ _MAX_BYTES: Final = 2**31 - 1
 _SLACK_BYTES: Final = 1 << 16
 # Older than the placeholder code; newer operators stand in `builtin_code` alone.
 _LAST_BYTE_CODE: Final = 127
-# The first TensorFlow release whose runtime has the operator (version 1, float), after
-# tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc; any other came with 1.5.
-_FIRST_RUNTIME: Final = {
-    "ABS": (1, 13, 0),
-    "BATCH_MATMUL": (2, 3, 0),
-    "CEIL": (1, 14, 0),
-    "COS": (1, 14, 0),
-    "ELU": (1, 14, 0),
-    "EXP": (1, 7, 0),
-    "FLOOR": (1, 9, 0),
-    "GELU": (2, 9, 0),
-    "HARD_SWISH": (1, 15, 0),
-    "LEAKY_RELU": (1, 13, 1),
-    "LOG": (1, 14, 0),
-    "LOG_SOFTMAX": (1, 14, 0),
-    "MAXIMUM": (1, 14, 0),
-    "MEAN": (1, 6, 0),
-    "MINIMUM": (1, 14, 0),
-    "NEG": (1, 9, 0),
-    "PADV2": (1, 9, 0),
-    "POW": (1, 10, 0),
-    "PRELU": (1, 8, 0),
-    "REDUCE_MAX": (1, 11, 0),
-    "REDUCE_MIN": (1, 11, 0),
-    "REDUCE_PROD": (1, 11, 0),
-    "RELU_0_TO_1": (2, 10, 0),
-    "SIN": (1, 9, 0),
-    "SQRT": (1, 10, 0),
-    "SUM": (1, 10, 0),
-    "TRANSPOSE": (1, 6, 0),
-}
-_OLDEST_RUNTIME: Final = (1, 5, 0)
 _VERSION_BUFFER_BYTES: Final = 16
 
 
@@ -88,7 +57,7 @@ class _Writer:
         self._model.operatorCodes = []
         self._buffers: dict[bytes, int] = {}
         self._codes: dict[tuple[str, int], int] = {}
-        self._newest = _OLDEST_RUNTIME
+        self._newest = OLDEST_RUNTIME
         self._size = 0
 
     def write(self, program: Program, description: str, metadata: Mapping[str, bytes]) -> bytes:
@@ -117,9 +86,9 @@ class _Writer:
 
     def code(self, operator: Operator) -> int:
         """The number of an operator's code."""
-        key = (operator.code, _version(operator))
+        key = (operator.code, operator_version(operator))
         if key not in self._codes:
-            self._newest = max(self._newest, _FIRST_RUNTIME.get(operator.code, _OLDEST_RUNTIME))
+            self._newest = max(self._newest, first_runtime(*key))
             self._codes[key] = len(self._model.operatorCodes)
             code = self.schema.OperatorCodeT()
             code.builtinCode = getattr(self.schema.BuiltinOperator, operator.code)
@@ -274,16 +243,3 @@ class _Aligned:
         if vector is not None:
             schema.BufferAddData(builder, vector)
         return int(schema.BufferEnd(builder))
-
-
-def _version(operator: Operator) -> int:
-    """The operator's version, where what it says is newer than its first."""
-    if operator.code == "DEPTHWISE_CONV_2D":
-        dilated = any(
-            operator.options.get(field, 1) != 1 for field in ("dilationHFactor", "dilationWFactor")
-        )
-        return 2 if dilated else 1
-    if operator.code == "FULLY_CONNECTED" and operator.options.get("keepNumDims"):
-        return 5
-    # There is no first version of it in the runtime.
-    return 2 if operator.code == "BROADCAST_TO" else 1
