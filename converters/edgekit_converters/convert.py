@@ -17,10 +17,11 @@ from edgekit_converters.evaluation import (
     predict_classes,
 )
 from edgekit_converters.graph import read_graph
+from edgekit_converters.input_ranges import input_ranges
 from edgekit_converters.intake import take_in
 from edgekit_converters.litert.compile import CompiledModel, compile_to_litert
 from edgekit_converters.normalise import infer_shapes
-from edgekit_converters.parity import Arrays, Comparison, compare, probes_for, user_probes
+from edgekit_converters.parity import Comparison, Probe, compare, probes_for, user_probes
 from edgekit_converters.publish import publish, staging_for
 from edgekit_converters.quantize.litert import quantize_litert
 from edgekit_converters.quantize.onnx import quantize_onnx
@@ -192,10 +193,12 @@ class _Work:
         compiled = self._compiled if target is ModelFormat.LITERT else None
         return compiled.borders if compiled else {}
 
-    def _compare(self, artifact: PlannedArtifact, probes: Iterable[Arrays]) -> Comparison:
+    def _compare(
+        self, artifact: PlannedArtifact, probes: Iterable[Probe], *, tolerance: float | None = None
+    ) -> Comparison:
         session = self._open(artifact)
         try:
-            return compare(self._session, session, probes)
+            return compare(self._session, session, probes, tolerance=tolerance)
         finally:
             session.close()
 
@@ -217,7 +220,14 @@ class _Work:
         # An integer model has the range of its data: what lies outside says nothing about it.
         samples = self._samples()
         specs = self._session.inputs
-        return self._compare(artifact, user_probes(specs, samples) if samples else ())
+        comparison = self._compare(artifact, user_probes(specs, samples) if samples else ())
+        if comparison.failure:
+            raise GateFailedError(
+                f"{artifact.path.name} was made, but {comparison.complaint(0.0)}",
+                where=self._where,
+                fix="nothing was published; convert in another precision, or report the model",
+            )
+        return comparison
 
     def _samples(self) -> Samples | None:
         """The user's data, before others what the quantizer has not seen."""
@@ -227,15 +237,24 @@ class _Work:
 
     def _check_float(self, artifact: PlannedArtifact, path: Path) -> Comparison:
         samples = self._samples() or self._examples
-        comparison = self._compare(artifact, probes_for(self._session.inputs, samples))
-        if comparison.max_relative_error > self._request.max_error:
-            worst = max(comparison.outputs, key=lambda output: output.max_relative_error)
+        normalised = self._source.normalised
+        ranges = {} if normalised is None else input_ranges(normalised)
+        tolerance = self._request.max_error
+        comparison = self._compare(
+            artifact, probes_for(self._session.inputs, samples, ranges), tolerance=tolerance
+        )
+        if comparison.max_relative_error > tolerance:
             raise GateFailedError(
-                f"the {artifact.format.value} model does not compute what the source does: output "
-                f"{worst.name!r} is off by {worst.max_relative_error:.3g} relative, allowed "
-                f"{self._request.max_error:.3g}; {self._blame(artifact.format, path, comparison)}",
+                f"the {artifact.format.value} model does not compute what the source does: "
+                f"{comparison.complaint(tolerance)}; "
+                f"{self._blame(artifact.format, path, comparison)}",
                 where=self._where,
                 fix="nothing was published; report the model, or allow a larger error",
+            )
+        if comparison.set_aside:
+            self._warnings.append(
+                f"{artifact.path.name}: not compared on {', '.join(comparison.set_aside)}: there "
+                "the model's answer depends on the last bits of its inputs"
             )
         return comparison
 
@@ -247,12 +266,12 @@ class _Work:
         node = self._find_divergence(target, path, comparison)
         return f"first at {node}" if node else "no single node is off by more than that"
 
-    def _export_differs(self, model: Any, inputs: Arrays) -> bool:
+    def _export_differs(self, model: Any, probe: Probe) -> bool:
         path = self._staging / "export.onnx"
         path.write_bytes(model.SerializeToString())
         session = self._source.present(open_session(path))
         try:
-            comparison = compare(self._session, session, [inputs])
+            comparison = compare(self._session, session, [probe])
         finally:
             session.close()
         return comparison.max_relative_error > self._request.max_error
@@ -265,14 +284,14 @@ class _Work:
             return None
         if target is ModelFormat.LITERT and self._compiled is not None:
             graph, reference = self._compiled.graph, self._compiled.prepared
-            inputs = reorder(comparison.worst, self._compiled.borders)
+            inputs = reorder(comparison.worst.inputs, self._compiled.borders)
             computed = litert_values(path, self._compiled, inputs)
         else:
             reference = source.original
             graph = read_graph(infer_shapes(_copy(reference), self._where))
             names = [name for node in graph.nodes for name in node.outputs]
-            computed = onnx_values(source.normalised, comparison.worst, names)
-        expected = onnx_values(reference, comparison.worst, computed)
+            computed = onnx_values(source.normalised, comparison.worst.inputs, names)
+        expected = onnx_values(reference, comparison.worst.inputs, computed)
         return first_divergence(graph, expected, computed, self._request.max_error)
 
     def _describe(self, artifact: PlannedArtifact, path: Path, comparison: Comparison) -> Artifact:

@@ -1,34 +1,58 @@
-"""Compare two models that should compute the same: inputs to try, errors, signal to noise."""
+"""Compare two models that should compute the same: how far each output is off, and on which input.
+
+What counts as the same:
+
+- Every output has the source's shape and element type.
+- Floats: NaN stands where the source has NaN, and nowhere else; infinities are the same ones. What
+  is finite may differ by the tolerance, relative to the largest magnitude of that output. A NaN or
+  an infinity where the other has a number is an infinite error.
+- Whole numbers and booleans are equal, each of them.
+
+Two engines add in different orders, so the last bits of a float are nobody's fault. Where a model
+turns those into something large (the larger of two nearly equal scores, the deviation of what
+should be constant), the source contradicts itself as soon as its inputs change in their last bits.
+A probe on which it does, and by about as much, proves nothing: it is set aside and reported.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgekit_converters.samples import batch_size
+from edgekit_converters.probes import Arrays, Probe, probes_for, user_probes
+from edgekit_runtime.engines.checks import describe
 from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_converters.samples import Samples
     from edgekit_runtime.session import Session
-    from edgekit_runtime.tensors import TensorSpec
 
-Arrays = dict[str, "NDArray[np.generic]"]
+__all__ = [
+    "Arrays",
+    "Comparison",
+    "OutputParity",
+    "Probe",
+    "compare",
+    "probes_for",
+    "relative_error",
+    "user_probes",
+]
 
-_SEED: Final = 20240229
 # Outputs below this are noise: an error is judged against at least this magnitude.
 _LEAST_MAGNITUDE: Final = 1e-6
-_EXTREME: Final = 1e3
-_DENORMAL: Final = 1e-40
-_FREE_SIZE: Final = 16
-_BATCHES: Final = (1, 3)
-_USER_SAMPLES: Final = 64
+# Two units in the last place of a float32.
+_LAST_BITS: Final = 2.0**-22
+_NUDGES: Final = 4
+# Changed inputs show the sensitivity of the whole network, other engines round in every layer.
+_ROUNDING_TO_NUDGE: Final = 8.0
+_NUDGE_SEED: Final = 7
+# numpy's own floats, complex numbers, and the small floats that it has from elsewhere.
+_FLOATS: Final = "fcV"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +63,19 @@ class OutputParity:
         name: Of the output.
         max_abs_error: The largest difference of two elements.
         max_relative_error: The largest difference within one probe, over the largest magnitude
-            of the source's output there.
+            of the source's output there; infinite where they cannot be the same.
         sqnr_db: Signal to quantization noise over all probes, in decibels; None where there is
             no noise.
+        worst_probe: The label of the probe with the largest relative error.
+        fault: What is wrong there in words, where it is more than an error in size.
     """
 
     name: str
     max_abs_error: float
     max_relative_error: float
     sqnr_db: float | None
+    worst_probe: str
+    fault: str
 
     def to_json(self) -> dict[str, object]:
         """The figures; infinity, which JSON does not have, as None."""
@@ -64,87 +92,137 @@ class Comparison:
     Attributes:
         outputs: One entry an output, in the source's order.
         probes: How many inputs were compared.
-        worst: The input with the largest relative error.
+        worst: The one with the largest relative error.
+        set_aside: The labels of probes on which the source itself is not determined.
+        failure: Why the artifact's engine gave up, "" where it did not; then nothing else counts.
     """
 
     outputs: tuple[OutputParity, ...]
     probes: int
-    worst: Arrays
+    worst: Probe
+    set_aside: tuple[str, ...] = ()
+    failure: str = ""
 
     @property
     def max_relative_error(self) -> float:
         """The largest of all outputs."""
         return max(output.max_relative_error for output in self.outputs)
 
-
-def probes_for(specs: Sequence[TensorSpec], samples: Samples | None) -> Iterator[Arrays]:
-    """Inputs that find faults: random, zeros, extremes, denormals, and the user's own samples.
-
-    Args:
-        specs: What the model takes; a free batch is tried with one and with three samples.
-        samples: The user's data; its shapes are used where the model leaves sizes free.
-    """
-    rng = np.random.default_rng(_SEED)
-    inner = {name: array.shape[1:] for name, array in samples.arrays.items()} if samples else {}
-    free = any(spec.shape and spec.shape[0] is None for spec in specs)
-    for batch in _BATCHES if free else _BATCHES[:1]:
-        shapes = {spec.name: _shape(spec, batch, inner.get(spec.name)) for spec in specs}
-        for scale in (1.0, 10.0):
-            yield {s.name: _random(rng, s.dtype, shapes[s.name], scale) for s in specs}
-        for value in (0.0, _DENORMAL, _EXTREME, -_EXTREME):
-            yield {s.name: _constant(s.dtype, shapes[s.name], value) for s in specs}
-        yield {s.name: _random(rng, s.dtype, shapes[s.name], _EXTREME) for s in specs}
-    if samples is not None:
-        yield from user_probes(specs, samples)
+    def complaint(self, tolerance: float) -> str:
+        """What is wrong, for a person, when the largest error is over the tolerance."""
+        if self.failure:
+            return f"the engine fails on the probe {self.worst.label!r}: {self.failure}"
+        worst = max(self.outputs, key=lambda output: output.max_relative_error)
+        how = worst.fault or (
+            f"is off by {worst.max_relative_error:.3g} relative, allowed {tolerance:.3g},"
+        )
+        return f"output {worst.name!r} {how} on the probe {worst.worst_probe!r}"
 
 
-def user_probes(specs: Sequence[TensorSpec], samples: Samples) -> Iterator[Arrays]:
-    """The first of the user's own samples, as one or more inputs."""
-    size = batch_size(specs, preferred=_USER_SAMPLES)
-    for number, (inputs, _) in enumerate(samples.batches(size)):
-        if number * size >= _USER_SAMPLES:
-            break
-        yield inputs
-
-
-def compare(source: Session, artifact: Session, probes: Iterable[Arrays]) -> Comparison:
+def compare(
+    source: Session,
+    artifact: Session,
+    probes: Iterable[Probe],
+    *,
+    tolerance: float | None = None,
+) -> Comparison:
     """Run both models on every probe; probes that the source refuses are left out.
 
+    Args:
+        source: What is right.
+        artifact: What was made of it.
+        probes: What to try.
+        tolerance: The largest relative error that is allowed. A probe with more is set aside if
+            the source itself is not determined there; without a tolerance, none is.
+
     Raises:
-        UnsupportedModelError: If the artifact fails where the source does not, or the source
-            refuses every probe.
+        UnsupportedModelError: If the source refuses every probe, or none is left to judge by.
     """
     tallies = {spec.name: _Tally() for spec in source.outputs}
-    count, worst, worst_error = 0, None, -1.0
-    for inputs in probes:
+    refusal: UnsupportedModelError | None = None
+    set_aside: list[str] = []
+    worst: Probe | None = None
+    count, worst_error = 0, -1.0
+    for probe in probes:
         try:
-            expected = source.run(inputs)
+            expected = source.run(probe.inputs)
         except UnsupportedModelError as error:
             refusal = error
             continue
-        computed = artifact.run(inputs)
+        try:
+            computed = artifact.run(probe.inputs)
+        except UnsupportedModelError as error:
+            return _failed(source, probe, count + 1, error)
+        found = {name: difference(expected[name], computed[name]) for name in tallies}
+        error_here = max(item.relative for item in found.values())
+        if tolerance is not None and error_here > tolerance:
+            doubtful = _undetermined(source, probe, expected, computed, tolerance)
+            if doubtful:
+                set_aside.append(probe.label)
+                continue
         count += 1
-        error_here = max(
-            tally.add(expected[name], computed[name]) for name, tally in tallies.items()
-        )
+        for name, tally in tallies.items():
+            tally.add(found[name], probe.label)
         if error_here > worst_error:
-            worst, worst_error = inputs, error_here
-    if worst is None:
-        raise UnsupportedModelError(
-            f"the model could not be tried: {refusal.what}",
-            where=refusal.where,
-            fix="give --calibration with inputs that the model accepts",
-        )
+            worst, worst_error = probe, error_here
+    if worst is None or count < len(set_aside):
+        raise _nothing_compared(refusal, set_aside)
     return Comparison(
         outputs=tuple(tally.result(name) for name, tally in tallies.items()),
         probes=count,
         worst=worst,
+        set_aside=tuple(set_aside),
     )
 
 
 def relative_error(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> float:
-    """The largest difference over the largest magnitude, where what is expected is finite."""
-    return _differences(expected, computed)[1]
+    """The largest difference over the largest magnitude; infinite where they cannot be the same."""
+    return difference(expected, computed).relative
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two arrays differ.
+
+    Attributes:
+        absolute: The largest difference of two elements.
+        relative: The same over the largest magnitude of what is expected, or infinity.
+        signal: The energy of what is expected.
+        noise: The energy of the difference.
+        fault: In words, where the arrays cannot be the same.
+    """
+
+    absolute: float = 0.0
+    relative: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+    fault: str = ""
+
+
+def difference(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> Difference:
+    """How far `computed` is from `expected`, as this module defines it."""
+    fault = _kind_fault(expected, computed)
+    if fault:
+        return Difference(math.inf, math.inf, 0.0, math.inf, fault)
+    if expected.dtype.kind not in _FLOATS:
+        return _exact_difference(expected, computed)
+    reference, values = _numbers(expected), _numbers(computed)
+    finite = np.isfinite(reference)
+    fault = _special_fault(reference, values, finite)
+    if fault:
+        return Difference(math.inf, math.inf, 0.0, math.inf, fault)
+    reference, values = reference[finite], values[finite]
+    if not reference.size:
+        return Difference()
+    apart = values - reference
+    largest = float(np.abs(apart).max())
+    magnitude = max(float(np.abs(reference).max()), _LEAST_MAGNITUDE)
+    return Difference(
+        largest,
+        largest / magnitude,
+        float(np.square(reference).sum()),
+        float(np.square(apart).sum()),
+    )
 
 
 @dataclass(slots=True)
@@ -153,67 +231,160 @@ class _Tally:
     max_relative: float = 0.0
     signal: float = 0.0
     noise: float = 0.0
+    worst_probe: str = ""
+    fault: str = ""
 
-    def add(self, expected: NDArray[np.generic], computed: NDArray[np.generic]) -> float:
-        absolute, relative, signal, noise = _differences(expected, computed)
-        self.max_abs = max(self.max_abs, absolute)
-        self.max_relative = max(self.max_relative, relative)
-        self.signal += signal
-        self.noise += noise
-        return relative
+    def add(self, found: Difference, label: str) -> None:
+        if found.relative > self.max_relative or not self.worst_probe:
+            self.worst_probe, self.fault = label, found.fault
+        self.max_abs = max(self.max_abs, found.absolute)
+        self.max_relative = max(self.max_relative, found.relative)
+        self.signal += found.signal
+        self.noise += found.noise
 
     def result(self, name: str) -> OutputParity:
         ratio = None
-        if self.noise > 0 and self.signal > 0:
+        if 0 < self.noise < math.inf and self.signal > 0:
             ratio = 10.0 * math.log10(self.signal / self.noise)
         return OutputParity(
             name=name,
             max_abs_error=self.max_abs,
             max_relative_error=self.max_relative,
             sqnr_db=ratio,
+            worst_probe=self.worst_probe,
+            fault=self.fault,
         )
 
 
-def _differences(
-    expected: NDArray[np.generic], computed: NDArray[np.generic]
-) -> tuple[float, float, float, float]:
-    """Largest absolute and relative difference, and the energies of signal and noise."""
-    if expected.shape != computed.shape or expected.dtype != computed.dtype:
-        return math.inf, math.inf, 0.0, math.inf
-    reference = expected.astype(np.float64).reshape(-1)
-    # Where the source itself overflows or is undefined there is nothing to agree with.
-    defined = np.isfinite(reference)
-    reference, values = reference[defined], computed.astype(np.float64).reshape(-1)[defined]
-    if not reference.size:
-        return 0.0, 0.0, 0.0, 0.0
-    if not np.isfinite(values).all():
-        return math.inf, math.inf, 0.0, math.inf
-    difference = values - reference
-    largest = float(np.abs(difference).max())
-    magnitude = max(float(np.abs(reference).max()), _LEAST_MAGNITUDE)
-    return (
-        largest,
-        largest / magnitude,
-        float(np.square(reference).sum()),
-        float(np.square(difference).sum()),
+def _kind_fault(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> str:
+    if expected.shape != computed.shape:
+        return f"has shape {describe(computed.shape)}, the source's has {describe(expected.shape)},"
+    if expected.dtype != computed.dtype:
+        return f"is {computed.dtype.name}, the source's is {expected.dtype.name},"
+    return ""
+
+
+def _exact_difference(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> Difference:
+    differ = expected != computed
+    count = int(differ.sum())
+    if not count:
+        return Difference()
+    if expected.dtype.kind in "biu":
+        # As float64: the difference of two int64 may have no place in an int64.
+        apart = np.abs(expected[differ].astype(np.float64) - computed[differ].astype(np.float64))
+        largest = max(float(apart.max()), 1.0)
+    else:
+        largest = math.inf
+    fault = f"differs in {count} of {differ.size} elements, which must be equal,"
+    return Difference(largest, math.inf, 0.0, math.inf, fault)
+
+
+def _numbers(array: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The elements in one row; complex ones as two numbers."""
+    if array.dtype.kind == "c":
+        return np.ascontiguousarray(array, dtype=np.complex128).reshape(-1).view(np.float64)
+    return array.astype(np.float64).reshape(-1)
+
+
+def _special_fault(
+    reference: NDArray[np.float64], values: NDArray[np.float64], finite: NDArray[np.bool_]
+) -> str:
+    """Whether NaN and infinity stand in the same places."""
+    if finite.all() and np.isfinite(values).all():
+        return ""
+    missing = np.isnan(reference)
+    for differ, text in (
+        (np.isnan(values) & ~missing, "has NaN where the source has numbers, at {} places,"),
+        (missing & ~np.isnan(values), "has numbers where the source has NaN, at {} places,"),
+        (~missing & ~np.isnan(values) & (~finite | np.isinf(values)) & (values != reference),
+         "has an infinity where the source has a number or the other way round, at {} places,"),
+    ):  # fmt: skip
+        count = int(differ.sum())
+        if count:
+            return text.format(count)
+    return ""
+
+
+def _undetermined(
+    source: Session,
+    probe: Probe,
+    expected: Mapping[str, NDArray[np.generic]],
+    computed: Mapping[str, NDArray[np.generic]],
+    tolerance: float,
+) -> bool:
+    """Whether the source itself moves as far, when its inputs change in their last bits."""
+    wrong = {
+        name: found
+        for name in expected
+        if (found := difference(expected[name], computed[name])).relative > tolerance
+    }
+    if any(_kind_fault(expected[name], computed[name]) for name in wrong):
+        return False
+    moved = dict.fromkeys(wrong, 0.0)
+    changed = {name: np.zeros(expected[name].shape, dtype=np.bool_) for name in wrong}
+    rng = np.random.default_rng(_NUDGE_SEED)
+    for _ in range(_NUDGES):
+        inputs = _nudge(probe.inputs, rng)
+        if inputs is None:
+            return False
+        try:
+            values = source.run(inputs)
+        except UnsupportedModelError:
+            continue
+        for name in wrong:
+            if values[name].shape != expected[name].shape:
+                return True
+            moved[name] = max(moved[name], relative_error(expected[name], values[name]))
+            changed[name] |= values[name] != expected[name]
+    return all(
+        bool(changed[name][expected[name] != computed[name]].all())
+        if expected[name].dtype.kind not in _FLOATS
+        else found.relative <= _ROUNDING_TO_NUDGE * moved[name]
+        for name, found in wrong.items()
     )
 
 
-def _shape(spec: TensorSpec, batch: int, inner: tuple[int, ...] | None) -> tuple[int, ...]:
-    sizes: Mapping[int, int] = dict(enumerate(inner or (), start=1))
-    return tuple(
-        (batch if axis == 0 else sizes.get(axis, _FREE_SIZE)) if size is None else size
-        for axis, size in enumerate(spec.shape)
+def _nudge(inputs: Arrays, rng: np.random.Generator) -> Arrays | None:
+    """The inputs with other last bits; None where they have no floats to change."""
+    nudged = dict(inputs)
+    for name, array in inputs.items():
+        if array.dtype.kind == "f":
+            factors = 1.0 + _LAST_BITS * rng.choice([-1.0, 1.0], array.shape)
+            nudged[name] = (array.astype(np.float64) * factors).astype(array.dtype)
+    same = all(np.array_equal(nudged[name], array) for name, array in inputs.items())
+    return None if same else nudged
+
+
+def _failed(source: Session, probe: Probe, count: int, error: UnsupportedModelError) -> Comparison:
+    return Comparison(
+        outputs=tuple(
+            OutputParity(
+                name=spec.name,
+                max_abs_error=math.inf,
+                max_relative_error=math.inf,
+                sqnr_db=None,
+                worst_probe=probe.label,
+                fault="could not be computed",
+            )
+            for spec in source.outputs
+        ),
+        probes=count,
+        worst=probe,
+        failure=error.what,
     )
 
 
-def _random(
-    rng: np.random.Generator, dtype: str, shape: tuple[int, ...], scale: float
-) -> NDArray[np.generic]:
-    if np.dtype(dtype).kind == "f":
-        return (rng.standard_normal(shape) * scale).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
-
-
-def _constant(dtype: str, shape: tuple[int, ...], value: float) -> NDArray[np.generic]:
-    return np.full(shape, value if np.dtype(dtype).kind == "f" else 0, dtype=dtype)
+def _nothing_compared(
+    refusal: UnsupportedModelError | None, set_aside: list[str]
+) -> UnsupportedModelError:
+    if set_aside:
+        return UnsupportedModelError(
+            "what the model computes depends on the last bits of its inputs, on "
+            f"{len(set_aside)} probes ({', '.join(set_aside[:3])}, …): two engines cannot agree",
+            fix="give --calibration with inputs like those in use",
+        )
+    return UnsupportedModelError(
+        f"the model could not be tried: {refusal.what if refusal else 'there was no input'}",
+        where=refusal.where if refusal else None,
+        fix="give --calibration with inputs that the model accepts",
+    )

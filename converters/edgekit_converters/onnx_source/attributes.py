@@ -224,7 +224,7 @@ def _faults_of(node: Any) -> list[str]:
         except TypeError:
             # A text where a number belongs, or the like.
             allowed = "a value of another kind"
-        if not allowed and name == "axes":
+        if not allowed and name == "axes" and isinstance(value, list):
             allowed = _distinct(value)
         if allowed:
             shown = repr(value) if isinstance(value, str) else value

@@ -9,7 +9,7 @@ from typing import Any, Final
 from edgekit_converters.onnx_source.attributes import attribute_value
 from edgekit_converters.onnx_source.known import Known, known_scopes
 from edgekit_converters.onnx_source.structure import STANDARD_DOMAINS
-from edgekit_converters.onnx_source.walk import label
+from edgekit_converters.onnx_source.walk import bodies, label
 
 
 class NodeFacts:
@@ -17,6 +17,7 @@ class NodeFacts:
 
     def __init__(self, node: Any, known: Known) -> None:
         self.op: str = node.op_type
+        self.bodies = dict(bodies(node))
         self.known = known
         self.inputs: tuple[str, ...] = tuple(node.input)
         self._attributes = {a.name: attribute_value(a) for a in node.attribute}
@@ -53,6 +54,8 @@ class NodeFacts:
 
 # Sizes are 32-bit in the kernels.
 _MAX_SCALE: Final = 2.0**31
+# Some microseconds each; a sequence of samples of a minute of speech has a million.
+_MAX_TRIPS: Final = 1_000_000
 
 Check = Callable[[NodeFacts], Iterator[str]]
 
@@ -290,6 +293,32 @@ def _depth(facts: NodeFacts) -> Iterator[str]:
             yield f"blocksize is {block}, which does not divide axis {axis} of {size}"
 
 
+def _dropout(facts: NodeFacts) -> Iterator[str]:
+    """Ratio and mode are one number each."""
+    for position, name in ((1, "ratio"), (2, "training_mode")):
+        array = facts.known.constants.get(facts.input(position))
+        if array is not None and array.size != 1:
+            yield f"its {name} has {array.size} elements"
+
+
+def _loop(facts: NodeFacts) -> Iterator[str]:
+    """It must come to an end: by a count that is in reach, or by a condition that is computed."""
+    trips = facts.integers(0)
+    if (trips and trips[0] <= _MAX_TRIPS) or (facts.input(0) and trips is None):
+        return
+    body = facts.bodies.get("body")
+    if body is None or len(body.input) < 2 or not body.output:  # noqa: PLR2004 - count, condition
+        return
+    makers = {name: node for node in body.node for name in node.output}
+    condition = body.output[0].name
+    while condition in makers and makers[condition].op_type == "Identity":
+        condition = makers[condition].input[0]
+    fixed = condition not in makers or makers[condition].op_type == "Constant"
+    if fixed:
+        often = f"{trips[0]} times" if trips else "without a limit"
+        yield f"it runs {often} and nothing in its body ends it; the limit is {_MAX_TRIPS}"
+
+
 _CHECKS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(
         ("ArgMax", "ArgMin", "Compress", "Concat", "Flatten", "Hardmax", "LayerNormalization",
@@ -311,6 +340,8 @@ _CHECKS: Final[Mapping[str, Check]] = {
     **dict.fromkeys(("Gather", "GatherElements"), _gather),
     **dict.fromkeys(("Resize", "Upsample"), _resize),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _depth),
+    "Dropout": _dropout,
+    "Loop": _loop,
     "Pad": _pad,
     "Reshape": _reshape,
     "Slice": _slice,

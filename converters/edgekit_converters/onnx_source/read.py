@@ -173,9 +173,10 @@ def _check_specification(onnx: Any, model: Any, path: Path) -> None:
     except Exception as error:
         raise damaged(path, str(error)[:_LONGEST_REASON]) from error
     _refuse([*operand_faults(small), *inferred_faults(small)], path)
+    given = {value.name: value for value in small.graph.input}
     for value, inferred in zip(model.graph.output, small.graph.output, strict=True):
         if _has_no_shape(value):
-            value.type.CopyFrom(inferred.type)
+            value.type.CopyFrom(given.get(value.name, inferred).type)
 
 
 def _has_no_shape(value: Any) -> bool:
