@@ -1,7 +1,7 @@
 """Between layout and ONNX: let operators compute in a type that LiteRT's kernels have.
 
 Where a kernel lacks a type, the numbers go through a wider one that holds them all, and back: the
-result is what the narrow type gives, rounded or wrapped around at the end.
+result is what the narrow type gives, wrapped around at the end, or more exact where it is float16.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ class _Carrying:
             if wider:
                 outputs[position] = self._inner(name, wider)
                 casts.append(_cast(outputs[position], name))
+                if wider == "float32":
+                    # Between two of these nodes nothing is rounded; integers must wrap around.
+                    self._carried[name, wider] = outputs[position]
         self._nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(outputs)))
         self._nodes += casts
 

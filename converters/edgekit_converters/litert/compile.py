@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgekit_converters.graph import Graph, read_graph
+from edgekit_converters.litert.bodies import separate_outputs
 from edgekit_converters.litert.emit import emit
 from edgekit_converters.litert.fuse import fuse
 from edgekit_converters.litert.layout import BorderLayout, Permutation, border_orders
@@ -60,7 +61,7 @@ def compile_to_litert(
     prepared = prepare(model, registered(), where=where)
     graph = read_graph(prepared)
     borders = border_orders(graph, layout)
-    program = fuse(lower_graph(graph, where=where, borders=borders))
+    program = separate_outputs(fuse(lower_graph(graph, where=where, borders=borders)))
     metadata = {AXES_METADATA: json.dumps(borders).encode()} if borders else {}
     content = emit(program, description=description, where=where, metadata=metadata)
     return CompiledModel(

@@ -24,6 +24,9 @@ def fuse(program: Program) -> Program:
     A RESHAPE of a RESHAPE becomes one, a constant that is added behind a layer becomes its bias,
     and a Relu or Relu6 becomes part of the operator before it; operators that nothing reads go.
     """
+    for operator in program.operators:
+        for body in operator.bodies.values():
+            fuse(body)
     _merge_reshapes(program)
     _drop_unread(program)
     _fold_bias(program)
