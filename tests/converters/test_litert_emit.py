@@ -7,6 +7,9 @@ from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 from onnx import helper
 
+from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.normalise import normalise
+
 node = helper.make_node
 
 
@@ -76,3 +79,25 @@ def test_tensor_names_are_unique(make_model: Any, weights: Any, assert_parity: A
     (graph,) = _model(assert_parity(model).content).subgraphs
     names = [tensor.name for tensor in graph.tensors]
     assert len(set(names)) == len(names)
+
+
+def test_free_sizes_leave_room_for_windows(make_model: Any, weights: Any) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("MaxPool", ["c"], ["y"], kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    shape = ["n", 2, "height", "width"]
+    model = make_model(nodes, {"x": shape}, ["y"], {"w": weights(3, 2, 5, 5)})
+    content = compile_to_litert(normalise(model, where="test"), where="test").content
+    interpreter = litert.Interpreter(model_content=content)
+    # The first allocation happens before anyone can say how large the image is.
+    interpreter.allocate_tensors()
+    (detail,) = interpreter.get_input_details()
+    assert detail["shape"].tolist() == [1, 2, 16, 16]
+    assert detail["shape_signature"].tolist() == [-1, 2, -1, -1]
+    interpreter.resize_tensor_input(detail["index"], [3, 2, 20, 12])
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(detail["index"], np.ones((3, 2, 20, 12), dtype=np.float32))
+    interpreter.invoke()
+    (output,) = interpreter.get_output_details()
+    assert interpreter.get_tensor(output["index"]).shape == (3, 3, 7, 3)

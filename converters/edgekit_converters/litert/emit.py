@@ -26,6 +26,8 @@ _MAX_BYTES: Final = 2**31 - 1
 _SLACK_BYTES: Final = 1 << 16
 # Older than the placeholder code; newer operators stand in `builtin_code` alone.
 _LAST_BYTE_CODE: Final = 127
+# Instead of a free size other than the batch, until the caller names the real one.
+_ROOM: Final = 16
 _VERSION_BUFFER_BYTES: Final = 16
 
 
@@ -34,7 +36,7 @@ def emit(
 ) -> bytes:
     """Write a program as the bytes of a `.tflite` file.
 
-    Free sizes are written as one, and as -1 in the shape signature; equal constants are stored
+    Free sizes are -1 in the shape signature, and a small size otherwise; equal constants are stored
     once; the signature `serving_default` has the names of the inputs and outputs.
 
     Raises:
@@ -148,6 +150,8 @@ class _SubgraphWriter:
         subgraph = self._subgraph
         subgraph.name = program.name
         subgraph.inputs = [self._index(tensor) for tensor in program.inputs]
+        for index in subgraph.inputs:
+            _give_room(self._tensors[index])
         subgraph.operators = [self._operator(operator) for operator in program.operators]
         subgraph.outputs = [self._index(tensor) for tensor in program.outputs]
         subgraph.tensors = self._tensors
@@ -190,6 +194,17 @@ class _SubgraphWriter:
         written.hasRank = True
         written.buffer = buffer
         return written
+
+
+def _give_room(tensor: Any) -> None:
+    """Let an image of free height or a sequence of free length be long enough for windows.
+
+    The runtime allocates with the sizes in the file before anyone can tell it the real ones, and
+    refuses the model if these do not work. A free batch stays at one.
+    """
+    for axis, size in enumerate(tensor.shapeSignature or ()):
+        if axis and size < 0:
+            tensor.shape[axis] = _ROOM
 
 
 def signature_def(schema: Any, inputs: Any, outputs: Any) -> Any:
