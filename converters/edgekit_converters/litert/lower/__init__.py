@@ -5,20 +5,36 @@ several operators become together is decided before (`layout`) or after (`fuse`)
 """
 
 from edgekit_converters.litert.lower import (  # noqa: F401 - importing them registers them
+    accumulation,
+    activation,
+    arithmetic,
+    bits,
+    blocks,
     casting,
+    classification,
+    clip,
+    comparison,
     convolution,
+    creation,
+    curves,
     dense,
-    elementwise,
     gathering,
+    global_pooling,
     joining,
+    local_response,
+    ordering,
     padding,
     pooling,
+    power,
     recurrent,
     reduction,
     resize,
     scattering,
+    selection,
     shaping,
     slicing,
+    unary,
+    unchanged,
 )
 from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered
 

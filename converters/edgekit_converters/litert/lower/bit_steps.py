@@ -19,6 +19,7 @@ _HALF: Final = _COMMON | {"float16", "int16", "bool"}
 # What the kernels of LiteRT 2.3 move as it is; those that are not named move everything.
 _MOVED: Final = {
     "CONCATENATION": _HALF | {"uint32"},
+    "DEPTH_TO_SPACE": _COMMON,
     "GATHER": _HALF,
     "GATHER_ND": _HALF,
     "PACK": _COMMON | {"int16", "uint32"},
@@ -26,6 +27,7 @@ _MOVED: Final = {
     "PADV2": _HALF,
     "REVERSE_SEQUENCE": frozenset({"float32", "int16", "int32", "int64", "uint8"}),
     "REVERSE_V2": _HALF,
+    "SPACE_TO_DEPTH": _COMMON,
     "SPLIT": _COMMON | {"int16"},
     "SPLIT_V": _COMMON | {"int16"},
 }

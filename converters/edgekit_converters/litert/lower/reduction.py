@@ -126,10 +126,9 @@ def reduce(steps: Steps, code: str, tensor: Tensor, axes: _Axes) -> Tensor:
     """One of LiteRT's reductions."""
     if axes.known is None:
         assert axes.computed is not None  # noqa: S101 - one of the two is there
-        shape = tuple(None if axes.keep else None for _ in tensor.shape)
-        if not axes.keep:
-            shape = steps.build.shape(steps.node.outputs[0])
-        return steps.step(code, [tensor, axes.computed], shape, tensor.dtype, keepDims=axes.keep)
+        rank = len(tensor.shape if axes.keep else steps.build.shape(steps.node.outputs[0]))
+        inputs = [tensor, axes.computed]
+        return steps.step(code, inputs, (None,) * rank, tensor.dtype, keepDims=axes.keep)
     if len(tensor.shape) <= _MAX_RANK:
         return steps.reduce(code, tensor, axes.known, keep=axes.keep)
     return _reduce_joined(steps, code, tensor, axes.known, keep=axes.keep)

@@ -1,4 +1,4 @@
-"""Blocks and strides of a tensor."""
+"""Blocks and strides of a tensor, and sequences turned around."""
 
 from __future__ import annotations
 
@@ -139,3 +139,17 @@ def _spread(
         )
         for vector, default in vectors
     ]
+
+
+@lowers("ReverseSequence", dtypes=ANYTHING)
+def lower_reverse_sequence(build: Builder, node: Node) -> None:
+    """The beginning of every sample turned around, up to the sample's own length."""
+    steps = Steps(build, node)
+    tensor = steps.in_onnx_order(0)
+    lengths = build.operand(node, 1)
+    steps.finish(
+        steps.move(
+            "REVERSE_SEQUENCE", [tensor, lengths], tensor.shape,
+            seqDim=node.integer("time_axis", 0), batchDim=node.integer("batch_axis", 1),
+        )
+    )  # fmt: skip
