@@ -151,7 +151,7 @@ def _convolution(facts: NodeFacts) -> Iterator[str]:
     rank = facts.rank(0)
     if shape is None or rank is None:
         return
-    if len(shape) != rank:
+    if len(shape) != rank or rank < 3:  # noqa: PLR2004 - batch, channels, a spatial axis
         yield f"its weights have {len(shape)} axes and its input {rank}"
         return
     group, channels = facts.attribute("group", 1), facts.size(0, 1)
