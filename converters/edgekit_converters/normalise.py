@@ -1,8 +1,9 @@
 """First stage: one plain form of every ONNX model, so that the later stages meet few shapes of it.
 
 Functions are expanded, the opset is raised, initialisers are no inputs, shapes are inferred, what
-is constant is computed, BatchNormalization is folded into the layer before it, and nodes that
-nothing reads are gone. The result is portable ONNX and computes what the source computes.
+is constant is computed, BatchNormalization is folded into the layer before it, what exporters write
+out in many nodes is said in few, and nodes that nothing reads are gone. The result is portable ONNX
+and computes what the source computes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from edgekit_converters.batch_norm import fold_batch_norms
 from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.onnx_source import opset_of
+from edgekit_converters.patterns import simplify
 from edgekit_converters.sizes import settle_sizes
 from edgekit_runtime.errors import UnsupportedModelError
 
@@ -62,7 +64,8 @@ def normalise(model: Any, *, where: str) -> Any:
     _skip_identities(model)
     fold_batch_norms(model)
     _drop_unread(model)
-    return infer_shapes(model, where)
+    model = settle_constants(model, where)
+    return simplify(model, settle=lambda changed: settle_constants(changed, where))
 
 
 def settle_constants(model: Any, where: str) -> Any:
