@@ -42,6 +42,7 @@ _ENUMERATIONS: Final = {
     "fusedActivationFunction": "ActivationFunctionType",
     "weightsFormat": "FullyConnectedOptionsWeightsFormat",
     "mode": "MirrorPadMode",
+    "reduceFunction": "ReduceWindowFunction",
     "kernelType": "LSTMKernelType",
 }
 # Fields that hold a tensor's element type, here as a numpy type name.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from edgekit_converters.litert.lower.builder import RefusedNodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgekit_converters.graph import Node, Shape
 
 
@@ -16,12 +18,15 @@ class Window:
     """A window over the spatial axes, one entry an axis.
 
     Attributes:
+        size: Of the input, None where it is free.
         before: Cells added in front of the input.
         after: Cells added behind it, those that rounding up the output size needs left out.
         extra: Cells that only rounding up the output size needs.
-        padding: "SAME" or "VALID" where LiteRT's own padding is that, otherwise "EXPLICIT".
+        padding: "SAME" or "VALID" where LiteRT's own padding is that, otherwise "EXPLICIT". Where
+            it is "SAME" and a size is free, `before` and `after` may be too small.
     """
 
+    size: Shape
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
@@ -34,6 +39,48 @@ class Window:
     def behind(self) -> tuple[int, ...]:
         """All cells added behind the input."""
         return tuple(a + e for a, e in zip(self.after, self.extra, strict=True))
+
+    @property
+    def reach(self) -> tuple[int, ...]:
+        """How many cells the kernel spans."""
+        return reach_of(self.kernel, self.dilations)
+
+    def along(self, *axes: int) -> Window:
+        """The window over some of the axes alone; -1 is an axis of size one that stays."""
+
+        def chosen(entries: Sequence[int], missing: int) -> tuple[int, ...]:
+            return tuple(missing if axis < 0 else entries[axis] for axis in axes)
+
+        size = tuple(1 if axis < 0 else self.size[axis] for axis in axes)
+        part = Window(
+            size=size,
+            kernel=chosen(self.kernel, 1),
+            strides=chosen(self.strides, 1),
+            dilations=chosen(self.dilations, 1),
+            before=chosen(self.before, 0),
+            after=chosen(self.after, 0),
+            extra=chosen(self.extra, 0),
+            padding=self.padding,
+        )
+        if self.padding == "SAME" and any(
+            cells is None and stride != 1 for cells, stride in zip(size, part.strides, strict=True)
+        ):
+            return part
+        return part.named()
+
+    def named(self) -> Window:
+        """The same with its padding named after what it is."""
+        padding = _name_padding(self.size, self.strides, self.reach, self.before, self.behind)
+        return Window(
+            size=self.size,
+            kernel=self.kernel,
+            strides=self.strides,
+            dilations=self.dilations,
+            before=self.before,
+            after=self.after,
+            extra=self.extra,
+            padding=padding,
+        )
 
 
 def window_of(node: Node, kernel: tuple[int, ...], size: Shape, result: Shape) -> Window:
@@ -49,36 +96,46 @@ def window_of(node: Node, kernel: tuple[int, ...], size: Shape, result: Shape) -
         RefusedNodeError: If the padding depends on a size that is free, or is negative.
     """
     rank = len(kernel)
+    nothing = (0,) * rank
     strides = node.integers("strides") or (1,) * rank
     dilations = node.integers("dilations") or (1,) * rank
-    reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
+    if not len(size) == rank == len(strides) == len(dilations):
+        raise RefusedNodeError(f"its window has {rank} axes, its input {len(size)}")
+    reach = reach_of(kernel, dilations)
     mode = node.text("auto_pad", "NOTSET")
-    if mode == "SAME_UPPER" and None in size:
-        nothing = (0,) * rank
-        return Window(
-            kernel=kernel, strides=strides, dilations=dilations,
-            before=nothing, after=nothing, extra=nothing, padding="SAME",
-        )  # fmt: skip
+    padding = ""
+    before = after = nothing
     if mode in {"SAME_UPPER", "SAME_LOWER"}:
-        before, after = _same_padding(size, strides, reach, lower=mode == "SAME_LOWER")
-    else:
-        pads = (node.integers("pads") or (0,) * (2 * rank)) if mode == "NOTSET" else (0,) * 2 * rank
+        free = [cells is None and stride != 1 for cells, stride in zip(size, strides, strict=True)]
+        if any(free) and mode == "SAME_UPPER":
+            padding = "SAME"
+        else:
+            before, after = _same_padding(size, strides, reach, lower=mode == "SAME_LOWER")
+    elif mode == "NOTSET":
+        pads = node.integers("pads") or (0,) * (2 * rank)
         before, after = pads[:rank], pads[rank:]
-    if min((*before, *after)) < 0:
+    if min((*before, *after), default=0) < 0:
         raise RefusedNodeError(f"its padding is negative: {[*before, *after]}")
-    extra = (0,) * rank
-    if node.integer("ceil_mode", 0):
+    extra = nothing
+    # Automatic padding that keeps the size has nothing left to round.
+    if node.integer("ceil_mode", 0) and mode in {"NOTSET", "VALID"}:
         extra = _rounding_up(size, result, strides, reach, (before, after))
-    behind = tuple(a + e for a, e in zip(after, extra, strict=True))
-    return Window(
+    window = Window(
+        size=size,
         kernel=kernel,
         strides=strides,
         dilations=dilations,
         before=before,
         after=after,
         extra=extra,
-        padding=_name_padding(size, strides, reach, before, behind),
+        padding=padding,
     )
+    return window if padding else window.named()
+
+
+def reach_of(kernel: tuple[int, ...], dilations: tuple[int, ...]) -> tuple[int, ...]:
+    """How many cells a dilated kernel spans."""
+    return tuple((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))
 
 
 def _same_padding(
@@ -86,12 +143,20 @@ def _same_padding(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     totals = []
     for cells, stride, span in zip(size, strides, reach, strict=True):
-        if cells is None:
+        total = _same_total(cells, stride, span)
+        if total is None:
             raise RefusedNodeError("its padding depends on a size that is free")
-        totals.append(max((-(-cells // stride) - 1) * stride + span - cells, 0))
+        totals.append(total)
     small = tuple(total // 2 for total in totals)
     large = tuple(total - total // 2 for total in totals)
     return (large, small) if lower else (small, large)
+
+
+def _same_total(cells: int | None, stride: int, span: int) -> int | None:
+    """All cells that keep the size; with stride 1 these do not depend on it."""
+    if stride == 1:
+        return span - 1
+    return None if cells is None else max((-(-cells // stride) - 1) * stride + span - cells, 0)
 
 
 def _rounding_up(
@@ -128,12 +193,7 @@ def _name_padding(
     if not any((*before, *behind)):
         return "VALID"
     for cells, stride, span, front, back in zip(size, strides, reach, before, behind, strict=True):
-        if cells is None and stride != 1:
-            return "EXPLICIT"
-        # With stride 1 the padding that keeps the size does not depend on it.
-        total = (
-            span - 1 if cells is None else max((-(-cells // stride) - 1) * stride + span - cells, 0)
-        )
-        if (front, back) != (total // 2, total - total // 2):
+        total = _same_total(cells, stride, span)
+        if total is None or (front, back) != (total // 2, total - total // 2):
             return "EXPLICIT"
     return "SAME"
