@@ -33,6 +33,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     selection,
     shaping,
     slicing,
+    transposed_convolution,
     unary,
     unchanged,
 )

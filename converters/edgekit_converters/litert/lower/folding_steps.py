@@ -76,4 +76,10 @@ def _compute(code: str, values: list[NDArray[Any]], options: Mapping[str, object
         if code == "SUM":
             axes = tuple(int(axis) for axis in values[1].reshape(-1))
             return values[0].sum(axis=axes, keepdims=bool(options.get("keepDims")))
+        if code == "PAD":
+            return np.pad(values[0], values[1])
+        if code == "GATHER" and not options.get("batchDims"):
+            return np.take(values[0], values[1], axis=int(str(options["axis"])))
+        if code == "TILE":
+            return np.tile(values[0], values[1])
     return None
