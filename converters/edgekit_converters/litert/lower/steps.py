@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgekit_converters.litert.lower.reduction_steps import ReductionSteps
-from edgekit_converters.litert.lower.size_steps import SizeSteps
+from edgekit_converters.litert.lower.wide_steps import WideSteps
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Node
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit_converters.litert.program import Tensor
 
 
-class Steps(SizeSteps, ReductionSteps):
+class Steps(WideSteps, ReductionSteps):
     """The formula of one node."""
 
     def __init__(self, build: Builder, node: Node) -> None:
