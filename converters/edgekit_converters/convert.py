@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from edgekit_converters.blame import blame_litert, blame_onnx
 from edgekit_converters.calibration import CalibrationSet
-from edgekit_converters.divergence import first_divergence, litert_values, onnx_values
 from edgekit_converters.evaluation import (
     Accuracy,
     EvaluationSet,
@@ -16,16 +16,14 @@ from edgekit_converters.evaluation import (
     evaluate_top1,
     predict_classes,
 )
-from edgekit_converters.graph import read_graph
 from edgekit_converters.input_ranges import input_ranges
 from edgekit_converters.intake import take_in
 from edgekit_converters.litert.compile import CompiledModel, compile_to_litert
-from edgekit_converters.normalise import infer_shapes
 from edgekit_converters.parity import Comparison, Probe, compare, probes_for, user_probes
 from edgekit_converters.publish import publish, staging_for
 from edgekit_converters.quantize.litert import quantize_litert
 from edgekit_converters.quantize.onnx import quantize_onnx
-from edgekit_converters.reordered import Borders, ReorderedSession, reorder, reorder_calibration
+from edgekit_converters.reordered import Borders, ReorderedSession, reorder_calibration
 from edgekit_converters.report import Artifact, ConversionReport, Precision, tool_versions
 from edgekit_converters.request import (
     ConversionPlan,
@@ -136,7 +134,7 @@ class _Work:
         if artifact.precision is Precision.FLOAT32:
             self._write_float(artifact.format, path)
             self._progress(f"checking {name}")
-            comparison = self._check_float(artifact, path)
+            comparison = self._check_float(artifact)
         else:
             self._progress(f"quantizing {name}")
             self._write_int8(artifact.format, path)
@@ -235,7 +233,7 @@ class _Work:
             return self._evaluation.samples
         return self._calibration.samples if self._calibration else None
 
-    def _check_float(self, artifact: PlannedArtifact, path: Path) -> Comparison:
+    def _check_float(self, artifact: PlannedArtifact) -> Comparison:
         samples = self._samples() or self._examples
         normalised = self._source.normalised
         ranges = {} if normalised is None else input_ranges(normalised)
@@ -247,7 +245,7 @@ class _Work:
             raise GateFailedError(
                 f"the {artifact.format.value} model does not compute what the source does: "
                 f"{comparison.complaint(tolerance)}; "
-                f"{self._blame(artifact.format, path, comparison)}",
+                f"{self._blame(artifact.format, comparison)}",
                 where=self._where,
                 fix="nothing was published; report the model, or allow a larger error",
             )
@@ -258,13 +256,16 @@ class _Work:
             )
         return comparison
 
-    def _blame(self, target: ModelFormat, path: Path, comparison: Comparison) -> str:
+    def _blame(self, target: ModelFormat, comparison: Comparison) -> str:
         """Where a converted model parts from its source, in words."""
-        source = self._source
+        source, inputs = self._source, comparison.worst.inputs
+        if source.original is None:
+            return "the source has no nodes to compare"
         if source.exporter and self._export_differs(source.original, comparison.worst):
             return f"so is the ONNX that {source.exporter} wrote of it"
-        node = self._find_divergence(target, path, comparison)
-        return f"first at {node}" if node else "no single node is off by more than that"
+        if target is ModelFormat.LITERT and self._compiled is not None:
+            return blame_litert(source.original, self._compiled, inputs, self._request.max_error)
+        return blame_onnx(source.original, source.normalised, inputs, self._request.max_error)
 
     def _export_differs(self, model: Any, probe: Probe) -> bool:
         path = self._staging / "export.onnx"
@@ -275,24 +276,6 @@ class _Work:
         finally:
             session.close()
         return comparison.max_relative_error > self._request.max_error
-
-    def _find_divergence(
-        self, target: ModelFormat, path: Path, comparison: Comparison
-    ) -> str | None:
-        source = self._source
-        if source.original is None:
-            return None
-        if target is ModelFormat.LITERT and self._compiled is not None:
-            graph, reference = self._compiled.graph, self._compiled.prepared
-            inputs = reorder(comparison.worst.inputs, self._compiled.borders)
-            computed = litert_values(path, self._compiled, inputs)
-        else:
-            reference = source.original
-            graph = read_graph(infer_shapes(_copy(reference), self._where))
-            names = [name for node in graph.nodes for name in node.outputs]
-            computed = onnx_values(source.normalised, comparison.worst.inputs, names)
-        expected = onnx_values(reference, comparison.worst.inputs, computed)
-        return first_divergence(graph, expected, computed, self._request.max_error)
 
     def _describe(self, artifact: PlannedArtifact, path: Path, comparison: Comparison) -> Artifact:
         session = self._open(artifact)
@@ -337,9 +320,3 @@ class _Work:
             answers = [predict_classes(model, samples) for model in (self._session, session)]
             return None, None, agreement(*answers)
         return None, None, None
-
-
-def _copy(model: Any) -> Any:
-    copy = type(model)()
-    copy.CopyFrom(model)
-    return copy
