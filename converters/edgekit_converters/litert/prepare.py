@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import AttributeProto
 
+from edgekit_converters.litert.ranks import settle_ranks
 from edgekit_converters.normalise import settle_constants
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
         if not changed:
             break
         model = settle_constants(expanded, where)
-    return model
+    return settle_ranks(model)
 
 
 def _expand_definitions(model: Any, known: Collection[str]) -> Any:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node, Shape
 
 
+# What RESHAPE and TRANSPOSE take.
+MAX_RANK = 8
+
+
 class Made(NamedTuple):
     """A tensor that an operator is to make."""
 
@@ -243,7 +247,7 @@ class Builder:
         if tensor.shape == shape and shape.count(None) <= 1:
             return tensor
         if tensor.data is not None and None not in shape:
-            return self.constant(name, tensor.data.reshape([size or 1 for size in shape]))
+            return self.constant(name, tensor.data.reshape([size or 0 for size in shape]))
         sizes = self.reshape_sizes(shape, name)
         return self.step(
             "RESHAPE", [tensor, sizes], name=name, shape=shape, dtype=tensor.dtype,
@@ -266,6 +270,8 @@ class Builder:
         moving = [axis for axis in order if tensor.shape[axis] != 1]
         if moving == sorted(moving) and shape.count(None) <= 1:
             return self.reshape(tensor, shape, name=name)
+        if len(order) > MAX_RANK:
+            raise RefusedNodeError(f"it moves {len(order)} axes, supported: {MAX_RANK}")
         sizes = self.integers(f"{name}/axes", order)
         return self.step("TRANSPOSE", [tensor, sizes], name=name, shape=shape, dtype=tensor.dtype)
 

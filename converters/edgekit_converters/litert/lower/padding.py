@@ -104,9 +104,9 @@ def _grow(shape: Sequence[int | None], pads: Pads) -> tuple[int | None, ...]:
 
 
 def _mirrors(tensor: Tensor, pads: Pads) -> bool:
-    """Whether one reflection is enough, as LiteRT does it."""
+    """Whether one reflection is certainly enough, as LiteRT does it."""
     return len(pads) <= _MAX_MIRROR_RANK and all(
-        size is None or max(pair) < max(size, 1)
+        not any(pair) or (size is not None and max(pair) < size)
         for size, pair in zip(tensor.shape, pads, strict=True)
     )
 

@@ -77,9 +77,12 @@ def _rule(node: Node, graph: Graph, stored: Mapping[str, Permutation]) -> NodeLa
 def _lower(build: Builder, node: Node, formula: Callable[[Steps, Tensor, _Axes], Tensor]) -> None:
     steps = Steps(build, node)
     source, shape = build.shape(node.input(0)), build.shape(node.outputs[0])
-    if 0 in source:
+    if 0 in source and None not in shape:
         build.alias(node, _over_nothing(steps))
         return
+    if 0 in source and node.op == "ReduceMean":
+        # The kernel says zero, not that it is no number.
+        raise RefusedNodeError("it is the mean of nothing")
     known = axes_of(node, build.graph)
     keep = bool(node.integer("keepdims", 1))
     if known is not None:
@@ -109,8 +112,6 @@ def _over_nothing(steps: Steps) -> Tensor:
     shape = steps.build.shape(name)
     dtype = np.dtype(steps.build.graph.dtype(name))
     value = _NEUTRAL[steps.node.op]
-    if None in shape:
-        raise RefusedNodeError("it reduces nothing to a free size")
     if dtype.kind != "f" and not np.isfinite(value):
         if np.isnan(value) or dtype.kind not in "iub":
             raise RefusedNodeError(f"over nothing it has no value of type {dtype}")
@@ -190,11 +191,11 @@ def lower_l1(build: Builder, node: Node) -> None:
     """Sums of magnitudes."""
 
     def formula(steps: Steps, tensor: Tensor, axes: _Axes) -> Tensor:
-        # ABS lacks int64.
+        # ABS lacks int64, and in older runtimes int32.
         magnitude = (
-            steps.maximum(tensor, steps.neg(tensor))
-            if tensor.dtype == "int64"
-            else steps.abs(tensor)
+            steps.abs(tensor)
+            if tensor.dtype == "float32"
+            else steps.maximum(tensor, steps.neg(tensor))
         )
         return reduce(steps, "SUM", magnitude, axes)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit_converters.litert.layout import NodeLayout, Permutation, identity, relabel
-from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
+from edgekit_converters.litert.lower.builder import MAX_RANK, Builder, RefusedNodeError
 from edgekit_converters.litert.lower.registry import lowers
 from edgekit_converters.litert.lower.size_steps import Extent
 from edgekit_converters.litert.lower.steps import Steps
@@ -28,6 +28,9 @@ def lower_reshape(build: Builder, node: Node) -> None:
     if tensor.shape == shape and shape.count(None) <= 1:
         build.alias(node, tensor)
         return
+    if max(len(shape), len(tensor.shape)) > MAX_RANK:
+        ranks = f"{len(tensor.shape)} axes to {len(shape)}"
+        raise RefusedNodeError(f"it reshapes {ranks}, supported: {MAX_RANK}")
     if shape.count(None) <= 1:
         sizes = build.reshape_sizes(shape, node.outputs[0])
         target = [-1 if size is None else size for size in shape]
@@ -118,10 +121,10 @@ def lower_expand(build: Builder, node: Node) -> None:
     steps = Steps(build, node)
     tensor = steps.in_onnx_order(0)
     shape = build.shape(node.outputs[0])
-    if None not in shape:
-        if tensor.shape == shape:
-            build.alias(node, tensor)
-            return
+    if tensor.shape == shape and None not in shape:
+        build.alias(node, tensor)
+        return
+    if None not in (*shape, *tensor.shape):
         steps.finish(steps.widened(tensor, [size or 0 for size in shape]))
         return
     rank = len(shape)
@@ -132,17 +135,15 @@ def lower_expand(build: Builder, node: Node) -> None:
     ]
     known = build.known(node, 1)
     if known is not None:
-        wanted = [1] * (rank - known.size) + [int(size) for size in known.reshape(-1)]
-        target = [mine if size == 1 else size for mine, size in zip(own, wanted, strict=True)]
-        sizes = steps.vector(target)
+        given = steps.integers([1] * (rank - known.size) + known.reshape(-1).tolist())
     else:
         given = steps.bounded(steps.in_onnx_order(1))
         (length,) = given.shape
         if length is None:
             raise RefusedNodeError("the length of its target is free")
         given = given if length == rank else steps.pad(given, [(rank - length, 0)], 1)
-        sizes = steps.vector(own)
-        sizes = steps.select(steps.equal(sizes, 1), given, sizes)
+    sizes = steps.vector(own)
+    sizes = steps.select(steps.equal(sizes, 1), given, sizes)
     steps.finish(steps.step("BROADCAST_TO", [tensor, sizes], shape, tensor.dtype))
 
 
