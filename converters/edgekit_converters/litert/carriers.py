@@ -36,6 +36,8 @@ class _Carrying:
         self._constants = dict(graph.constants)
         self._nodes: list[Node] = []
         self._carried: dict[tuple[str, str], str] = {}
+        # The float16 values that are there in float32 because they were computed in it.
+        self._computed_wide: set[str] = set()
 
     def carry(self) -> Graph:
         for node in self._graph.nodes:
@@ -48,6 +50,10 @@ class _Carrying:
         )
 
     def _carry_node(self, node: Node) -> None:
+        if node.op == "Cast" and self._graph.dtype(node.inputs[0]) == self._graph.dtype(
+            node.outputs[0]
+        ):
+            node = replace(node, op="Identity", attributes={})
         lowering = self._lowerings.get(node.op)
         if lowering is None:
             self._nodes.append(node)
@@ -55,30 +61,35 @@ class _Carrying:
         variables = type_variables(node)
         inputs = list(node.inputs)
         outputs = list(node.outputs)
+        # What only moves numbers moves the wide ones too, if they are there.
+        wide = any(name in self._computed_wide for name in inputs)
         for position, name in enumerate(inputs):
-            wider = self._carrier(lowering, variables.inputs[position], name)
-            if wider:
-                inputs[position] = self._cast_input(name, wider)
+            other = self._carrier(lowering, variables.inputs[position], name, wide=wide)
+            if other:
+                inputs[position] = self._cast_input(name, other)
         casts = []
         for position, name in enumerate(outputs):
-            wider = self._carrier(lowering, variables.outputs[position], name)
-            if wider:
-                outputs[position] = self._inner(name, wider)
+            other = self._carrier(lowering, variables.outputs[position], name, wide=wide)
+            if other:
+                outputs[position] = self._inner(name, other)
                 casts.append(_cast(outputs[position], name))
-                if wider == "float32":
+                if other == "float32":
                     # Between two of these nodes nothing is rounded; integers must wrap around.
-                    self._carried[name, wider] = outputs[position]
+                    self._carried[name, other] = outputs[position]
+                    self._computed_wide.add(name)
         self._nodes.append(replace(node, inputs=tuple(inputs), outputs=tuple(outputs)))
         self._nodes += casts
 
-    def _carrier(self, lowering: Lowering, variable: str, name: str) -> str:
+    def _carrier(self, lowering: Lowering, variable: str, name: str, *, wide: bool) -> str:
         """The other type that a value must have for this operator, "" for none."""
         allowed = lowering.dtypes.get(variable)
         dtype = self._graph.dtype(name)
         if allowed is None or not name or not dtype:
             return ""
-        wider = carrier_of(dtype, allowed)
-        return "" if wider is None or wider == dtype else wider
+        if wide and dtype == "float16" and "float32" in allowed:
+            return "float32"
+        other = carrier_of(dtype, allowed)
+        return "" if other is None or other == dtype else other
 
     def _cast_input(self, name: str, wider: str) -> str:
         key = (name, wider)
