@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit_converters.batch_norm import fold_batch_norms
 from edgekit_converters.branches import inline_known_branches
+from edgekit_converters.default_attributes import state_old_resizing, write_default_attributes
 from edgekit_converters.onnx_source import opset_of
 from edgekit_converters.patterns import simplify
 from edgekit_converters.sizes import settle_sizes
@@ -59,6 +60,7 @@ def normalise(model: Any, *, where: str) -> Any:
     # Before the opset is raised: the converter of versions writes Dropouts that are not valid.
     _skip_identities(model)
     model = _raise_versions(model, where)
+    write_default_attributes(model)
     _separate_initialisers(model)
     model = settle_constants(model, where)
     _skip_identities(model)
@@ -145,7 +147,7 @@ def _raise_versions(model: Any, where: str) -> Any:
     if opset >= LEAST_OPSET:
         return model
     try:
-        return version_converter.convert_version(model, LEAST_OPSET)
+        raised = version_converter.convert_version(model, LEAST_OPSET)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedModelError(
@@ -153,6 +155,8 @@ def _raise_versions(model: Any, where: str) -> Any:
             where=where,
             fix=f"export the model again with opset {LEAST_OPSET} or newer",
         ) from error
+    state_old_resizing(raised, opset)
+    return raised
 
 
 def _separate_initialisers(model: Any) -> None:
