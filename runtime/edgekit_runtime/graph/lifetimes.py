@@ -20,7 +20,7 @@ class MemoryPlan:
     Attributes:
         peak_bytes: The size of an arena that holds them all, packed by size.
         live_bytes: The most that is alive at once: no plan can be smaller.
-        busiest: The operator at which that is.
+        busiest: The operator at which that is; empty where the model has none.
         unknown: How many tensors have no known size and are left out.
     """
 
@@ -55,7 +55,8 @@ def plan_memory(graph: Graph) -> MemoryPlan:
         total += change
         if total > most:
             most, step = total, index
-    name = graph.operators[min(step, len(graph.operators) - 1)].name
+    # The last step is behind the last operator; a model may have none at all.
+    name = graph.operators[min(step, len(graph.operators) - 1)].name if graph.operators else ""
     return MemoryPlan(
         peak_bytes=_pack(spans), live_bytes=most, busiest=name, unknown=lifetimes.unknown
     )

@@ -61,6 +61,7 @@ class Operator:
         outputs: Tensor names.
         attributes: Numbers, texts and lists of them; tensors and subgraphs are left out.
         custom: Whether it lies outside the format's own operator set.
+        version: TFLite's version of the operator; ONNX has the operator set's.
     """
 
     type: str
@@ -69,6 +70,7 @@ class Operator:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     custom: bool = False
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class Graph:
         operators: In the order of execution.
         inner_operators: Those inside the bodies of conditions, loops and calls.
         tensors: By name, of the outermost graph.
+        external_bytes: The size of the files beside it that hold weights.
         assumptions: What had to be assumed about free axes to know the other shapes.
     """
 
@@ -102,6 +105,7 @@ class Graph:
     operators: tuple[Operator, ...]
     inner_operators: tuple[Operator, ...]
     tensors: Mapping[str, Tensor]
+    external_bytes: int = 0
     assumptions: tuple[str, ...] = ()
 
     def shape(self, name: str) -> tuple[int | None, ...] | None:

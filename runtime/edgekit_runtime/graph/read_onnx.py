@@ -56,6 +56,7 @@ def read_onnx(path: Path, *, shapes: Mapping[str, tuple[int, ...]]) -> Graph:
         operators=tuple(reader.operator(node) for node in graph.node),
         inner_operators=tuple(inner),
         tensors=tensors | constants,
+        external_bytes=sum(file.stat().st_size for file in reader.external),
         assumptions=assumptions,
     )
 
@@ -66,6 +67,7 @@ class _Reader:
     def __init__(self, onnx: Any, path: Path) -> None:
         self._onnx = onnx
         self._path = path
+        self.external: set[Path] = set()
 
     def infer(self, model: Any) -> Any:
         """The model with the shapes that inference finds; as it is where inference fails."""
@@ -179,6 +181,7 @@ class _Reader:
                 where=str(self._path),
                 fix="copy that file beside the model",
             )
+        self.external.add(file)
 
     def _dtype(self, code: int) -> str:
         try:

@@ -12,8 +12,8 @@ from edgekit_runtime.graph.tflite_bounds import check_tflite_bytes
 from edgekit_runtime.tensors import TensorQuantization, TensorSpec
 
 _CUSTOM = "CUSTOM"
-# Metadata entries are raw bytes; short ones hold a text such as a version.
-_TEXT_BYTES = 64
+# Metadata entries are raw bytes; some hold a text, such as a version or JSON.
+_TEXT_BYTES = 4096
 
 
 def read_tflite(path: Path) -> Graph:
@@ -120,6 +120,7 @@ class _Reader:
                     outputs=tuple(names[i] for i in outputs),
                     attributes=self._attributes(operator),
                     custom=custom,
+                    version=code.Version(),
                 )
             )
         return found

@@ -6,12 +6,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgekit_runtime import session
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
@@ -20,8 +19,7 @@ from edgekit_runtime.graph import load_check
 from edgekit_runtime.graph.lifetimes import plan_memory
 from edgekit_runtime.graph.load_check import answer_for, check_loads
 from edgekit_runtime.graph.model import Graph, Operator, Tensor
-from edgekit_runtime.graph.read import read_graph
-from edgekit_runtime.graph.summary import describe_quantization, summarise
+from edgekit_runtime.graph.summary import summarise
 from edgekit_runtime.tensors import TensorSpec
 from runtime.graph.tflite_files import conv_model, pack
 from runtime.models import linear_model
@@ -67,6 +65,29 @@ def test_a_branch_keeps_its_source_alive_and_a_view_costs_nothing() -> None:
         step(["view", "b"], "y", "Add"),
     ]
     assert plan_memory(graph_of(operators, sizes, "y")).peak_bytes == (1 + 4 + 2 + 4) * KIB
+
+
+def test_a_model_without_operators_has_no_busiest_one(tmp_path: Path) -> None:
+    model = conv_model()
+    model.subgraphs[0].operators, model.subgraphs[0].outputs = [], [0]
+    path = tmp_path / "nothing.tflite"
+    path.write_bytes(pack(model))
+    summary = summarise(path)
+    assert (summary.operators, summary.memory.busiest) == ({}, "")
+    assert summary.memory.peak_bytes == 128
+
+
+def test_weights_in_files_beside_the_model_count(tmp_path: Path) -> None:
+    path = linear_model(tmp_path / "linear.onnx")
+    whole = summarise(path).file_bytes
+    model = onnx.load_model(str(path))
+    beside = tmp_path / "beside.onnx"
+    onnx.save_model(
+        model, str(beside), save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+    found = summarise(beside).file_bytes
+    assert found == beside.stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    assert found > whole - 50
 
 
 @given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 20)), min_size=1, max_size=20))
@@ -151,61 +172,10 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
         summarise(path)
 
 
-def qdq_model(path: Path, *, activations: bool) -> Path:
-    """A product whose weights, and activations if asked, go through DequantizeLinear."""
-    nodes = [helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=1)]
-    source = "x"
-    if activations:
-        nodes += [
-            helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
-            helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
-        ]
-        source = "xd"
-    nodes.append(helper.make_node("MatMul", [source, "w"], ["y"]))
-    stored = [
-        numpy_helper.from_array(np.ones((4, 2), np.int8), "q"),
-        numpy_helper.from_array(np.ones(2, np.float32), "scale"),
-        numpy_helper.from_array(np.zeros(2, np.int8), "zero"),
-        numpy_helper.from_array(np.float32(1), "s"),
-        numpy_helper.from_array(np.int8(0), "z"),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "qdq",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
-        stored,
-    )
-    opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
-    return path
-
-
-@pytest.mark.parametrize(("activations", "kind"), [(True, "int8"), (False, "dynamic")])
-def test_quantization_inside_an_onnx_file_is_seen(
-    tmp_path: Path, *, activations: bool, kind: str
-) -> None:
-    found = describe_quantization(
-        read_graph(qdq_model(tmp_path / "qdq.onnx", activations=activations))
-    )
-    assert (found.kind, found.weight_share, found.weight_bits) == (kind, 1.0, 8)
-    assert found.per_channel
-
-
-def test_real_files_are_told_apart(shared_data: Path) -> None:
-    wanted = {
-        "sine/hello_world_float.tflite": "float32",
-        "sine/hello_world_int8.tflite": "int8",
-        "mnist/trained_lstm.tflite": "float32",
-        "mnist/trained_lstm_int8.tflite": "int8",
-        "kws-dscnn/kws_ref_model.tflite": "int8",
-        "mnist/mnist.onnx": "float32",
-    }
-    found = {name: describe_quantization(read_graph(shared_data / name)).kind for name in wanted}
-    assert found == wanted
-
-
 def test_a_file_that_litert_refuses_says_why(shared_data: Path) -> None:
     summary = summarise(shared_data / "bad-person-detect" / "person_detect.tflite")
     assert summary.loads.loads is False
     assert "quantized_dimension must be in range" in summary.loads.reason
+    (fit,) = summary.runtimes
+    assert fit.runs is None
+    assert "litert refuses the file" in fit.reason
