@@ -22,6 +22,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     global_pooling,
     joining,
     local_response,
+    normalization,
     ordering,
     padding,
     pooling,
