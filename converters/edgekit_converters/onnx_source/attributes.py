@@ -49,6 +49,10 @@ def _positive(value: Any) -> str:
     return "" if fits else "finite numbers above 0"
 
 
+def _scale(value: Any) -> str:
+    return "" if all(0 < item < _MAX_SIZE for item in _items(value)) else "above 0 and below 2**31"
+
+
 def _permutation(value: Any) -> str:
     fits = sorted(value) == list(range(len(value)))
     return "" if fits else f"each of the axes 0 to {len(value) - 1} once"
@@ -177,7 +181,9 @@ _BY_OPERATOR: Final[Mapping[tuple[str, str], Rule]] = {
     ("TopK", "k"): _SIZES,
     ("Trilu", "upper"): _FLAG,
     ("Upsample", "mode"): one_of("nearest", "linear", "bilinear"),
-    ("Upsample", "scales"): _positive,
+    ("Upsample", "scales"): _scale,
+    ("Upsample", "height_scale"): _scale,
+    ("Upsample", "width_scale"): _scale,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from edgekit_converters.onnx_source.attributes import attribute_value
+from edgekit_converters.onnx_source.bounds import MAX_TENSOR_BYTES
 from edgekit_converters.onnx_source.known import Known, known_scopes
 from edgekit_converters.onnx_source.structure import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.walk import bodies, label
@@ -54,8 +55,8 @@ class NodeFacts:
 
 # Sizes are 32-bit in the kernels.
 _MAX_SCALE: Final = 2.0**31
-# Some microseconds each; a sequence of samples of a minute of speech has a million.
-_MAX_TRIPS: Final = 1_000_000
+# Ten microseconds each; a minute of speech has six thousand frames.
+_MAX_TRIPS: Final = 100_000
 
 Check = Callable[[NodeFacts], Iterator[str]]
 
@@ -175,6 +176,9 @@ def _convolution(facts: NodeFacts) -> Iterator[str]:
 
 def _recurrent(facts: NodeFacts) -> Iterator[str]:
     """Gates, hidden size and directions must be those of the weights."""
+    if 0 in facts.known.shapes.get(facts.input(0), ()):
+        # onnxruntime 1.32 ends the process on it.
+        yield "its input is empty"
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[facts.op]
     directions = 2 if facts.attribute("direction") == "bidirectional" else 1
     hidden = facts.attribute("hidden_size", facts.size(2, 2))
@@ -210,8 +214,16 @@ def _reshape(facts: NodeFacts) -> Iterator[str]:
 def _sizes(position: int) -> Check:
     def check(facts: NodeFacts) -> Iterator[str]:
         sizes = facts.integers(position)
-        if sizes is not None and any(size < 0 for size in sizes):
+        if sizes is None:
+            return
+        count = math.prod(sizes)
+        if facts.op == "Tile":
+            # They are counts of repetitions there.
+            count *= math.prod(size or 1 for size in facts.known.shapes.get(facts.input(0), ()))
+        if any(size < 0 for size in sizes):
             yield f"it is told the sizes {sizes}"
+        elif count > MAX_TENSOR_BYTES:
+            yield f"it is told the sizes {sizes}: {count} elements, the limit is {MAX_TENSOR_BYTES}"
 
     return check
 

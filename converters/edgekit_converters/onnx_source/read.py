@@ -9,6 +9,7 @@ from typing import Any, Final
 from edgekit_converters.onnx_source.attributes import attribute_faults
 from edgekit_converters.onnx_source.bounds import MAX_MODEL_BYTES, size_faults
 from edgekit_converters.onnx_source.external import find_external, load_external
+from edgekit_converters.onnx_source.inference import has_no_shape, infer_in_steps
 from edgekit_converters.onnx_source.operands import operand_faults
 from edgekit_converters.onnx_source.skeleton import skeleton
 from edgekit_converters.onnx_source.sparse import densify
@@ -20,11 +21,7 @@ from edgekit_converters.onnx_source.structure import (
     unknown_operators,
 )
 from edgekit_converters.onnx_source.tensors import constant_faults
-from edgekit_converters.onnx_source.values import (
-    declared_faults,
-    free_unknown_sizes,
-    inferred_faults,
-)
+from edgekit_converters.onnx_source.values import declared_faults, free_unknown_sizes
 from edgekit_converters.onnx_source.walk import scopes
 from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
 from edgekit_runtime.extras import require
@@ -76,7 +73,7 @@ def read_onnx(path: Path) -> Any:
     _refuse(densify(model), path)
     sort_nodes(model.graph)
     del model.training_info[:]
-    _check_specification(onnx, model, path)
+    _check_specification(model, path)
     return model
 
 
@@ -158,30 +155,29 @@ def _check_total(external_bytes: int, path: Path) -> None:
         )
 
 
-def _check_specification(onnx: Any, model: Any, path: Path) -> None:
+def _check_specification(model: Any, path: Path) -> None:
     """ONNX's own checks, on a model without its large constants; then ours that need shapes."""
+    import onnx.inliner
+
     small = skeleton(model)
     # The checker insists on shapes of the outputs, which inference finds as well.
-    open_shapes = [value for value in small.graph.output if _has_no_shape(value)]
+    open_shapes = [value for value in small.graph.output if has_no_shape(value)]
     for value in open_shapes:
         value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(small)
         for value in open_shapes:
             value.type.tensor_type.ClearField("shape")
-        small = onnx.shape_inference.infer_shapes(small, data_prop=True)
+        if small.functions:
+            small = onnx.inliner.inline_local_functions(small)
+        impossible = infer_in_steps(small)
     except Exception as error:
         raise damaged(path, str(error)[:_LONGEST_REASON]) from error
-    _refuse([*operand_faults(small), *inferred_faults(small)], path)
+    _refuse([*operand_faults(small), *impossible], path)
     given = {value.name: value for value in small.graph.input}
     for value, inferred in zip(model.graph.output, small.graph.output, strict=True):
-        if _has_no_shape(value):
+        if has_no_shape(value):
             value.type.CopyFrom(given.get(value.name, inferred).type)
-
-
-def _has_no_shape(value: Any) -> bool:
-    kind = value.type
-    return bool(kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"))
 
 
 def _unknown_operators(names: Sequence[str], path: Path) -> UnsupportedModelError:

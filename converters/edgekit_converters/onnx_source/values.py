@@ -1,4 +1,4 @@
-"""Check what a model says about its values, and how large they are once they are inferred."""
+"""Check what a model says about its inputs, outputs and inner values."""
 
 from __future__ import annotations
 
@@ -20,15 +20,6 @@ def free_unknown_sizes(model: Any) -> None:
 
 def declared_faults(model: Any) -> list[str]:
     """Element types that do not exist, and shapes that no tensor can have."""
-    return _faults(model, inferred=False)
-
-
-def inferred_faults(model: Any) -> list[str]:
-    """The same for inferred shapes: operators whose result would be impossible, or too large."""
-    return _faults(model, inferred=True)
-
-
-def _faults(model: Any, *, inferred: bool) -> list[str]:
     faults = []
     for scope, value in _values(model):
         if not value.type.HasField("tensor_type"):
@@ -36,9 +27,6 @@ def _faults(model: Any, *, inferred: bool) -> list[str]:
         code = value.type.tensor_type.elem_type
         kind = type_name(code)
         sizes = [size for size in value_shape(value) or () if size is not None]
-        if inferred and scope.place:
-            # In a branch that is never taken, inference may find nonsense.
-            sizes = [size for size in sizes if size >= 0]
         # Undefined is a type as well: inference fills it in.
         fault = shape_fault(sizes, kind) if kind else f"has the unknown element type {code}"
         if fault:
