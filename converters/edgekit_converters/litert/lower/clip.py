@@ -53,7 +53,7 @@ def _bound(steps: Steps, position: int, dtype: str) -> Tensor | None:
     if attribute is not None:
         bound = steps.number(float(attribute), dtype)
     elif node.input(position):
-        bound = steps.input(position)
+        bound = steps.reshape(steps.in_onnx_order(position), ())
     else:
         return None
     # Exporters write the limits of float32 where they mean no bound.

@@ -13,7 +13,7 @@ from edgekit_converters.litert.lower.steps import Steps
 from edgekit_converters.litert.types import ANYTHING
 
 if TYPE_CHECKING:
-    from edgekit_converters.graph import Node
+    from edgekit_converters.graph import Node, Shape
     from edgekit_converters.litert.program import Tensor
 
 _LIMITS: Final = np.iinfo(np.int32)
@@ -28,7 +28,7 @@ def lower_slice(build: Builder, node: Node) -> None:
     if any(node.input(at) and build.known(node, at) is None for at in range(_STARTS, _STEPS + 1)):
         steps.finish(_slice_computed(steps, tensor))
         return
-    slices = _known_slices(build, node)
+    slices = _known_slices(build, node, tensor.shape)
     blocks = _blocks(tensor, slices)
     if blocks is not None:
         begin, size = blocks
@@ -54,7 +54,7 @@ def lower_slice(build: Builder, node: Node) -> None:
     )
 
 
-def _known_slices(build: Builder, node: Node) -> list[slice]:
+def _known_slices(build: Builder, node: Node, sizes: Shape) -> list[slice]:
     """One of Python's slices for each axis, in the order in which the node works."""
     starts, ends = (build.constant_of(node, at) for at in (_STARTS, _ENDS))
     if starts is None or ends is None:
@@ -66,6 +66,10 @@ def _known_slices(build: Builder, node: Node) -> list[slice]:
         axis = position if axes is None else int(axes[position]) % len(order)
         stride = 1 if strides is None else int(strides[position])
         first, last = (int(np.clip(bound, _LIMITS.min, _LIMITS.max)) for bound in (start, end))
+        size = sizes[order.index(axis)]
+        if stride < 0 and size is not None and first < -size:
+            # Backwards from before the beginning, ONNX has the first element and LiteRT nothing.
+            first = 0
         whole = stride > 0 and last == _LIMITS.max
         slices[axis] = slice(first, None if whole else last, stride)
     return [slices[axis] for axis in order]

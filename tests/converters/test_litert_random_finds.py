@@ -1,0 +1,29 @@
+"""What random graphs found wrong once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+node = helper.make_node
+I64 = np.int64
+
+
+def test_slicing_backwards_from_before_the_beginning(make_model: Any, assert_parity: Any) -> None:
+    constants = {
+        "starts": np.array([-2], I64), "ends": np.array([np.iinfo(I64).min], I64),
+        "axes": np.array([1], I64), "steps": np.array([-2], I64),
+    }  # fmt: skip
+    names = ["x", "starts", "ends", "axes", "steps"]
+    assert_parity(make_model([node("Slice", names, ["y"])], {"x": ["n", 1, 5]}, ["y"], constants))
+
+
+def test_bounds_of_a_scalar_that_are_lists_of_one(make_model: Any, assert_parity: Any) -> None:
+    nodes = [
+        node("ReduceSum", ["x"], ["s"], keepdims=0),
+        node("Clip", ["s", "low", "high"], ["y"]),
+    ]
+    constants = {"low": np.array(-1.0, np.float32), "high": np.array(2.0, np.float32)}
+    assert_parity(make_model(nodes, {"x": [2, 3]}, ["y"], constants))
