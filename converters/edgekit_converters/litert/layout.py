@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -49,34 +49,6 @@ class BorderLayout(StrEnum):
 
 
 LayoutRule = Callable[["Node", "Graph", Mapping[str, Permutation]], NodeLayout]
-
-
-@dataclass(slots=True)
-class _Plan:
-    values: dict[str, Permutation] = field(default_factory=dict)
-    nodes: list[NodeLayout] = field(default_factory=list)
-
-
-def plan_layout(
-    graph: Graph, rules: Mapping[str, LayoutRule], borders: Mapping[str, Permutation]
-) -> LayoutPlan:
-    """Choose the layout of every value, following the nodes in execution order.
-
-    Args:
-        graph: What is planned.
-        rules: The layout rule of each operator; one without a rule works as ONNX does.
-        borders: The inputs that are stored otherwise than ONNX has them.
-    """
-    plan = _Plan()
-    for name in graph.inputs:
-        plan.values[name] = borders.get(name, identity(len(graph.shape(name) or ())))
-    for node in graph.nodes:
-        layout = rules.get(node.op, as_onnx)(node, graph, plan.values)
-        plan.nodes.append(layout)
-        for name in node.outputs:
-            rank = len(graph.shape(name) or ())
-            plan.values[name] = layout.stored if len(layout.stored) == rank else identity(rank)
-    return LayoutPlan(nodes=tuple(plan.nodes), values=plan.values)
 
 
 def border_orders(graph: Graph, layout: BorderLayout) -> dict[str, Permutation]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit_converters.litert.layout import follow
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
 from edgekit_converters.litert.lower.registry import lowers
 from edgekit_converters.litert.lower.steps import Steps
@@ -24,14 +25,18 @@ def indices_of(steps: Steps, position: int) -> Tensor:
     return steps.in_onnx_order(position)
 
 
-@lowers("Gather", dtypes=ANYTHING)
+@lowers("Gather", layout=follow, dtypes=ANYTHING)
 def lower_gather(build: Builder, node: Node) -> None:
-    """Slices of one axis."""
+    """Slices of one axis; a list of indices keeps the axes, which may stand in any order then."""
     steps = Steps(build, node)
-    tensor = steps.in_onnx_order(0)
+    listed = len(build.shape(node.input(1))) == 1
+    tensor = steps.input() if listed else steps.in_onnx_order(0)
     axis = node.integer("axis", 0) % len(tensor.shape)
+    if listed:
+        axis = build.layout.work.index(axis)
     indices = steps.from_the_front(indices_of(steps, 1), steps.extent(tensor, axis))
-    steps.finish(steps.gather(tensor, indices, axis))
+    picked = steps.gather(tensor, indices, axis)
+    steps.finish(picked if listed else steps.stored(picked))
 
 
 @lowers("GatherElements", dtypes=ANYTHING)

@@ -7,14 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit_converters.litert.carriers import carry_types
-from edgekit_converters.litert.layout import (
-    LayoutRule,
-    Permutation,
-    absorb_flattening,
-    as_onnx,
-    plan_layout,
-)
+from edgekit_converters.litert.layout import LayoutRule, Permutation, absorb_flattening, as_onnx
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
+from edgekit_converters.litert.planning import plan_layout
 from edgekit_converters.litert.type_variables import main_variable, type_variables
 from edgekit_converters.litert.types import ANYTHING, FLOAT
 from edgekit_runtime.errors import UnsupportedModelError
