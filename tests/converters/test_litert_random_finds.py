@@ -27,3 +27,9 @@ def test_bounds_of_a_scalar_that_are_lists_of_one(make_model: Any, assert_parity
     ]
     constants = {"low": np.array(-1.0, np.float32), "high": np.array(2.0, np.float32)}
     assert_parity(make_model(nodes, {"x": [2, 3]}, ["y"], constants))
+
+
+def test_a_constant_number_stays_a_number(make_model: Any, assert_parity: Any) -> None:
+    nodes = [node("ReduceMax", ["x"], ["m"], keepdims=0), node("Sub", ["m", "k"], ["y"])]
+    constants = {"k": np.array(3.0, np.float32)}
+    assert_parity(make_model(nodes, {"x": [2, 3]}, ["y"], constants))

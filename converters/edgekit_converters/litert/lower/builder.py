@@ -355,7 +355,7 @@ class Builder:
         if array.ndim < len(order) and order != identity(len(order)):
             array = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
         if array.ndim == len(order):
-            array = np.ascontiguousarray(array.transpose(order))
+            array = np.asarray(array.transpose(order), order="C")
         return self.constant(name, array)
 
     def _unique(self, name: str) -> str:
