@@ -79,6 +79,12 @@ CASES = [
     case("ADD_N", i32([1, 2]), i32([30, 40]), outputs=("int32",)),
     *(case(code, i32([7, -7, 7, -7, 6]), i32([3, 3, -3, -3, 2]), outputs=("int32",))
       for code in ("DIV", "FLOOR_DIV", "FLOOR_MOD", "MAXIMUM", "MUL", "BITWISE_XOR")),
+    *(case(code, i32([7, -7, 5]), i32([3, 3, -4]), outputs=("int32",))
+      for code in ("STABLEHLO_ADD", "STABLEHLO_MULTIPLY", "STABLEHLO_MAXIMUM", "STABLEHLO_MINIMUM",
+                   "STABLEHLO_AND")),
+    case("STABLEHLO_AND", np.array([True, False]), np.array([True, True]), outputs=("bool",)),
+    *(case(code, np.array([7, -7, 5], np.int16), np.array([3, 3, -4], np.int16),
+           outputs=("int16",)) for code in ("STABLEHLO_MAXIMUM", "STABLEHLO_MINIMUM")),
     *(case(code, i32([[1, 2, 3]]), i32([[1, 3, 2]]), outputs=("bool",))
       for code in ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL")),
     *(case(code, np.array([True, True, False]), np.array([True, False, False]), outputs=("bool",))
@@ -142,6 +148,7 @@ CASES = [
     *(case(code, F([[1, 3, 3, 0], [2, 2, 0, 0]]), i32([axis]), constants=(1,), outputs=(kind,),
            table=f"{code.title().replace('_', '')}Options", outputType=2 if kind == "int32" else 4)
       for code in ("ARG_MAX", "ARG_MIN") for axis in (0, -1) for kind in ("int32", "int64")),
+    case("CUMSUM", w(2, 5), i32(1), table="CumsumOptions", tolerance=1e-5),
     case("TOPK_V2", F([[1, 3, 3, 0], [2, 5, 0, 9]]), i32(2), constants=(1,),
          outputs=("float32", "int32")),
     *(case("CUMSUM", w(2, 5), i32(axis), constants=(1,), table="CumsumOptions", exclusive=e,
@@ -167,6 +174,8 @@ CASES = [
          table="SplitOptions", numSplits=3),
     case("SPLIT_V", w(2, 6), i32([1, -1, 2]), i32(-1), constants=(1, 2),
          outputs=("float32",) * 3, table="SplitVOptions", numSplits=3),
+    case("SPLIT_V", w(2, 6), i32([1, 3, 2]), i32(-1), constants=(2,), outputs=("float32",) * 3,
+         table="SplitVOptions", numSplits=3),
     case("SLICE", w(3, 4, 5), i32([1, 0, 2]), i32([2, -1, 3]), constants=(1, 2),
          output_shape=(2, 4, 3)),
     case("SLICE", w(3, 4), i32([1, 0]), i32([2, 3]), constants=(2,), output_shape=(2, 3)),
@@ -185,6 +194,13 @@ CASES = [
       )),
     case("STRIDED_SLICE", w(4, 5), i32([1, 2]), i32([2, 3]), i32([1, 1]), constants=(1, 2, 3),
          table="StridedSliceOptions", offset=True),
+    *(case("STRIDED_SLICE", w(4, 5, 6), *(i32(part) for part in bounds), constants=(3,),
+           table="StridedSliceOptions", **{f"{k}Mask": v for k, v in masks.items()})
+      for bounds, masks in (
+          (([1, -4, 2], [3, 5, 6], [1, 2, 3]), {}),
+          (([1, 0], [-1, 4], [2, 1]), {"begin": 0b01, "end": 0b10}),
+          (([-1, 2, 0], [0, 0, 0], [1, 1, 2]), {"shrinkAxis": 0b011, "end": 0b100}),
+      )),
     case("REVERSE_V2", w(3, 4), i32([1]), constants=(1,)),
     case("REVERSE_SEQUENCE", w(3, 4, 2), i32([2, 4, 1]), table="ReverseSequenceOptions",
          seqDim=1, batchDim=0),
@@ -198,6 +214,8 @@ CASES = [
          table="OneHotOptions", axis=-1),
     case("ONE_HOT", i32([1, 2]), i32(3), F(1), F(0), constants=(1, 2, 3), table="OneHotOptions",
          axis=0),
+    case("ONE_HOT", i32([1, 2]), i32(3), F(1), F(0), constants=(2, 3), table="OneHotOptions",
+         axis=-1),
     case("CAST", F([1.7, -1.7, 0, 3]), outputs=("int32",)),
     case("CAST", i32([0, 1, -2]), outputs=("bool",)),
     case("CAST", np.array([True, False])),

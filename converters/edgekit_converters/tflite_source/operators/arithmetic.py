@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgekit_converters.tflite_source.border import element_type
 from edgekit_converters.tflite_source.registry import imports
 from edgekit_converters.tflite_source.values import RefusedOperatorError
 
@@ -18,7 +19,13 @@ _UNARY: Final = {
     "NEG": "Neg", "ROUND": "Round", "SIGN": "Sign", "SIN": "Sin", "SQRT": "Sqrt",
 }  # fmt: skip
 _ACTIVATED: Final = {"ADD": "Add", "SUB": "Sub", "MUL": "Mul", "DIV": "Div"}
-_BINARY: Final = {"MAXIMUM": "Max", "MINIMUM": "Min", "POW": "Pow", "BITWISE_XOR": "BitwiseXor"}
+_BINARY: Final = {
+    "BITWISE_XOR": "BitwiseXor", "POW": "Pow", "STABLEHLO_ADD": "Add", "STABLEHLO_MULTIPLY": "Mul",
+}  # fmt: skip
+_EXTREMES: Final = {
+    "MAXIMUM": "Max", "MINIMUM": "Min", "STABLEHLO_MAXIMUM": "Max", "STABLEHLO_MINIMUM": "Min",
+}  # fmt: skip
+_SHORT: Final = frozenset({"int8", "uint8", "int16", "uint16"})
 
 
 @imports(*_UNARY, inputs=(1, 1))
@@ -55,6 +62,25 @@ def import_binary(build: Builder) -> None:
     """Operators of two inputs that have no activation function."""
     order, factors = _operands(build)
     build.emit(_BINARY[build.operator.code], factors, order)
+
+
+@imports(*_EXTREMES, inputs=(2, 2))
+def import_extreme(build: Builder) -> None:
+    """The larger or the smaller of two; onnxruntime has neither for short integers."""
+    order, factors = _operands(build)
+    op, tensor = _EXTREMES[build.operator.code], build.tensor(0)
+    if tensor.dtype not in _SHORT or tensor.quantization is not None:
+        build.emit(op, factors, order)
+        return
+    wide = [build.node("Cast", [factor], to=element_type("int32")) for factor in factors]
+    build.emit("Cast", [build.node(op, wide)], order, to=element_type(tensor.dtype))
+
+
+@imports("STABLEHLO_AND", inputs=(2, 2))
+def import_and(build: Builder) -> None:
+    """Of truth values, or of the bits of integers."""
+    order, factors = _operands(build)
+    build.emit("And" if build.tensor(0).dtype == "bool" else "BitwiseAnd", factors, order)
 
 
 @imports("ADD_N", inputs=(2, 1 << 16))

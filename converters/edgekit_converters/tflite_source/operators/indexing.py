@@ -60,8 +60,12 @@ def import_one_hot(build: Builder) -> None:
     """
     rank = build.operator.outputs[0].rank
     axis = known_axis(int(build.option("axis", -1)), rank)
-    depth = build.whole_numbers(1)[0]
-    places = build.sizes(list(range(max(depth, 0))), "places")
+    if build.is_constant(1):
+        places = build.sizes(list(range(max(build.whole_numbers(1)[0], 0))), "places")
+    else:
+        ends = [build.store(np.array(n, np.int64), f"end{n}") for n in (0, 1)]
+        depth = build.node("Reshape", [build.index_value(1), build.sizes([], "scalar")])
+        places = build.node("Range", [ends[0], depth, ends[1]])
     column = build.sizes([-1 if i == axis else 1 for i in range(rank)], "column")
     indices = build.node("Unsqueeze", [build.index_value(0), build.sizes([axis], "axis")])
     hit = build.node("Equal", [indices, build.node("Reshape", [places, column])])

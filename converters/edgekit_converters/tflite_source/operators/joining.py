@@ -65,6 +65,9 @@ def import_split_v(build: Builder) -> None:
     """Into parts of given sizes, one of which may be -1: the rest."""
     source = build.tensor(0)
     axis = build.axes(2, source.rank)[0]
+    if not build.is_constant(1):
+        build.emit_all("Split", [build.input(0), build.index_value(1)], axis=axis)
+        return
     sizes, whole = build.whole_numbers(1), build.shape(0)[axis]
     if sizes.count(-1) == 1 and whole is not None:
         sizes[sizes.index(-1)] = whole - sum(sizes) - 1

@@ -73,7 +73,9 @@ def import_top_k(build: Builder) -> None:
 @imports("CUMSUM", inputs=(2, 2), options="CumsumOptions")
 def import_cumsum(build: Builder) -> None:
     """The running sum along an axis."""
-    axis = build.sizes([build.axes(1, build.tensor(0).rank)[0]], "axis")
+    axis = build.index_value(1)
+    if build.is_constant(1):
+        axis = build.sizes([build.axes(1, build.tensor(0).rank)[0]], "axis")
     build.emit(
         "CumSum",
         [build.input(0), axis],

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from edgekit_converters.tflite_source.registry import imports
 from edgekit_converters.tflite_source.values import RefusedOperatorError
 
@@ -38,6 +40,9 @@ def import_slice(build: Builder) -> None:
 @imports("STRIDED_SLICE", inputs=(4, 4), options="StridedSliceOptions", moves=True)
 def import_strided_slice(build: Builder) -> None:
     """As numpy's indexing does it: bounds, steps, new axes, and axes that go away."""
+    if not (build.is_constant(1) and build.is_constant(2)):
+        _import_computed_slice(build)
+        return
     plan = _Indexing()
     plan.read(build)
     value = build.input(0)
@@ -71,6 +76,43 @@ def import_reverse_sequence(build: Builder) -> None:
         raise RefusedOperatorError(f"it runs along axes {time} and {batch}, supported: 0 and 1")
     inputs = [build.input(0), build.index_value(1)]
     build.emit("ReverseSequence", inputs, time_axis=time, batch_axis=batch)
+
+
+def _import_computed_slice(build: Builder) -> None:
+    """Bounds that are computed, without new axes and dots; masked ones are put in place."""
+    masks = {name: int(build.option(f"{name}Mask")) for name in ("begin", "end", "shrinkAxis")}
+    if build.option("newAxisMask") or build.option("ellipsisMask"):
+        raise RefusedOperatorError("its bounds are computed, and it adds axes or leaves some out")
+    steps = build.whole_numbers(3)
+    axes = list(range(len(steps)))
+    shrunk = [axis for axis in axes if masks["shrinkAxis"] >> axis & 1]
+    if min(steps, default=1) < 1 or any(steps[axis] != 1 for axis in shrunk):
+        raise RefusedOperatorError("its bounds are computed, and it does not go step by step")
+    starts, ends = build.index_value(1), build.index_value(2)
+    if build.option("offset", default=False):
+        ends = build.node("Add", [starts, ends])
+    if masks["begin"]:
+        starts = _replaced(build, starts, masks["begin"], axes, build.sizes([0], "zero"))
+    far = build.sizes([_FAR], "far")
+    if masks["end"]:
+        ends = _replaced(build, ends, masks["end"], axes, far)
+    if shrunk:
+        # One index: the end is the next one, and behind the last there is none.
+        after = build.node("Add", [starts, build.sizes([1], "one")])
+        last = build.node("Equal", [starts, build.sizes([-1], "last")])
+        after = build.node("Where", [last, far, after])
+        ends = _replaced(build, ends, masks["shrinkAxis"], axes, after)
+    bounds = [starts, ends, build.sizes(axes, "axes"), build.sizes(steps, "steps")]
+    value = build.node("Slice", [build.input(0), *bounds])
+    if shrunk:
+        build.emit("Squeeze", [value, build.sizes(shrunk, "removed")])
+    else:
+        build.emit("Identity", [value])
+
+
+def _replaced(build: Builder, bounds: str, mask: int, axes: list[int], other: str) -> str:
+    chosen = np.array([bool(mask >> axis & 1) for axis in axes])
+    return build.node("Where", [build.store(chosen, "mask"), other, bounds])
 
 
 @dataclass(slots=True)
