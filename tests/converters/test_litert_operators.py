@@ -325,7 +325,6 @@ def test_outputs_that_share_a_tensor(make_model: Any, assert_parity: Any) -> Non
 @pytest.mark.parametrize(
     ("operator", "attributes", "reason"),
     [
-        ("MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 2]}, "dilated"),
         ("Celu", {"alpha": -0.5}, "alpha"),
     ],
 )
