@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import AttributeProto
 
+from edgekit_converters.litert.quantized_constants import fold_quantized_constants
 from edgekit_converters.litert.ranks import settle_ranks
 from edgekit_converters.normalise import settle_constants
 
@@ -37,6 +38,7 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
     for _ in range(_MAX_ROUNDS):
         expanded = _expand_definitions(model, known)
         changed = expanded is not model
+        changed |= fold_quantized_constants(expanded)
         changed |= _name_types(expanded)
         changed |= _fix_empty_values(expanded)
         if not changed:

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.normalise import normalise
+from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.session import open_session
 
 
@@ -124,7 +125,13 @@ def agree(tmp_path: Path) -> Callable[..., tuple[str, ...]]:
         target.write_bytes(compiled.content)
         wanted = list(expected) if expected else [open_session(source).run(dict(s)) for s in given]
         for reference_kernels in (False, True)[: 1 + reference]:
-            session = open_session(target, reference_kernels=reference_kernels)
+            try:
+                session = open_session(target, reference_kernels=reference_kernels)
+            except UnsupportedModelError as error:
+                # The plain kernels are fewer.
+                if reference_kernels and "Didn't find op" in error.what:
+                    continue
+                raise
             assert [spec.name for spec in session.inputs] == list(given[0])
             for arrays, results in zip(given, wanted, strict=True):
                 computed = session.run(dict(arrays))

@@ -27,6 +27,8 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     padding,
     pooling,
     power,
+    quantization,
+    quantized_products,
     recurrent,
     reduction,
     resize,
