@@ -67,7 +67,17 @@ def _expand_definitions(model: Any, known: Collection[str]) -> Any:
 
 def _expand(model: Any, operator: tuple[str, str]) -> Any:
     import onnx.inliner
+    from onnx import helper
 
+    graph = model.graph
+    told = {value.name for value in graph.value_info}
+    # The inliner does not look at the types of constants.
+    constants = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name not in told
+    ]
+    graph.value_info.extend(constants)
     try:
         return onnx.inliner.inline_selected_functions(
             model, [operator], exclude=False, inline_schema_functions=True
@@ -75,6 +85,8 @@ def _expand(model: Any, operator: tuple[str, str]) -> Any:
     except Exception:  # noqa: BLE001 - the inliner says why in no usable way
         # It cannot do it for types that it does not know: left for the lowering to refuse.
         return model
+    finally:
+        del graph.value_info[len(graph.value_info) - len(constants) :]
 
 
 def _has_definition(operator: str, opset: int) -> bool:

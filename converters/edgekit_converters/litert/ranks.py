@@ -60,9 +60,8 @@ def _tell_ranks(graph: Any) -> bool:
     changed = False
     for node in graph.node:
         rule = _RULES.get(node.op_type)
-        name = node.output[0] if node.output else ""
-        value = told.get(name)
-        if rule is None or node.domain not in {"", "ai.onnx"} or name in shapes or value is None:
+        open_values = [told[name] for name in node.output if name in told and name not in shapes]
+        if rule is None or node.domain not in {"", "ai.onnx"} or not open_values:
             continue
         known = [shapes.get(source) for source in node.input]
         rank = rule(
@@ -72,14 +71,16 @@ def _tell_ranks(graph: Any) -> bool:
                 lengths=[shape[0] if shape and len(shape) == 1 else None for shape in known],
             )
         )
-        if rank is None or rank < 0 or not value.type.tensor_type.elem_type:
+        if rank is None or rank < 0:
             continue
-        shape = value.type.tensor_type.shape
-        shape.SetInParent()
-        for _ in range(rank):
-            shape.dim.add()
-        shapes[name] = [None] * rank
-        changed = True
+        for value in open_values:
+            if value.type.tensor_type.elem_type:
+                shape = value.type.tensor_type.shape
+                shape.SetInParent()
+                for _ in range(rank):
+                    shape.dim.add()
+                shapes[value.name] = [None] * rank
+                changed = True
     return changed
 
 
@@ -124,5 +125,5 @@ _RULES: Final[Mapping[str, Callable[[_Call], int | None]]] = {
     "Squeeze": _squeezed,
     "Unsqueeze": _unsqueezed,
     **dict.fromkeys(_REDUCTIONS, _reduced),
-    **dict.fromkeys(("Pad", "Slice", "Tile"), _same),
+    **dict.fromkeys(("Pad", "Slice", "Split", "Tile"), _same),
 }

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from edgekit_converters.litert.program import Tensor
 
 _IMAGE_RANK: Final = 4
+# The kernels have no elements of two bytes.
+_MOVED: Final = ANYTHING - {"float16", "int16", "uint16"}
 
 
-@lowers("DepthToSpace", layout=channels_last, dtypes=ANYTHING)
+@lowers("DepthToSpace", layout=channels_last, dtypes=_MOVED)
 def lower_depth_to_space(build: Builder, node: Node) -> None:
     """DEPTH_TO_SPACE takes the channels depth last (DCR); for CRD they are put so before."""
     steps = Steps(build, node)
@@ -35,7 +37,7 @@ def lower_depth_to_space(build: Builder, node: Node) -> None:
     steps.finish(steps.move("DEPTH_TO_SPACE", [tensor], shape, blockSize=block))
 
 
-@lowers("SpaceToDepth", layout=channels_last, dtypes=ANYTHING)
+@lowers("SpaceToDepth", layout=channels_last, dtypes=_MOVED)
 def lower_space_to_depth(build: Builder, node: Node) -> None:
     """SPACE_TO_DEPTH gives the channels depth last (DCR); for CRD they are put so behind."""
     steps = Steps(build, node)

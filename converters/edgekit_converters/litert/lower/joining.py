@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,41 +42,70 @@ def lower_split(build: Builder, node: Node) -> None:
     tensor = steps.input()
     order = build.layout.work
     axis = order.index(node.integer("axis", 0) % len(order))
-    parts = [build.shape(name)[node.integer("axis", 0)] if name else None for name in node.outputs]
-    if len(parts) == 1:
+    if len(node.outputs) == 1:
         build.alias(node, tensor)
         return
-    size = tensor.shape[axis]
-    known = build.known(node, 1)
+    for position, part in enumerate(_parts(steps, tensor, axis)):
+        steps.finish(part, position)
+
+
+def _parts(steps: Steps, tensor: Tensor, axis: int) -> list[Tensor]:
+    node, size, count = steps.node, tensor.shape[axis], len(steps.node.outputs)
+    known = steps.build.known(node, 1)
+    if known is None and node.input(1):
+        return _apart(steps, tensor, [None] * count, steps.build.operand(node, 1), axis)
     if known is not None:
         parts = [int(part) for part in known.reshape(-1)]
-    elif not node.input(1) and size is not None:
-        part = -(-size // len(parts))
-        parts = [max(min(part, size - part * at), 0) for at in range(len(parts))]
-    shapes = [(*tensor.shape[:axis], part, *tensor.shape[axis + 1 :]) for part in parts]
-    where = steps.integers(axis, "axis")
-    equal = None not in parts and len(set(parts)) == 1
-    if equal or (not node.input(1) and node.attributes.get("num_outputs") is None):
-        # Of a free axis, the kernel sees to it that the parts are equal.
-        made = steps.move_apart("SPLIT", [where, tensor], shapes, 1, numSplits=len(parts))
+    elif size is not None:
+        part = -(-size // count)
+        parts = [part] * (count - 1) + [size - part * (count - 1)]
+        if parts[-1] < 0:
+            raise RefusedNodeError(f"it makes {count} parts of {size}")
     else:
-        sizes = _sizes(steps, parts, tensor, axis)
-        made = steps.move_apart("SPLIT_V", [tensor, sizes, where], shapes, 0, numSplits=len(parts))
-    for position, part_tensor in enumerate(made):
-        steps.finish(part_tensor, position)
+        return _equal_parts(steps, tensor, axis)
+    if size is None:
+        # The kernel would want the sum already when it does not know the real size yet.
+        return _cut(steps, tensor, parts, axis)
+    if len(set(parts)) > 1:
+        return _apart(steps, tensor, parts, steps.integers(parts, "sizes"), axis)
+    shapes = [(*tensor.shape[:axis], part, *tensor.shape[axis + 1 :]) for part in parts]
+    inputs = [steps.integers(axis, "axis"), tensor]
+    return steps.move_apart("SPLIT", inputs, shapes, 1, numSplits=count)
 
 
-def _sizes(steps: Steps, parts: list[int | None], tensor: Tensor, axis: int) -> Tensor:
-    if None not in parts:
-        return steps.integers(parts, "sizes")
-    if steps.node.input(1):
-        return steps.build.operand(steps.node, 1)
-    # So many of the rounded-up size as fit; of what is left, the last ones get less or nothing.
+def _apart(
+    steps: Steps, tensor: Tensor, parts: Sequence[int | None], sizes: Tensor, axis: int
+) -> list[Tensor]:
+    shapes = [(*tensor.shape[:axis], part, *tensor.shape[axis + 1 :]) for part in parts]
+    inputs = [tensor, sizes, steps.integers(axis, "axis")]
+    return steps.move_apart("SPLIT_V", inputs, shapes, 0, numSplits=len(parts))
+
+
+def _equal_parts(steps: Steps, tensor: Tensor, axis: int) -> list[Tensor]:
+    """Of a free size, so many of the rounded-up part as fit; the last gets what is left."""
+    count = len(steps.node.outputs)
     size = steps.scalar(steps.extent(tensor, axis))
-    count = len(parts)
     part = steps.floor_div(steps.add(size, count - 1), count)
     starts = steps.mul(steps.iota(count), part)
-    return steps.maximum(steps.minimum(steps.sub(size, starts), part), 0)
+    sizes = steps.maximum(steps.minimum(steps.sub(size, starts), part), 0)
+    return _apart(steps, tensor, [None] * count, sizes, axis)
+
+
+def _cut(steps: Steps, tensor: Tensor, parts: list[int], axis: int) -> list[Tensor]:
+    rank = len(tensor.shape)
+    others = ((1 << rank) - 1) & ~(1 << axis)
+    start, made = 0, []
+    for part in parts:
+        shape = (*tensor.shape[:axis], part, *tensor.shape[axis + 1 :])
+        begin, end = [0] * rank, [0] * rank
+        begin[axis], end[axis] = start, start + part
+        made.append(
+            steps.strided_slice(
+                tensor, begin, end, [1] * rank, shape, beginMask=others, endMask=others
+            )
+        )
+        start += part
+    return made
 
 
 @lowers("Tile", layout=follow, dtypes=ANYTHING)
