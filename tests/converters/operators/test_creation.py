@@ -1,4 +1,4 @@
-"""Tensors made of sizes, bounds and places; what is kept depends on values; squares and channels."""
+"""Tensors made of sizes, bounds and places, of what values say, and of squares of an image."""
 
 from __future__ import annotations
 

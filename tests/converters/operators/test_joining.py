@@ -79,7 +79,7 @@ def test_split_into_equal_parts(opset: int, free: list[int], agree: Any) -> None
     sets = [{"x": _x(4, 6)}] + ([{"x": _x(*(4, 9)[:: 1 if free == [1] else -1])}] if free else [])
     if free == [0]:
         sets[1] = {"x": _x(9, 6)}
-    more = {"num_outputs": 3} if opset == 18 else {}
+    more: dict[str, Any] = {"num_outputs": 3} if opset == 18 else {}
     split = node("Split", ["x"], ["y", "z", "w"], axis=1, **more)
     agree(split, sets, ("y", "z", "w"), opset=opset, free={"x": free})
 
