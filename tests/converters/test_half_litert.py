@@ -80,6 +80,22 @@ def test_weights_are_half_and_answers_the_same(old: bool, tmp_path: Path) -> Non
     )
 
 
+def test_large_file_keeps_its_weights_behind_the_tables(tmp_path: Path) -> None:
+    # From about a megabyte on, the quantizer writes them there.
+    build = TfliteBuilder()
+    x, y = build.tensor("x", [2, 1024]), build.tensor("y", [2, 1024])
+    weights, bias = build.constant("w", w(1024, 1024)), build.constant("b", w(1024))
+    build.operator("FULLY_CONNECTED", [x, weights, bias], [y], "FullyConnectedOptions")
+    source, half = written(tmp_path, build.content([x], [y])), tmp_path / "half.tflite"
+    assert write_half_litert(source, half, where="float.tflite") == ()
+    again = tmp_path / "again.tflite"
+    with pytest.raises(UnsupportedModelError, match="float16 already: w"):
+        write_half_litert(half, again, where="half.tflite")
+    feeds = {"x": w(2, 1024, seed=2)}
+    outputs = [open_session(path).run(feeds)["y"] for path in (source, half)]
+    assert relative_error(*outputs) < 2e-3
+
+
 def test_result_can_be_imported(tmp_path: Path) -> None:
     source, half = written(tmp_path, network()), tmp_path / "half.tflite"
     write_half_litert(source, half, where="float.tflite")

@@ -99,9 +99,8 @@ def test_weights_are_half_and_the_border_is_not() -> None:
     assert kinds_of(half)["w"] == HALF
     assert types_of(half) == ["Cast", "Conv", "Relu", "GlobalAveragePool", "Cast"]
     assert (half.kept, half.warnings) == ((), ())
-    # What was known of the values is known again, and true.
-    infos = {v.name: v.type.tensor_type.elem_type for v in half.model.graph.value_info}
-    assert infos["c"] == HALF
+    # What the tool says of the values in between would be wrong.
+    assert not half.model.graph.value_info
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
@@ -295,6 +294,7 @@ def test_cast_to_float_and_arithmetic_with_sizes() -> None:
     )
     half = halved(model, {"x": w(3001, 2), "ids": np.arange(4)})
     assert {"to_float", "scaled", "to_int"} <= set(half.kept)
+    assert "Shape/shape" not in half.kept  # it computes no floats
 
 
 def test_nodes_without_names() -> None:

@@ -33,10 +33,12 @@ class KeptNodes:
 
     Attributes:
         names: Of the nodes; each node of the model has a name of its own.
+        computing: Those of them that read or make floats, in the model's order.
         warnings: A sentence for each reason that the reader may want to know.
     """
 
     names: frozenset[str]
+    computing: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -50,7 +52,7 @@ def nodes_to_keep(
         types: The element type of every value.
         known_failing: Operator types that the tool at hand is known to convert wrongly.
     """
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
     graph = model.graph
     opset = max((o.version for o in model.opset_import if o.domain in _STANDARD), default=0)
@@ -78,7 +80,19 @@ def nodes_to_keep(
             label = tensor.name or f"the constant of {nodes[0].name}"
             shown = ", ".join(sorted(chosen)[:_SHOWN]) + (", …" if len(chosen) > _SHOWN else "")
             warnings.append(f"{label!r} stays float32, with {shown}: {reason}")
-    return KeptNodes(names=frozenset(names), warnings=tuple(warnings))
+    return KeptNodes(
+        names=frozenset(names),
+        computing=tuple(
+            node.name
+            for node in graph.node
+            if node.name in names
+            and (
+                bodies(node)
+                or any(types.get(n) == TensorProto.FLOAT for n in (*node.input, *node.output))
+            )
+        ),
+        warnings=tuple(warnings),
+    )
 
 
 def _float_constants(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +28,13 @@ _BITS: Final = 16
 # Fewer elements than that save nothing: names and operators outweigh them.
 _WORTH_NAMING: Final = 1024
 _SHOWN: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    name: str
+    kind: int
+    shape: tuple[int, ...]
 
 
 def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, ...]:
@@ -73,7 +82,7 @@ def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, .
         ) from error
     after = _weights(schema, _read(schema, halved))
     # It says nothing where it does nothing.
-    changed = any(kind == schema.TensorType.FLOAT16 for _, kind, _ in after)
+    changed = any(weight.kind == schema.TensorType.FLOAT16 for weight in after)
     if not changed or len(halved) >= len(content):
         raise UnsupportedModelError(
             "float16 changes nothing: "
@@ -133,43 +142,40 @@ def _floats(schema: Any, model: Any, graph: Any, index: int) -> NDArray[np.float
     return None if data is None else np.frombuffer(data.tobytes(), np.float32)
 
 
-def _refuse(schema: Any, weights: list[tuple[str, int, int]], where: str) -> None:
+def _refuse(schema: Any, weights: list[_Stored], where: str) -> None:
     kinds = schema.TensorType
     integers = {kinds.INT8, kinds.UINT8, kinds.INT16, kinds.INT4}
     for found, what in (
-        ([name for name, kind, _ in weights if kind == kinds.FLOAT16], "float16"),
-        ([name for name, kind, _ in weights if kind in integers], "quantized"),
+        ([weight.name for weight in weights if weight.kind == kinds.FLOAT16], "float16"),
+        ([weight.name for weight in weights if weight.kind in integers], "quantized"),
     ):
         if found:
-            shown = ", ".join(found[:_SHOWN])
-            more = f" and {len(found) - _SHOWN} more" if found[_SHOWN:] else ""
             raise UnsupportedModelError(
-                f"the model is {what} already: {shown}{more}",
+                f"the model is {what} already: {_named(found)}",
                 where=where,
                 fix="give the float32 model that it was made from",
             )
 
 
-def _left_over(
-    schema: Any, weights: list[tuple[str, int, int]], excused: set[str]
-) -> Iterator[str]:
+def _left_over(schema: Any, weights: list[_Stored], excused: set[str]) -> Iterator[str]:
     left = [
-        name
-        for name, kind, elements in weights
-        if kind == schema.TensorType.FLOAT32 and elements >= _WORTH_NAMING and name not in excused
+        weight.name
+        for weight in weights
+        if weight.kind == schema.TensorType.FLOAT32
+        # Biases stay float32 by design.
+        and len(weight.shape) > 1
+        and math.prod(weight.shape) >= _WORTH_NAMING
+        and weight.name not in excused
     ]
     if left:
-        shown = ", ".join(left[:_SHOWN]) + (
-            f" and {len(left) - _SHOWN} more" if left[_SHOWN:] else ""
-        )
         yield (
-            f"{shown} stay(s) float32: LiteRT stores in float16 the weights of convolutions, "
-            "dense layers and embeddings alone"
+            f"{_named(left)} stay(s) float32: LiteRT stores in float16 the weights of "
+            "convolutions, dense layers and embeddings alone"
         )
 
 
-def _weights(schema: Any, model: Any) -> list[tuple[str, int, int]]:
-    """Name, type and number of elements of every stored tensor of numbers or scaled integers."""
+def _weights(schema: Any, model: Any) -> list[_Stored]:
+    """Every stored tensor of floats or scaled integers."""
     floats = {schema.TensorType.FLOAT32, schema.TensorType.FLOAT16}
     found = []
     for graph in model.subgraphs:
@@ -178,9 +184,14 @@ def _weights(schema: Any, model: Any) -> list[tuple[str, int, int]]:
             quantization = tensor.quantization
             scaled = quantization is not None and quantization.scale is not None
             if data is not None and len(data) and (tensor.type in floats or scaled):
-                count = int(np.prod(tensor.shape)) if tensor.shape is not None else 1
-                found.append((_text(tensor.name), tensor.type, count))
+                shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
+                found.append(_Stored(name=_text(tensor.name), kind=tensor.type, shape=shape))
     return found
+
+
+def _named(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _read(schema: Any, content: bytes) -> Any:
@@ -188,6 +199,11 @@ def _read(schema: Any, content: bytes) -> Any:
     for buffer in model.buffers or []:
         if buffer.data is not None:
             buffer.data = np.asarray(buffer.data, dtype=np.uint8)
+        elif buffer.offset > 1:
+            # Large files, and what the quantizer makes of them, hold weights behind the tables.
+            raw = content[buffer.offset : buffer.offset + buffer.size]
+            buffer.data = np.frombuffer(raw, dtype=np.uint8)
+            buffer.offset = buffer.size = 0
     return model
 
 

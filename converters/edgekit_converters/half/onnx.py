@@ -91,8 +91,7 @@ def to_float16(model: Any, *, where: str) -> HalfModel:
     cast_captured(half, halves)
     tidy_casts(half.graph, stand_ins=stand_ins)
     _check(onnx, half, halves, where)
-    names = {node.name for node in half.graph.node}
-    return HalfModel(model=half, warnings=kept.warnings, kept=tuple(sorted(kept.names & names)))
+    return HalfModel(model=half, warnings=kept.warnings, kept=kept.computing)
 
 
 def _refuse(model: Any, where: str) -> None:
@@ -268,9 +267,10 @@ def _check(onnx: Any, model: Any, halves: set[str], where: str) -> None:
             where=where,
             fix="convert in float32",
         )
+    # What the tool says of the values in between is stale; engines infer it again.
     del model.graph.value_info[:]
     try:
-        model.graph.value_info.extend(infer_values(model))
+        infer_values(model)
         onnx.checker.check_model(model)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
