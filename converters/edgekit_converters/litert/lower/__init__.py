@@ -20,6 +20,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     dense,
     gathering,
     global_pooling,
+    grid_sample,
     joining,
     local_response,
     normalization,

@@ -17,6 +17,7 @@ from edgekit_converters.litert.lower.builder import RefusedNodeError
 if TYPE_CHECKING:
     from edgekit_converters.graph import Node
     from edgekit_converters.litert.lower.folding_steps import FoldingSteps
+    from edgekit_converters.litert.lower.steps import Steps
     from edgekit_converters.litert.program import Tensor
 
 _LINEAR_REACH: Final = 1.0
@@ -201,7 +202,7 @@ def taps_of(
     if sampling.antialias:
         distance = steps.mul(distance, steps.minimum(axis.scale, 1.0))
     if sampling.mode == "cubic":
-        weights = _cubic(steps, distance, sampling.cubic_a)
+        weights = cubic_weights(steps, distance, sampling.cubic_a)
     else:
         weights = steps.maximum(steps.sub(1.0, distance), 0.0)
     if sampling.exclude_outside:
@@ -213,7 +214,8 @@ def taps_of(
     return steps.minimum(steps.maximum(cells, 0.0), last), weights
 
 
-def _cubic(steps: FoldingSteps, distance: Tensor, a: float) -> Tensor:
+def cubic_weights(steps: Steps, distance: Tensor, a: float) -> Tensor:
+    """The weights of a cubic filter with the free coefficient `a`, at distances in cells."""
     squared = steps.mul(distance, distance)
     near = steps.add(steps.mul(squared, steps.sub(steps.mul(distance, a + 2), a + 3)), 1.0)
     far = steps.add(steps.mul(steps.sub(distance, 5.0), distance), 8.0)
