@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+# Operators whose newer versions mean something else by saying nothing.
+_CHANGED_DEFAULTS: Final = frozenset({"DFT", "RoiAlign"})
 # The first opset in which a Resize says where it reads, and by default reads elsewhere.
 _NEW_RESIZING: Final = 11
 
@@ -34,7 +36,8 @@ def _write(graph: Any, opset: int) -> None:
             schema: Any = defs.get_schema(node.op_type, opset, "")
         except defs.SchemaError:
             continue
-        if not (schema.has_function or schema.has_context_dependent_function):
+        defined = schema.has_function or schema.has_context_dependent_function
+        if not defined and node.op_type not in _CHANGED_DEFAULTS:
             continue
         for name, attribute in schema.attributes.items():
             if name not in present and attribute.default_value.type:
