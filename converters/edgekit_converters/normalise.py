@@ -16,6 +16,7 @@ import numpy as np
 from edgekit_converters.batch_norm import fold_batch_norms
 from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.default_attributes import state_old_resizing, write_default_attributes
+from edgekit_converters.old_hardmax import flatten_old_hardmax
 from edgekit_converters.onnx_source import opset_of
 from edgekit_converters.patterns import simplify
 from edgekit_converters.sizes import settle_sizes
@@ -143,6 +144,9 @@ def _raise_versions(model: Any, where: str) -> Any:
     from onnx import version_converter
 
     model.ir_version = max(model.ir_version, _LEAST_IR_VERSION)
+    if not any(entry.domain in {"", "ai.onnx"} for entry in model.opset_import):
+        # All its operators are of other domains: any version of ONNX's own does.
+        model.opset_import.add(domain="", version=LEAST_OPSET)
     opset = opset_of(model)
     if opset >= LEAST_OPSET:
         return model
@@ -156,6 +160,7 @@ def _raise_versions(model: Any, where: str) -> Any:
             fix=f"export the model again with opset {LEAST_OPSET} or newer",
         ) from error
     state_old_resizing(raised, opset)
+    flatten_old_hardmax(raised, opset)
     return raised
 
 
