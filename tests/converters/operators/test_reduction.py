@@ -25,9 +25,10 @@ def _x(*shape: int, dtype: Any = F, seed: int = 3) -> Any:
     return rng.integers(0, 5, size=shape).astype(dtype)
 
 
-def _reduce(operator: str, axes: list[int] | None, opset: int, **attributes: int) -> Any:
+def _reduce(operator: str, axes: list[int] | None, opset: int, **attributes: Any) -> Any:
     if operator != "ReduceSum" and opset < 18:
-        return node(operator, ["x"], ["y"], **({"axes": axes} if axes else {}), **attributes)
+        named: Any = {"axes": axes} if axes else {}
+        return node(operator, ["x"], ["y"], **named, **attributes)
     return node(operator, ["x", "a"] if axes is not None else ["x"], ["y"], **attributes)
 
 

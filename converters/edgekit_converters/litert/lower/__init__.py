@@ -14,11 +14,14 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     classification,
     clip,
     comparison,
+    contraction,
     convolution,
     creation,
     curves,
     deformable_convolution,
     dense,
+    detection,
+    determinant,
     gathering,
     global_pooling,
     grid_sample,
@@ -44,6 +47,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     transposed_convolution,
     unary,
     unchanged,
+    uniqueness,
 )
 from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered
 
