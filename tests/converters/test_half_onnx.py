@@ -16,6 +16,7 @@ from conftest import REPOSITORY
 from edgekit_converters.half import HalfModel, to_float16
 from edgekit_converters.parity import relative_error
 from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.graph.load_check import LoadCheck
 
 F = np.float32
 FLOAT, HALF, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
@@ -386,6 +387,37 @@ def test_recurrent_layers(kind: str) -> None:
         {"w": w(1, gates * 4, 3), "r": w(1, gates * 4, 4)},
     )
     assert kinds_of(halved(model, {"x": w(5, 2, 3)}))["w"] == HALF
+
+
+@pytest.mark.parametrize(
+    ("perm", "kept"), [([1, 0, 2], ("turn",)), ([0, 2, 1], ()), ([2, 0, 1], ("turn",))]
+)
+def test_transposed_batch_in_front_of_a_product(perm: list[int], kept: tuple[str, ...]) -> None:
+    # In float16 onnxruntime 1.32 dies of it: attention with the batch in the second place.
+    shape = (3, 4, 5)
+    size = shape[perm[2]]
+    model = model_of(
+        [
+            node("Relu", ["x"], ["r"]),
+            node("Transpose", ["r"], ["t"], name="turn", perm=perm),
+            node("MatMul", ["t", "w"], ["y"]),
+        ],
+        {"x": shape},
+        {"y": FLOAT},
+        {"w": w(size, 6)},
+    )
+    half = halved(model, {"x": w(*shape)})
+    assert half.kept == kept
+    assert kinds_of(half)["w"] == HALF
+
+
+def test_result_that_an_engine_dies_of_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = LoadCheck(loads=False, runtime="onnxruntime", reason="the engine ended with signal 11")
+    monkeypatch.setattr("edgekit_converters.half.onnx.check_loads", lambda *_: answer)
+    model = model_of(
+        [node("MatMul", ["x", "w"], ["y"])], {"x": [2, 4]}, {"y": FLOAT}, {"w": w(4, 4)}
+    )
+    assert "onnxruntime refuses the result: the engine ended with signal 11" in refusal(model)
 
 
 def test_old_model_whose_weights_are_inputs() -> None:

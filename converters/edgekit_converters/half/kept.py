@@ -18,6 +18,7 @@ _TYPED_BY_ATTRIBUTE: Final = frozenset({
     "MelWeightMatrix", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 })  # fmt: skip
 _SHOWN: Final = 5
+_MATRIX: Final = 2
 _SIZES: Final = frozenset({"Shape", "Size"})
 # Behind a number that float16 cannot hold, its traces must not be rounded away at once: the
 # root of a sum with an epsilon, the softmax of masked scores.
@@ -67,6 +68,7 @@ def nodes_to_keep(
     for node in graph.node:
         for name in set(node.input):
             readers.setdefault(name, []).append(node)
+    names |= {node.name for node in graph.node if _crashes(node, readers)}
     warnings = [
         f"{node.op_type} {node.name!r} computes in float32, and the weights inside it stay so"
         for node in graph.node
@@ -120,6 +122,18 @@ def _must_stay(node: Any, types: Mapping[str, int], opset: int) -> bool:
         values = (*node.input, *node.output)
         return any(types.get(name) == TensorProto.FLOAT for name in values)
     return _lacks_half(node, types, opset)
+
+
+def _crashes(node: Any, readers: Mapping[str, list[Any]]) -> bool:
+    """Whether onnxruntime (1.32) dies of this Transpose: one of the batch, before a MatMul.
+
+    Its fusion of the two overlooks the cast that it puts between them for float16.
+    """
+    if node.op_type != "Transpose" or node.domain not in _STANDARD:
+        return False
+    perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+    moves_batch = len(perm) > _MATRIX and perm[0] != 0
+    return moves_batch and any(n.op_type == "MatMul" for n in readers.get(node.output[0], ()))
 
 
 def _lacks_half(node: Any, types: Mapping[str, int], opset: int) -> bool:
