@@ -73,7 +73,7 @@ class _Carrying:
             if other:
                 outputs[position] = self._inner(name, other)
                 casts.append(_cast(outputs[position], name))
-                if other == "float32":
+                if self._graph.dtype(name) == "float16":
                     # Between two of these nodes nothing is rounded; integers must wrap around.
                     self._carried[name, other] = outputs[position]
                     self._computed_wide.add(name)

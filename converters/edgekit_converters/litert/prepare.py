@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import AttributeProto
 
+from edgekit_converters.litert.definitions import expand_definitions
 from edgekit_converters.litert.quantized_constants import fold_quantized_constants
 from edgekit_converters.litert.ranks import settle_ranks
 from edgekit_converters.normalise import settle_constants
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _MAX_ROUNDS: Final = 8
-# Defined by others too, but only once types are known that are not known inside of a definition.
-_RENAMED: Final = frozenset({"CastLike"})
 
 
 def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
@@ -36,7 +35,7 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
         other operators is left for the lowering to refuse.
     """
     for _ in range(_MAX_ROUNDS):
-        expanded = _expand_definitions(model, known)
+        expanded = expand_definitions(model, known)
         changed = expanded is not model
         changed |= fold_quantized_constants(expanded)
         changed |= _name_types(expanded)
@@ -45,59 +44,6 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
             break
         model = settle_constants(expanded, where)
     return settle_ranks(model)
-
-
-def _expand_definitions(model: Any, known: Collection[str]) -> Any:
-    """Write out the operators that are unknown here and that ONNX defines by others."""
-    opset = next(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
-    wanted = sorted(
-        {
-            (node.domain, node.op_type)
-            for node in model.graph.node
-            if node.domain in {"", "ai.onnx"}
-            and node.op_type not in known
-            and node.op_type not in _RENAMED
-            and _has_definition(node.op_type, opset)
-        }
-    )
-    for name in wanted:
-        model = _expand(model, name)
-    return model
-
-
-def _expand(model: Any, operator: tuple[str, str]) -> Any:
-    import onnx.inliner
-    from onnx import helper
-
-    graph = model.graph
-    told = {value.name for value in graph.value_info}
-    # The inliner does not look at the types of constants.
-    constants = [
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-        if tensor.name not in told
-    ]
-    graph.value_info.extend(constants)
-    try:
-        return onnx.inliner.inline_selected_functions(
-            model, [operator], exclude=False, inline_schema_functions=True
-        )
-    except Exception:  # noqa: BLE001 - the inliner says why in no usable way
-        # It cannot do it for types that it does not know: left for the lowering to refuse.
-        return model
-    finally:
-        del graph.value_info[len(graph.value_info) - len(constants) :]
-
-
-def _has_definition(operator: str, opset: int) -> bool:
-    from onnx import defs
-
-    try:
-        # The stubs leave out what the class has.
-        schema: Any = defs.get_schema(operator, opset, "")
-    except defs.SchemaError:
-        return False
-    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def _name_types(model: Any) -> bool:
