@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _TENSOR_TYPES: Final = {
+    "bfloat16": "BFLOAT16",
     "bool": "BOOL",
     "float16": "FLOAT16",
     "float32": "FLOAT32",
@@ -20,7 +21,8 @@ _TENSOR_TYPES: Final = {
 }
 # Every value of the first type is one of the second, and arithmetic that wraps around in the
 # second still does in the first after the way back. Nothing carries float64: in float32 it would
-# lose digits and range without a word.
+# lose digits and range without a word. Nor bfloat16: an operator that rounds in another order
+# leaves others of its few digits.
 _CARRIERS: Final = {
     "float16": ("float32",),
     "int8": ("int32", "int64"),

@@ -32,6 +32,7 @@ _MOVED: Final = {
     "SPLIT_V": _COMMON | {"int16"},
 }
 _SAME_WIDTH: Final = {
+    "bfloat16": ("int16",),
     "bool": ("uint8",),
     "float16": ("int16",),
     "float32": ("int32",),
