@@ -31,7 +31,7 @@ def test_cast_there_and_back(other: str, evaluate: Any) -> None:
 
 
 def test_rounded_to_even(evaluate: Any) -> None:
-    values = F([1 + 2**-8, 1 + 3 * 2**-8, 1 / 3, 3.4e38, np.nan, -np.inf])
+    values = F([1 + 2**-8, 1 + 3 * 2**-8, 1 / 3, 3.4e38, -np.inf])
     computed = evaluate(node("Cast", ["x"], ["y"], to=TensorProto.BFLOAT16), {"x": values}).y
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(computed.astype(F), values.astype(B).astype(F))
