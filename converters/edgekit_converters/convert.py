@@ -71,8 +71,11 @@ def convert_model(
     plan = plan_conversion(request)
     with staging_for(plan.folder) as staging:
         work = _Work(request, plan, staging, progress)
-        artifacts = tuple(work.make(artifact) for artifact in plan.artifacts)
-        report = work.report(artifacts)
+        try:
+            artifacts = tuple(work.make(artifact) for artifact in plan.artifacts)
+            report = work.report(artifacts)
+        finally:
+            work.close()
         staged_report = staging / "report.json"
         staged_report.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
         moves = [(work.staged(artifact), artifact.path) for artifact in plan.artifacts]
@@ -122,6 +125,10 @@ class _Work:
                 description="converted by edgekit",
                 layout=request.layout,
             )
+
+    def close(self) -> None:
+        """Let go of the source, and of the process that may hold it."""
+        self._session.close()
 
     def staged(self, artifact: PlannedArtifact) -> Path:
         """Where an artifact lies until it is published."""

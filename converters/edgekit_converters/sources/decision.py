@@ -30,7 +30,8 @@ class Decision:
 
     Attributes:
         label: The name of the output with the class, a number or a text.
-        scores: The name of the output with one score a class.
+        scores: The name of the output with one score a class; or with one score alone, which
+            speaks for the second of two classes where it is above zero.
         classes: What the label may be, in the order of the scores.
     """
 
@@ -94,10 +95,15 @@ def _positions(labels: NDArray[Any], classes: tuple[int | str, ...]) -> NDArray[
 def _settle(labels: NDArray[np.int64], scores: NDArray[Any]) -> NDArray[np.int64]:
     if scores.ndim != 2 or scores.shape[0] != labels.size or not scores.size:  # noqa: PLR2004
         return labels
-    best = scores.max(axis=1, keepdims=True)
-    equal = scores >= best - _TIE * np.maximum(np.abs(best), _TIE)
+    if scores.shape[1] == 1:
+        # One number for two classes: near zero it speaks for both.
+        size = np.abs(scores)
+        equal = np.repeat(size <= _TIE * size.max(), 2, axis=1)
+    else:
+        best = scores.max(axis=1, keepdims=True)
+        equal = scores >= best - _TIE * np.maximum(np.abs(best), _TIE)
     flat = labels.reshape(-1)
-    known = (flat >= 0) & (flat < scores.shape[1])
+    known = (flat >= 0) & (flat < equal.shape[1])
     tied = known & equal[np.arange(flat.size), np.where(known, flat, 0)]
     settled = np.where(tied, equal.argmax(axis=1), flat)
     return np.asarray(settled, dtype=np.int64).reshape(labels.shape)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -58,6 +58,28 @@ class SourceOptions:
     example: Path | None = None
     weights: Path | None = None
     trust_pickle: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object, which `from_json` reads."""
+        return {
+            "shapes": [asdict(shape) for shape in self.shapes],
+            "example": str(self.example) if self.example else None,
+            "weights": str(self.weights) if self.weights else None,
+            "trust_pickle": self.trust_pickle,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SourceOptions:
+        """What `to_json` wrote."""
+        return cls(
+            shapes=tuple(
+                InputShape(name=item["name"], sizes=tuple(item["sizes"]), dtype=item["dtype"])
+                for item in document["shapes"]
+            ),
+            example=Path(document["example"]) if document["example"] else None,
+            weights=Path(document["weights"]) if document["weights"] else None,
+            trust_pickle=bool(document["trust_pickle"]),
+        )
 
 
 def parse_input_shape(text: str) -> InputShape:
@@ -128,7 +150,7 @@ def example_inputs(
             where=where,
             fix=f"its forward() takes {', '.join(parameters)}: give "
             + " ".join(f"--input-shape {name}:1,..." for name in parameters)
-            + ", with all sizes and the batch first, or --example inputs.npz with an array for each",
+            + ", with all sizes, the batch first; or --example inputs.npz with an array for each",
         )
     if options.example is not None:
         given: Mapping[str, NDArray[np.generic]] = read_arrays(options.example, kind="examples")

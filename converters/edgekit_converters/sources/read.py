@@ -1,4 +1,8 @@
-"""Read any source: find the module that knows its kind, which imports the framework it needs."""
+"""Read any source: find the module that knows its kind, which imports the framework it needs.
+
+ONNX and TFLite files are checked by code of our own before an engine sees them, and read here; all
+others by a process of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from pathlib import Path
 from edgekit_converters.sources.imported import ImportedModel, Progress
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.sources.options import SourceOptions
-from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_converters.sources.process import import_in_process
 
 Reader = Callable[[Path, SourceOptions, Progress], ImportedModel]
 
@@ -29,10 +33,12 @@ def import_source(
         UnsupportedModelError: If it is damaged or has no ONNX form.
         EnvironmentLackError: If a package is missing.
     """
-    return _reader(kind)(source, options, progress)
+    if kind in {SourceKind.ONNX, SourceKind.TFLITE}:
+        return reader(kind)(source, options, progress)
+    return import_in_process(source, kind, options, progress)
 
 
-def _reader(kind: SourceKind) -> Reader:
+def reader(kind: SourceKind) -> Reader:  # noqa: PLR0911 - one line a kind
     """The function for a kind; a module is imported for its own kind alone."""
     match kind:
         case SourceKind.ONNX:
@@ -59,5 +65,27 @@ def _reader(kind: SourceKind) -> Reader:
             from edgekit_converters.sources.torch_pickle import import_pickled_module
 
             return import_pickled_module
-        case _:
-            raise UnsupportedModelError(f"{kind.value} sources are not read yet")
+        case SourceKind.KERAS:
+            from edgekit_converters.sources.keras_model import import_keras_model
+
+            return import_keras_model
+        case SourceKind.SAVED_MODEL:
+            from edgekit_converters.sources.saved_model import import_saved_model
+
+            return import_saved_model
+        case SourceKind.PICKLE:
+            from edgekit_converters.sources.pickle_file import import_pickle
+
+            return import_pickle
+        case SourceKind.SKOPS:
+            from edgekit_converters.sources.skops_file import import_skops
+
+            return import_skops
+        case SourceKind.XGBOOST:
+            from edgekit_converters.sources.xgboost_model import import_xgboost_file
+
+            return import_xgboost_file
+        case SourceKind.LIGHTGBM:
+            from edgekit_converters.sources.lightgbm_model import import_lightgbm_file
+
+            return import_lightgbm_file
