@@ -14,10 +14,12 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.batch_norm import fold_batch_norms
+from edgekit_converters.body_constants import copy_constants_into_bodies
 from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.default_attributes import state_old_resizing, write_default_attributes
 from edgekit_converters.old_hardmax import flatten_old_hardmax
 from edgekit_converters.onnx_source import opset_of
+from edgekit_converters.onnx_source.skeleton import skeleton, take_large_constants, take_shapes
 from edgekit_converters.patterns import simplify
 from edgekit_converters.sizes import settle_sizes
 from edgekit_runtime.errors import UnsupportedModelError
@@ -73,11 +75,13 @@ def normalise(model: Any, *, where: str) -> Any:
 
 def settle_constants(model: Any, where: str) -> Any:
     """Infer all shapes, and compute what is constant once they are known, again and again."""
+    copy_constants_into_bodies(model)
     model = infer_shapes(model, where)
     for _ in range(_MAX_ROUNDS):
         changed = settle_sizes(model)
         _drop_unread(model)
         changed |= _fold_constants(model, where)
+        changed |= copy_constants_into_bodies(model)
         if inline_known_branches(model):
             _skip_identities(model)
             changed = True
@@ -99,14 +103,18 @@ def infer_shapes(model: Any, where: str) -> Any:
     known_domains = all(node.domain in {"", "ai.onnx"} for node in model.graph.node)
     try:
         # Strict inference refuses domains that it does not know; those are named later, all at
-        # once, by the stage that cannot lower them.
-        return onnx.shape_inference.infer_shapes(model, strict_mode=known_domains, data_prop=True)
+        # once, by the stage that cannot lower them. Large constants need not be copied for it.
+        inferred = onnx.shape_inference.infer_shapes(
+            skeleton(model), strict_mode=known_domains, data_prop=True
+        )
     except Exception as error:
         raise UnsupportedModelError(
             f"the model's shapes contradict each other: {' '.join(str(error).split())[:300]}",
             where=where,
             fix="export the model again; check it with onnx.shape_inference",
         ) from error
+    take_shapes(inferred, model)
+    return model
 
 
 def _forget_shapes(graph: Any) -> None:
@@ -151,7 +159,7 @@ def _raise_versions(model: Any, where: str) -> Any:
     if opset >= LEAST_OPSET:
         return model
     try:
-        raised = version_converter.convert_version(model, LEAST_OPSET)
+        raised = version_converter.convert_version(skeleton(model), LEAST_OPSET)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UnsupportedModelError(
@@ -159,6 +167,7 @@ def _raise_versions(model: Any, where: str) -> Any:
             where=where,
             fix=f"export the model again with opset {LEAST_OPSET} or newer",
         ) from error
+    take_large_constants(model, raised)
     state_old_resizing(raised, opset)
     flatten_old_hardmax(raised, opset)
     return raised
@@ -209,16 +218,12 @@ def _evaluate(model: Any, nodes: list[Any], wanted: list[str], where: str) -> li
     from onnx import ModelProto, ValueInfoProto, numpy_helper
 
     needed = {name for node in nodes for name in node.input}
-    part = ModelProto()
-    part.CopyFrom(model)
+    part = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    part.functions.extend(model.functions)
     graph = part.graph
-    graph.ClearField("input")
-    graph.ClearField("value_info")
-    graph.ClearField("output")
-    _replace_nodes(graph, nodes)
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    graph.name = "constants"
+    graph.node.extend(nodes)
+    graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     graph.output.extend(ValueInfoProto(name=name) for name in wanted)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -298,9 +303,10 @@ def _drop_unread(model: Any) -> None:
         else:
             readers.subtract(_reads(node))
     _replace_nodes(graph, kept[::-1])
-    tensors = [tensor for tensor in graph.initializer if readers[tensor.name] > 0]
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
+    # One by one: what stays is not copied.
+    for at in reversed(range(len(graph.initializer))):
+        if readers[graph.initializer[at].name] <= 0:
+            del graph.initializer[at]
 
 
 def _reads(node: Any) -> list[str]:

@@ -42,6 +42,45 @@ def skeleton(model: Any) -> Any:
     return copy
 
 
+def take_shapes(inferred: Any, model: Any) -> None:
+    """Let a model know of its values what was inferred for its skeleton, in place."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    known = constants | {value.name for value in graph.input}
+    graph.ClearField("value_info")
+    graph.value_info.extend(inferred.graph.value_info)
+    # A large Constant's output is an input of the skeleton.
+    graph.value_info.extend(v for v in inferred.graph.input if v.name not in known)
+    graph.ClearField("output")
+    graph.output.extend(inferred.graph.output)
+    kept = iter(inferred.graph.node)
+    for node in graph.node:
+        if _large_constant(node) is None and _has_body(twin := next(kept)):
+            node.CopyFrom(twin)
+
+
+def take_large_constants(model: Any, changed: Any) -> None:
+    """Give what was made of a model's skeleton its large constants again, in place."""
+    graph = changed.graph
+    present = {tensor.name for tensor in graph.initializer}
+    declared = {value.name for value in model.graph.input}
+    large = {t.name: t for t in model.graph.initializer if t.name not in present}
+    nodes = {node.output[0]: node for node in model.graph.node if _large_constant(node)}
+    added = (large.keys() | nodes.keys()) - declared
+    for at in reversed(range(len(graph.input))):
+        if graph.input[at].name in added:
+            del graph.input[at]
+    graph.initializer.extend(large.values())
+    for name, node in nodes.items():
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(_large_constant(node))
+        tensor.name = name
+
+
+def _has_body(node: Any) -> bool:
+    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+
+
 def _put(message: Any, name: str, value: Any) -> None:
     target = getattr(message, name)
     if hasattr(target, "extend"):
