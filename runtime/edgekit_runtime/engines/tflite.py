@@ -66,14 +66,15 @@ class TfliteSession:
         try:
             self._interpreter: Any = module.Interpreter(**options)
             self._interpreter.allocate_tensors()
+            # Names that are no text come to light here, as a UnicodeDecodeError.
+            self._input_details = self._interpreter.get_input_details()
+            self._output_details = self._interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:
             raise UnsupportedModelError(
                 f"{engine.name} refuses this model: {' '.join(str(error).split())}",
                 where=self._where,
                 fix="run `edgekit inspect` on it; if it is damaged, convert or copy it again",
             ) from error
-        self._input_details = self._interpreter.get_input_details()
-        self._output_details = self._interpreter.get_output_details()
         self.inputs = tuple(_spec(detail) for detail in self._input_details)
         self.outputs = tuple(_spec(detail) for detail in self._output_details)
         self.runtime = RuntimeInfo(
@@ -90,16 +91,16 @@ class TfliteSession:
             for detail in self._input_details:
                 self._interpreter.set_tensor(detail["index"], inputs[detail["name"]])
             self._interpreter.invoke()
+            # get_tensor copies: the arrays outlive the next call.
+            return {
+                detail["name"]: self._interpreter.get_tensor(detail["index"])
+                for detail in self._output_details
+            }
         except (ValueError, RuntimeError) as error:
             raise UnsupportedModelError(
                 f"the engine failed while running the model: {' '.join(str(error).split())}",
                 where=self._where,
             ) from error
-        # get_tensor copies: the arrays outlive the next call.
-        return {
-            detail["name"]: self._interpreter.get_tensor(detail["index"])
-            for detail in self._output_details
-        }
 
     def close(self) -> None:
         """Let go of the model."""

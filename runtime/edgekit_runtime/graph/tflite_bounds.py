@@ -17,6 +17,7 @@ from typing import Final
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.graph.flatbuffer import Buffer, FlatbufferWalk
+from edgekit_runtime.graph.tflite_operands import operand_counts
 
 _SMALLEST_BYTES: Final = 8
 _IDENTIFIER: Final = b"TFL3"
@@ -51,6 +52,10 @@ _DIVISORS: Final = {
     12: (5, ((1, 0), (2, 0), (3, 0), (4, 0))),  # L2_POOL_2D
     67: (49, ((1, 0), (2, 0))),  # TRANSPOSE_CONV
 }
+# Operators whose options say how many outputs they have: builtin code -> (union code, slot).
+_PART_COUNTS: Final = {49: (35, 0), 102: (79, 0), 88: (64, 0)}  # SPLIT, SPLIT_V, UNPACK
+_DEPTHWISE: Final = 4
+_EIGHT_BITS: Final = frozenset({3, 9})  # UINT8, INT8
 _PLACEHOLDER_CODE: Final = 127
 # Bytes an element, by TensorType; types of other sizes (strings, packed 4-bit) are not here.
 _ELEMENT_BYTES: Final = {
@@ -162,6 +167,8 @@ class _ModelCheck:
                         f"{name} reads tensor {tensor}, which nothing before it writes"
                     )
             produced = walk.integers(operator, _OP_OUTPUTS)
+            self._check_operands(operator, optional, produced, name)
+            self._check_bias(operator, tensors, optional, name)
             for tensor in produced:
                 self._in_range(tensor, len(tensors), f"an output of {name}")
                 # Constants lie in the file itself, which is mapped for reading only.
@@ -171,6 +178,33 @@ class _ModelCheck:
         for tensor in outputs:
             if tensor not in ready:
                 raise walk.damaged(f"output tensor {tensor} of graph {index} is never written")
+
+    def _check_operands(
+        self, operator: int, inputs: tuple[int, ...], outputs: tuple[int, ...], name: str
+    ) -> None:
+        walk = self._walk
+        code = self._codes[walk.integer(operator, _OP_CODE)]
+        counts = operand_counts().get(code)
+        fault = counts.fault(inputs, outputs) if counts else ""
+        if fault:
+            raise walk.damaged(f"{name} {fault}")
+        options = walk.child(operator, _OP_OPTIONS)
+        kind, slot = _PART_COUNTS.get(code, (0, 0))
+        if kind:
+            right = walk.integer(operator, _OP_OPTIONS_TYPE, size=1) == kind
+            parts = walk.integer(options, slot) if options and right else 0
+            if parts != len(outputs):
+                raise walk.damaged(f"{name} says {parts} parts and has {len(outputs)} outputs")
+
+    def _check_bias(
+        self, operator: int, tensors: list[int], inputs: tuple[int, ...], name: str
+    ) -> None:
+        """LiteRT 2.3 adds the bias of an 8-bit depthwise convolution without asking for it."""
+        code = self._codes[self._walk.integer(operator, _OP_CODE)]
+        if code == _DEPTHWISE and len(inputs) < 3:  # noqa: PLR2004 - input, filter, bias
+            kind = self._walk.integer(tensors[inputs[0]], _TENSOR_TYPE, size=1)
+            if kind in _EIGHT_BITS:
+                raise self._walk.damaged(f"{name} is an 8-bit DEPTHWISE_CONV_2D without a bias")
 
     def _is_stored(self, tensor: int) -> bool:
         return self._buffers[self._walk.integer(tensor, _TENSOR_BUFFER)] > 0
