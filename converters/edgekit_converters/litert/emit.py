@@ -235,7 +235,8 @@ def pack(model: Any, *, size_hint: int = 0) -> bytes:
     builder = flatbuffers.Builder(size_hint + _SLACK_BYTES)
     model.buffers = [_Aligned(schema, buffer) for buffer in model.buffers or []]
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    return bytes(builder.Output())
+    # Not its Output(), which is a copy of its own.
+    return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
 
 class _Aligned:
@@ -249,10 +250,10 @@ class _Aligned:
         schema = self._schema
         vector = None
         if self._data is not None and len(self._data):
-            raw = np.asarray(self._data, dtype=np.uint8).tobytes()
-            builder.StartVector(1, len(raw), _ALIGNMENT)
-            builder.head = builder.Head() - len(raw)
-            builder.Bytes[builder.Head() : builder.Head() + len(raw)] = raw
+            raw = np.ascontiguousarray(self._data, dtype=np.uint8).reshape(-1)
+            builder.StartVector(1, raw.size, _ALIGNMENT)
+            builder.head = builder.Head() - raw.size
+            builder.Bytes[builder.Head() : builder.Head() + raw.size] = raw.data
             vector = builder.EndVector()
         schema.BufferStart(builder)
         if vector is not None:

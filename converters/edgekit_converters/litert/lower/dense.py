@@ -56,7 +56,7 @@ def lower_gemm(build: Builder, node: Node) -> None:
     result = build.shape(name)
     if weights is not None:
         matrix = weights if node.integer("transB", 0) else weights.T
-        scaled = np.ascontiguousarray(matrix * np.float32(alpha))
+        scaled = np.ascontiguousarray(matrix if alpha == 1.0 else matrix * np.float32(alpha))
         bias = _as_bias(addend, result, beta)
         if bias is not None or not node.input(2):
             _fully_connected(build, node, first, scaled, bias)
