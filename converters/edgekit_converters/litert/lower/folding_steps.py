@@ -28,6 +28,8 @@ _FORMULAS: Final[Mapping[str, Callable[..., Any]]] = {
     "EQUAL": np.equal,
     "EXP": np.exp,
     "FLOOR": np.floor,
+    "FLOOR_DIV": np.floor_divide,
+    "FLOOR_MOD": np.mod,
     "GREATER": np.greater,
     "GREATER_EQUAL": np.greater_equal,
     "LESS": np.less,
@@ -42,9 +44,17 @@ _FORMULAS: Final[Mapping[str, Callable[..., Any]]] = {
     "NEG": np.negative,
     "POW": np.power,
     "SELECT_V2": np.where,
+    "SIGN": np.sign,
     "SIN": np.sin,
     "SQRT": np.sqrt,
     "SUB": np.subtract,
+}
+# What each operator moves, given its operands and the axis in its options.
+_MOVES: Final[Mapping[str, Callable[[list[Any], int], Any]]] = {
+    "GATHER": lambda values, axis: np.take(values[0], values[1], axis=axis),
+    "PACK": lambda values, axis: np.stack(values, axis=axis),
+    "PAD": lambda values, _: np.pad(values[0], values[1]),
+    "TILE": lambda values, _: np.tile(values[0], values[1]),
 }
 
 
@@ -73,13 +83,9 @@ def _compute(code: str, values: list[NDArray[Any]], options: Mapping[str, object
     with np.errstate(all="ignore"):
         if code in _FORMULAS and (code != "DIV" or values[0].dtype.kind == "f"):
             return _FORMULAS[code](*values)
+        if code in _MOVES and not options.get("batchDims"):
+            return _MOVES[code](values, int(str(options.get("axis", 0))))
         if code == "SUM":
             axes = tuple(int(axis) for axis in values[1].reshape(-1))
             return values[0].sum(axis=axes, keepdims=bool(options.get("keepDims")))
-        if code == "PAD":
-            return np.pad(values[0], values[1])
-        if code == "GATHER" and not options.get("batchDims"):
-            return np.take(values[0], values[1], axis=int(str(options["axis"])))
-        if code == "TILE":
-            return np.tile(values[0], values[1])
     return None
