@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.batch_norm import fold_batch_norms
-from edgekit_converters.body_constants import copy_constants_into_bodies
+from edgekit_converters.body_constants import bodies_of, copy_constants_into_bodies
 from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.default_attributes import state_old_resizing, write_default_attributes
 from edgekit_converters.old_hardmax import flatten_old_hardmax
@@ -100,19 +100,24 @@ def infer_shapes(model: Any, where: str) -> Any:
     import onnx
 
     _forget_shapes(model.graph)
+    # Strict inference refuses domains that it does not know; those are named later, all at once,
+    # by the stage that cannot lower them. It also stumbles over sequences in the body of a Loop.
     known_domains = all(node.domain in {"", "ai.onnx"} for node in model.graph.node)
-    try:
-        # Strict inference refuses domains that it does not know; those are named later, all at
-        # once, by the stage that cannot lower them. Large constants need not be copied for it.
-        inferred = onnx.shape_inference.infer_shapes(
-            skeleton(model), strict_mode=known_domains, data_prop=True
-        )
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"the model's shapes contradict each other: {' '.join(str(error).split())[:300]}",
-            where=where,
-            fix="export the model again; check it with onnx.shape_inference",
-        ) from error
+    bodies = any(bodies_of(node) for node in model.graph.node)
+    # Large constants need not be copied for it.
+    bare = skeleton(model)
+    for strict in (True, False)[not known_domains :]:
+        try:
+            inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=strict, data_prop=True)
+            break
+        except Exception as error:
+            if strict and bodies:
+                continue
+            raise UnsupportedModelError(
+                f"the model's shapes contradict each other: {' '.join(str(error).split())[:300]}",
+                where=where,
+                fix="export the model again; check it with onnx.shape_inference",
+            ) from error
     take_shapes(inferred, model)
     return model
 
@@ -121,16 +126,8 @@ def _forget_shapes(graph: Any) -> None:
     """Remove what is said about inner values, in the bodies of nodes too."""
     graph.ClearField("value_info")
     for node in graph.node:
-        for body in _bodies(node):
+        for body in bodies_of(node):
             _forget_shapes(body)
-
-
-def _bodies(node: Any) -> list[Any]:
-    return [
-        body
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
 
 
 def _expand_functions(model: Any, where: str) -> Any:
@@ -204,7 +201,7 @@ def _fold_constants(model: Any, where: str) -> bool:
             kept.append(node)
     if not folded:
         return False
-    read = {name for node in kept for name in node.input} | outputs
+    read = {name for node in kept for name in _reads(node)} | outputs
     wanted = [name for node in folded for name in node.output if name in read]
     computed = _evaluate(model, folded, wanted, where) if wanted else []
     graph.initializer.extend(computed)
@@ -312,7 +309,7 @@ def _drop_unread(model: Any) -> None:
 def _reads(node: Any) -> list[str]:
     """What a node reads, with what the bodies of an If, Loop or Scan read from outside."""
     names = list(node.input)
-    for body in _bodies(node):
+    for body in bodies_of(node):
         for inner in body.node:
             names += _reads(inner)
         names += [value.name for value in body.output]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_converters.normalise import normalise
 from edgekit_converters.onnx_source import opset_of
@@ -200,3 +200,28 @@ def test_shapes_that_contradict_each_other_are_refused() -> None:
     onnx.checker.check_model(model)
     with pytest.raises(UnsupportedModelError, match="contradict"):
         normalise(model, where="test")
+
+
+def test_what_only_a_body_reads_is_kept(make_model: Any) -> None:
+    value = helper.make_tensor_value_info("doubled", TensorProto.FLOAT, None)
+    body = helper.make_graph([node("Mul", ["x", "two"], ["doubled"])], "double", [], [value])
+    other = helper.make_graph([node("Neg", ["x"], ["doubled"])], "negate", [], [value])
+    nodes = [
+        node("Add", ["one", "one"], ["two"]),
+        node("If", ["condition"], ["y"], then_branch=body, else_branch=other),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"]),
+            helper.make_tensor_value_info("condition", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.ones(1, np.float32), "one")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (found,) = normalise(model, where="test").graph.node
+    # As a constant of its own: shape inference does not look outside.
+    (branch,) = (entry.g for entry in found.attribute if entry.name == "then_branch")
+    assert [float(numpy_helper.to_array(t)[0]) for t in branch.initializer] == [2.0]
