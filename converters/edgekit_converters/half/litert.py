@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,8 @@ import numpy as np
 
 from edgekit_converters.half.limits import misfit
 from edgekit_converters.litert.emit import pack
+from edgekit_converters.litert.model_file import read_model, text_of
+from edgekit_converters.quantize.silence import silenced
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
 from edgekit_runtime.files import require_file
@@ -63,7 +62,7 @@ def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, .
     check_tflite_bytes(data, where=where)
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
     require("ai_edge_quantizer", extra="convert")
-    model = _read(schema, data)
+    model = read_model(schema, data)
     before = _weights(schema, model)
     _refuse(schema, before, where)
     for code in model.operatorCodes:
@@ -72,7 +71,7 @@ def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, .
     misfits = _misfits(schema, model)
     content = pack(model)
     try:
-        with _silenced():
+        with silenced():
             halved = _halve(content, [name for _, name, _ in misfits])
     except Exception as error:
         raise UnsupportedModelError(
@@ -80,7 +79,7 @@ def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, .
             where=where,
             fix="convert in float32, or report the model",
         ) from error
-    after = _weights(schema, _read(schema, halved))
+    after = _weights(schema, read_model(schema, halved))
     # It says nothing where it does nothing.
     changed = any(weight.kind == schema.TensorType.FLOAT16 for weight in after)
     if not changed or len(halved) >= len(content):
@@ -130,8 +129,8 @@ def _misfits(schema: Any, model: Any) -> list[tuple[str, str, str]]:
                 values = _floats(schema, model, graph, index)
                 reason = misfit(values) if values is not None else ""
                 if reason:
-                    output = _text(graph.tensors[operator.outputs[0]].name)
-                    found.append((_text(graph.tensors[index].name), output, reason))
+                    output = text_of(graph.tensors[operator.outputs[0]].name)
+                    found.append((text_of(graph.tensors[index].name), output, reason))
     return found
 
 
@@ -185,39 +184,10 @@ def _weights(schema: Any, model: Any) -> list[_Stored]:
             scaled = quantization is not None and quantization.scale is not None
             if data is not None and len(data) and (tensor.type in floats or scaled):
                 shape = () if tensor.shape is None else tuple(int(size) for size in tensor.shape)
-                found.append(_Stored(name=_text(tensor.name), kind=tensor.type, shape=shape))
+                found.append(_Stored(name=text_of(tensor.name), kind=tensor.type, shape=shape))
     return found
 
 
 def _named(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _read(schema: Any, content: bytes) -> Any:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    for buffer in model.buffers or []:
-        if buffer.data is not None:
-            buffer.data = np.asarray(buffer.data, dtype=np.uint8)
-        elif buffer.offset > 1:
-            # Large files, and what the quantizer makes of them, hold weights behind the tables.
-            raw = content[buffer.offset : buffer.offset + buffer.size]
-            buffer.data = np.frombuffer(raw, dtype=np.uint8)
-            buffer.offset = buffer.size = 0
-    return model
-
-
-def _text(name: Any) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name or "")
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the quantizer's progress and warnings off the terminal; its errors still arrive."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield

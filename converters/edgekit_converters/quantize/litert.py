@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from edgekit_converters.litert.emit import SIGNATURE, pack, signature_def
+from edgekit_converters.litert.model_file import read_model, text_of
 from edgekit_converters.quantize.outcome import check_outcome, refuse_quantized
+from edgekit_converters.quantize.silence import silenced
 from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
 from edgekit_runtime.extras import require
 from edgekit_runtime.graph.tflite_bounds import check_tflite_bounds
@@ -41,12 +37,12 @@ def quantize_litert(source: Path, output: Path, calibration: CalibrationSet, *, 
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
     require("ai_edge_quantizer", extra="convert")
     refuse_quantized(quantized_tensors(source), where=where)
-    model = _read(schema, source.read_bytes())
+    model = read_model(schema, source.read_bytes())
     weight_bytes = _weight_bytes(schema, model)
     _bring_up_to_date(schema, model)
     content = pack(model)
     try:
-        with _silenced():
+        with silenced():
             quantized = _quantize(content, calibration)
     except EdgekitError:
         raise
@@ -56,7 +52,7 @@ def quantize_litert(source: Path, output: Path, calibration: CalibrationSet, *, 
             where=where,
             fix="convert in float32, or report the model",
         ) from error
-    result = _read(schema, quantized)
+    result = read_model(schema, quantized)
     changed = len(_quantized_tensors(schema, result))
     _restore_names(result)
     output.write_bytes(pack(result))
@@ -78,7 +74,7 @@ def quantized_tensors(path: Path) -> tuple[str, ...]:
     """
     check_tflite_bounds(path)
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
-    return tuple(_quantized_tensors(schema, _read(schema, path.read_bytes())))
+    return tuple(_quantized_tensors(schema, read_model(schema, path.read_bytes())))
 
 
 def _quantize(content: bytes, calibration: CalibrationSet) -> bytes:
@@ -112,14 +108,6 @@ def _quantize(content: bytes, calibration: CalibrationSet) -> bytes:
     return bytes(result.quantized_model)
 
 
-def _read(schema: Any, content: bytes) -> Any:
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    for buffer in model.buffers or []:
-        if buffer.data is not None:
-            buffer.data = np.asarray(buffer.data, dtype=np.uint8)
-    return model
-
-
 def _bring_up_to_date(schema: Any, model: Any) -> None:
     """Give an old model what the quantizer needs: operator codes, and a signature."""
     for code in model.operatorCodes:
@@ -130,8 +118,8 @@ def _bring_up_to_date(schema: Any, model: Any) -> None:
     model.signatureDefs = [
         signature_def(
             schema,
-            [(_text(tensors[index].name), index) for index in graph.inputs],
-            [(_text(tensors[index].name), index) for index in graph.outputs],
+            [(text_of(tensors[index].name), index) for index in graph.inputs],
+            [(text_of(tensors[index].name), index) for index in graph.outputs],
         )
     ]
 
@@ -140,21 +128,21 @@ def _restore_names(model: Any) -> None:
     """Let the border tensors have the signature's names again, and nothing else have them."""
     tensors = model.subgraphs[0].tensors
     signature = model.signatureDefs[0]
-    border = {entry.tensorIndex: _text(entry.name) for entry in signature.inputs}
-    border.update({entry.tensorIndex: _text(entry.name) for entry in signature.outputs})
+    border = {entry.tensorIndex: text_of(entry.name) for entry in signature.inputs}
+    border.update({entry.tensorIndex: text_of(entry.name) for entry in signature.outputs})
     taken = set(border.values())
     for index, tensor in enumerate(tensors):
         if index in border:
             tensor.name = border[index]
-        elif _text(tensor.name) in taken:
-            tensor.name = f"{_text(tensor.name)}/quantized"
+        elif text_of(tensor.name) in taken:
+            tensor.name = f"{text_of(tensor.name)}/quantized"
 
 
 def _quantized_tensors(schema: Any, model: Any) -> list[str]:
     integers = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
     integers.add(schema.TensorType.INT4)
     return [
-        _text(tensor.name)
+        text_of(tensor.name)
         for graph in model.subgraphs
         for tensor in graph.tensors
         if tensor.type in integers
@@ -172,19 +160,3 @@ def _weight_bytes(schema: Any, model: Any) -> int:
         if tensor.type == schema.TensorType.FLOAT32
         and model.buffers[tensor.buffer].data is not None
     )
-
-
-def _text(name: Any) -> str:
-    return name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep the quantizer's progress bars and warnings off the terminal; its errors still arrive."""
-    with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
