@@ -1,7 +1,8 @@
 """Performance as ratios within one run: machines differ and are noisy, ratios carry over.
 
 Run: `python tools/perf.py [--json]`. Each line compares a median of several runs with a baseline
-that was measured in turn with it. Nothing here decides a test.
+that was measured in turn with it, or a peak of memory with what it is about. Nothing here decides
+a test.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekit_converters.request import ConversionRequest
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "assets"
 RUNS = 7
@@ -22,43 +27,56 @@ RUNS = 7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two things timed in turn.
+    """Two things measured in turn.
 
     Attributes:
         what: The thing and its baseline.
-        seconds: Median of the thing.
-        baseline_seconds: Median of the baseline.
+        unit: "s" of the wall, "CPU s" of all threads, or "MB".
+        value: Median of the thing.
+        baseline: Median of the baseline.
         ratio: Median of the ratios, pair by pair.
     """
 
     what: str
-    seconds: float
-    baseline_seconds: float
+    unit: str
+    value: float
+    baseline: float
     ratio: float
 
 
 def compare(
-    what: str, run: Callable[[], object], baseline: Callable[[], object], *, runs: int = RUNS
+    what: str,
+    run: Callable[[], object],
+    baseline: Callable[[], object],
+    *,
+    runs: int = RUNS,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Comparison:
     """Time two calls alternately, after one call of each that does not count."""
     pairs = []
     for number in range(runs + 1):
-        pair = (timed(run), timed(baseline))
+        pair = (timed(run, clock), timed(baseline, clock))
         if number:
             pairs.append(pair)
+    return compared(what, "s" if clock is time.perf_counter else "CPU s", pairs)
+
+
+def compared(what: str, unit: str, pairs: Sequence[tuple[float, float]]) -> Comparison:
+    """What pairs of a thing and its baseline say."""
     return Comparison(
         what=what,
-        seconds=statistics.median(first for first, _ in pairs),
-        baseline_seconds=statistics.median(second for _, second in pairs),
+        unit=unit,
+        value=statistics.median(first for first, _ in pairs),
+        baseline=statistics.median(second for _, second in pairs),
         ratio=statistics.median(first / second for first, second in pairs),
     )
 
 
-def timed(call: Callable[[], object]) -> float:
-    """Wall seconds of a call."""
-    began = time.perf_counter()
+def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of a call."""
+    began = clock()
     call()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def start_up() -> Comparison:
@@ -74,24 +92,56 @@ def start_up() -> Comparison:
     )
 
 
-def conversion(folder: Path) -> Comparison:
-    """ONNX to LiteRT with verification, imports done, against the engine's load of the model."""
-    from edgekit_converters.convert import ConversionRequest, Precision, convert_model
+def conversion_request(source: Path, folder: Path) -> ConversionRequest:
+    """A file to float LiteRT, verified."""
+    from edgekit_converters.report import Precision
+    from edgekit_converters.request import ConversionRequest
     from edgekit_runtime.formats import ModelFormat
-    from edgekit_runtime.session import open_session
 
-    model = DIGITS / "digits_v2.onnx"
-    request = ConversionRequest(
-        source=model,
+    return ConversionRequest(
+        source=source,
         output=folder / "model.tflite",
         targets=(ModelFormat.LITERT,),
         precisions=(Precision.FLOAT32,),
     )
+
+
+def conversion(source: Path, folder: Path) -> Comparison:
+    """ONNX to LiteRT with verification, imports done, against the engine's load of the model."""
+    from edgekit_converters.convert import convert_model
+    from edgekit_runtime.session import open_session
+
+    request = conversion_request(source, folder)
     return compare(
-        "convert digits_v2 to LiteRT, verified / onnxruntime's load of it",
+        f"convert {source.stem} to LiteRT, verified / onnxruntime's load of it",
         lambda: convert_model(request),
-        lambda: open_session(model).close(),
+        lambda: open_session(source).close(),
+        clock=time.process_time,
     )
+
+
+def conversion_memory(source: Path, folder: Path) -> Comparison:
+    """Peak resident memory of a process that converts, imports and all, against its allowance."""
+    command = [sys.executable, __file__, "--peak-of", str(source), str(folder)]
+    size_mb = source.stat().st_size / 1e6
+    output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return compared(
+        f"peak memory to convert {source.stem} / 3 x its {size_mb:.0f} MB + 300 MB",
+        "MB",
+        [(float(output), 3 * size_mb + 300)],
+    )
+
+
+def print_peak(source: Path, folder: Path) -> None:
+    """Convert a model, and print this process's peak resident memory in megabytes."""
+    import resource
+
+    from edgekit_converters.convert import convert_model
+
+    convert_model(conversion_request(source, folder))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Bytes on macOS, units of 1024 elsewhere.
+    print(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
 
 
 def measuring() -> Comparison:
@@ -113,12 +163,7 @@ def measuring() -> Comparison:
         )
 
     pairs = [(measure(model, min_seconds=0.3).latency.median_ms / 1000, bare()) for _ in range(3)]
-    return Comparison(
-        what="median of `edgekit bench` / of a bare loop around onnxruntime",
-        seconds=statistics.median(first for first, _ in pairs),
-        baseline_seconds=statistics.median(second for _, second in pairs),
-        ratio=statistics.median(first / second for first, second in pairs),
-    )
+    return compared("median of `edgekit bench` / of a bare loop around onnxruntime", "s", pairs)
 
 
 def chunking() -> Comparison:
@@ -145,15 +190,30 @@ def chunking() -> Comparison:
 
 def main() -> None:
     """Print every comparison."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = [start_up(), conversion(Path(folder)), measuring(), chunking()]
+    if sys.argv[1:2] == ["--peak-of"]:
+        print_peak(*map(Path, sys.argv[2:4]))
+        return
+    from mobilenet import write_mobilenet
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        mobilenet = folder / "mobilenet_v2.onnx"
+        write_mobilenet(mobilenet)
+        results = [
+            start_up(),
+            conversion(DIGITS / "digits_v2.onnx", folder),
+            conversion(mobilenet, folder),
+            conversion_memory(mobilenet, folder),
+            measuring(),
+            chunking(),
+        ]
     if "--json" in sys.argv[1:]:
         print(json.dumps([asdict(result) for result in results], indent=1))
         return
     for result in results:
         print(
             f"{result.ratio:8.2f} x  {result.what}\n"
-            f"            {result.seconds * 1e3:.3g} ms / {result.baseline_seconds * 1e3:.3g} ms"
+            f"            {result.value:.3g} {result.unit} / {result.baseline:.3g} {result.unit}"
         )
 
 
