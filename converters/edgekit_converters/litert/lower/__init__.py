@@ -29,6 +29,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     grid_sample,
     joining,
     local_response,
+    mel_weights,
     normalization,
     optimizers,
     ordering,
@@ -50,6 +51,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     unary,
     unchanged,
     uniqueness,
+    unpooling,
 )
 from edgekit_converters.litert.lower.registry import Lowering, lower_graph, registered
 
