@@ -11,6 +11,7 @@ import pytest
 from converters.tflite_builder import Array, TfliteBuilder, assert_same, types_of
 from edgekit_converters.tflite_source import import_tflite
 from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.session import open_session
 
 F = np.float32
 BATCH, TIME, FEATURES, UNITS = 2, 5, 3, 4
@@ -124,3 +125,12 @@ def test_plain_recurrent_layer(time_major: bool, activation: int, tmp_path: Path
     feeds = [sequence(time_major=time_major)]
     model = assert_same(build.content([source], [out]), tmp_path, feeds, tolerance=1e-5)
     assert types_of(model).count("RNN") == 1
+
+
+def test_a_run_does_not_depend_on_those_before(tmp_path: Path) -> None:
+    path = tmp_path / "lstm.tflite"
+    path.write_bytes(lstm())
+    session = open_session(path)
+    first = session.run({"sequence": sequence()})["out"]
+    session.run({"sequence": -sequence()})
+    np.testing.assert_array_equal(session.run({"sequence": sequence()})["out"], first)

@@ -84,10 +84,12 @@ class TfliteSession:
         )
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        """Run one inference; see `Session.run`."""
+        """Run one inference, independent of those before; see `Session.run`."""
         check_inputs(self.inputs, inputs, where=self._where)
         try:
             self._resize(inputs)
+            # LiteRT's own recurrent layers would go on from the last call's state.
+            self._interpreter.reset_all_variables()
             for detail in self._input_details:
                 self._interpreter.set_tensor(detail["index"], inputs[detail["name"]])
             self._interpreter.invoke()
