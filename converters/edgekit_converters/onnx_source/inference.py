@@ -26,6 +26,7 @@ _UNBOUNDED: Final = frozenset(
     }
 )  # fmt: skip
 _FRAGILE: Final = "Slice"
+_LEAST_IR_VERSION: Final = 8
 
 
 def infer_in_steps(model: Any) -> list[str]:
@@ -120,7 +121,8 @@ def _infer_part(
     from onnx import shape_inference
 
     part = type(model)()
-    part.ir_version = model.ir_version
+    # Before version 4, constants that are no inputs were not looked at.
+    part.ir_version = max(model.ir_version, _LEAST_IR_VERSION)
     part.opset_import.extend(model.opset_import)
     part.graph.name = "part"
     part.graph.node.extend(nodes)

@@ -1,0 +1,156 @@
+"""Files that an importer, or the engine below it, once did not survive; each named after why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from converters.fuzz.child import Child
+from converters.onnx_files import model_of, write
+
+node = helper.make_node
+F = np.float32
+WINDOW = np.ones((3, 3, 3, 3), F)
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    with Child("import_onnx") as child:
+        yield child
+
+
+def _then_slice(first: Any, **constants: Any) -> Any:
+    """An operator, and a Slice of the last axis of what it computes."""
+    cut = node("Slice", ["v", "from", "to", "axis"], ["y"], name="slice")
+    bounds = {"from": np.array([0]), "to": np.array([1]), "axis": np.array([3])}
+    return model_of([first, cut], constants=bounds | constants)
+
+
+def _loop(trips: int, condition: str = "going") -> Any:
+    body = helper.make_graph(
+        [node("Add", ["acc", "x"], ["out"]), node("Identity", [condition], ["go_on"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", 7, []),
+            helper.make_tensor_value_info("going", 9, []),
+            helper.make_tensor_value_info("acc", 1, [2, 3]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", 9, []),
+            helper.make_tensor_value_info("out", 1, [2, 3]),
+        ],
+    )
+    return model_of(
+        [node("Loop", ["trips", "yes", "x"], ["y"], name="loop", body=body)],
+        inputs={"x": [2, 3]},
+        constants={"trips": np.int64(trips), "yes": np.bool_(True)},
+    )
+
+
+def _old(op: str, **attributes: Any) -> Any:
+    return model_of([node(op, ["x"], ["y"], name="it", **attributes)], opset=7, ir_version=3)
+
+
+def _input_is_output() -> Any:
+    model = model_of([node("Relu", ["x"], ["y"])])
+    model.graph.output[0].name = "x"
+    return model
+
+
+REFUSED = {
+    # onnx 1.23's inference ends the process when a Slice reads a size below zero.
+    "slice_of_a_pool_that_is_larger_than_its_input": (
+        _then_slice(node("MaxPool", ["x"], ["v"], kernel_shape=[99, 99])),
+        "'v' has the impossible shape [2, 3, -90, -90]",
+    ),
+    "slice_of_a_dilated_convolution": (
+        _then_slice(node("Conv", ["x", "w"], ["v"], dilations=[99, 99]), w=WINDOW),
+        "'v' has the impossible shape [2, 3, -190, -190]",
+    ),
+    "slice_of_a_cropped_transposed_convolution": (
+        _then_slice(node("ConvTranspose", ["x", "w"], ["v"], pads=[99] * 4), w=WINDOW),
+        "'v' has the impossible shape",
+    ),
+    "slice_of_a_pad_that_takes_away_too_much": (
+        _then_slice(node("Pad", ["x", "p"], ["v"]), p=np.array([0, 0, 0, -99] * 2)),
+        "'v' has the impossible shape [2, 3, 8, -190]",
+    ),
+    "slice_of_a_resize_that_overflows": (
+        _then_slice(node("Resize", ["x", "", "s"], ["v"]), s=np.array([1, 1, 1, 3e30], F)),
+        "v (Resize): its scales are",
+    ),
+    "slice_of_an_upsample_that_overflows": (
+        _old("Upsample", scales=[1.0, 1.0, 1.0, 1e33]),
+        "it (Upsample): scales is",
+    ),
+    "slice_of_a_negative_split": (
+        model_of(
+            [node("Split", ["x", "p"], ["v", "w"], name="split", axis=3),
+             node("Slice", ["v", "p", "p", "p"], ["y"])],
+            constants={"p": np.array([-2, 10])},
+        ),
+        "split (Split): split is [-2, 10]",
+    ),
+    # onnxruntime 1.32 never comes back.
+    "loop_without_an_end": (_loop(2**62), "loop (Loop): it runs 4611686018427387904 times"),
+    # onnxruntime 1.32 ends the process.
+    "lstm_of_nothing": (
+        model_of(
+            [node("LSTM", ["x", "w", "r"], ["y"], name="lstm", hidden_size=4)],
+            inputs={"x": [5, 0, 3]},
+            constants={"w": np.ones((1, 16, 3), F), "r": np.ones((1, 16, 4), F)},
+        ),
+        "lstm (LSTM): its input is empty",
+    ),
+    "convolution_of_a_number": (
+        model_of([node("ConvInteger", ["x", "x"], ["y"], name="conv")], inputs={"x": []}),
+        "conv (ConvInteger)",
+    ),
+    "axes_that_are_one_number": (_old("ReduceSum", axes=1), "Mismatched attribute type"),
+    "axes_that_are_a_fraction": (_old("ReduceSum", axes=0.5), "Mismatched attribute type"),
+    "dropout_with_many_modes": (
+        model_of(
+            [node("Dropout", ["x", "", "m"], ["y"], name="drop")],
+            constants={"m": np.array([True, False])},
+        ),
+        "drop (Dropout): its training_mode has 2 elements",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str, child: Child, tmp_path: Path) -> None:
+    model, reason = REFUSED[name]
+    outcome = child.run(write(model, tmp_path / "a.onnx"))
+    assert outcome.kind == "refused", outcome.text
+    assert reason in outcome.text
+
+
+SURVIVED = {
+    "output_that_is_an_input_without_a_shape": _input_is_output(),
+    "loop_with_an_end": _loop(3),
+}
+
+
+@pytest.mark.parametrize("name", SURVIVED)
+def test_survived(name: str, child: Child, tmp_path: Path) -> None:
+    outcome = child.run(write(SURVIVED[name], tmp_path / "a.onnx"))
+    assert outcome.good, outcome.text
+
+
+# What all of these tests stand on.
+
+
+def test_a_child_that_dies_is_seen_and_another_one_goes_on(tmp_path: Path) -> None:
+    with Child("end_the_process") as child:
+        assert [child.run(tmp_path).kind for _ in range(2)] == ["crash", "crash"]
+
+
+def test_a_child_that_does_not_answer_is_seen(tmp_path: Path) -> None:
+    with Child("never_answer", deadline_s=0.5) as child:
+        assert child.run(tmp_path).kind == "hang"
