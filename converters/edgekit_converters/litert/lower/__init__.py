@@ -30,6 +30,7 @@ from edgekit_converters.litert.lower import (  # noqa: F401 - importing them reg
     joining,
     local_response,
     mel_weights,
+    ngrams,
     normalization,
     optimizers,
     ordering,
