@@ -69,3 +69,18 @@ def test_lp_normalization(axis: int, power: int, dtype: str, evaluate: Any) -> N
     np.testing.assert_allclose(
         computed, expected, rtol=3e-3 if dtype == "float16" else 1e-6, atol=1e-7
     )
+
+
+@pytest.mark.parametrize("free", [True, False])
+@pytest.mark.parametrize("axis", [0, 3, -1])
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax", "Hardmax", "LpNormalization"])
+def test_more_axes_than_xnnpack_has(operator: str, axis: int, free: bool, evaluate: Any) -> None:
+    values = np.random.default_rng(1).normal(size=(2, 1, 3, 2, 2, 1, 2)).astype(F)
+    computed = evaluate(node(operator, ["x"], ["y"], axis=axis), {"x": values}, free=free).y
+    expected = {
+        "Softmax": softmax(values, axis),
+        "LogSoftmax": np.log(softmax(values, axis)),
+        "Hardmax": hardmax(values, axis),
+        "LpNormalization": values / np.sqrt((values**2).sum(axis, keepdims=True)),
+    }[operator]
+    np.testing.assert_allclose(computed, expected, rtol=1e-5, atol=1e-6)

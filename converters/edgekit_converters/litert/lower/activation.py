@@ -107,10 +107,18 @@ def lower_shrink(build: Builder, node: Node) -> None:
 
 @lowers("HardSigmoid", layout=follow)
 def lower_hard_sigmoid(build: Builder, node: Node) -> None:
-    """min(1, max(0, alpha * x + beta))."""
+    """min(1, max(0, alpha * x + beta)).
+
+    With PyTorch's slope of a sixth it is a Relu6 in between: the layer before takes over the sum
+    and the Relu6, and engines of every age have that.
+    """
     steps = Steps(build, node)
-    scaled = steps.mul(steps.input(), node.number("alpha", 0.2))
-    line = steps.add(scaled, node.number("beta", 0.5))
+    alpha, beta = node.number("alpha", 0.2), node.number("beta", 0.5)
+    if math.isclose(alpha, 1 / 6, rel_tol=1e-6):
+        shifted = steps.unary("RELU6", steps.add(steps.input(), beta / alpha))
+        steps.finish(steps.mul(shifted, alpha))
+        return
+    line = steps.add(steps.mul(steps.input(), alpha), beta)
     steps.finish(steps.unary("RELU_0_TO_1", line))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_converters.litert.layout import NodeLayout, Permutation, follow, identity
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
@@ -12,6 +13,10 @@ from edgekit_converters.litert.lower.steps import Steps
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node
+    from edgekit_converters.litert.program import Tensor
+
+# XNNPACK claims a node with more axes than this, and then fails on it.
+_MAX_RANK: Final = 6
 
 
 def _axis_last(node: Node, graph: Graph, stored: Mapping[str, Permutation]) -> NodeLayout:
@@ -28,10 +33,16 @@ def lower_softmax(build: Builder, node: Node) -> None:
     """Along the last stored axis, as LiteRT wants it."""
     if not build.layout.work:
         raise RefusedNodeError("its input is a scalar")
-    if node.op == "Softmax":
-        build.emit("SOFTMAX", [build.input(node)], node, beta=1.0)
-    else:
-        build.emit("LOG_SOFTMAX", [build.input(node)], node)
+    source = build.input(node)
+    code = "SOFTMAX" if node.op == "Softmax" else "LOG_SOFTMAX"
+    options: dict[str, Any] = {"beta": 1.0} if code == "SOFTMAX" else {}
+    if len(source.shape) <= _MAX_RANK:
+        build.emit(code, [source], node, **options)
+        return
+    steps = Steps(build, node)
+    flat = _collapsed(steps, source, -1)
+    shares = steps.step(code, [flat], flat.shape, flat.dtype, **options)
+    steps.finish(steps.reshape(shares, source.shape))
 
 
 @lowers("Hardmax", layout=_axis_last)
@@ -58,9 +69,21 @@ def lower_lp_normalization(build: Builder, node: Node) -> None:
     source = steps.input()
     order = build.layout.work
     axis = order.index(node.integer("axis", -1) % len(order))
+    values = source
+    if len(order) > _MAX_RANK:
+        values, axis = _collapsed(steps, source, axis), 1
     if power == 1:
-        norm = steps.sum(steps.abs(source), axis, keep=True)
+        norm = steps.sum(steps.abs(values), axis, keep=True)
     else:
-        norm = steps.sqrt(steps.sum(steps.square(source), axis, keep=True))
+        norm = steps.sqrt(steps.sum(steps.square(values), axis, keep=True))
     divisor = steps.select(steps.equal(norm, 0.0), 1.0, norm)
-    steps.finish(steps.div(source, divisor))
+    steps.finish(steps.reshape(steps.div(values, divisor), source.shape))
+
+
+def _collapsed(steps: Steps, tensor: Tensor, axis: int) -> Tensor:
+    """All axes in front of one as one, and all behind it; XNNPACK fails on more than six."""
+    at = axis % len(tensor.shape)
+    outer, inner = tensor.shape[:at], tensor.shape[at + 1 :]
+    sizes = [None if None in part else math.prod(s or 0 for s in part) for part in (outer, inner)]
+    shape = (sizes[0], tensor.shape[at]) if not inner else (sizes[0], tensor.shape[at], sizes[1])
+    return steps.reshape(tensor, shape)
