@@ -1,4 +1,4 @@
-"""Fold BatchNormalization into the Conv or Gemm before it, or into one Mul and one Add."""
+"""Fold BatchNormalization into the layer of weights before it, or into one Mul and one Add."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _affine(node: Any, constants: _Constants) -> _Affine | None:
 
 
 def _absorb(before: Any, affine: _Affine, constants: _Constants, readers: Counter[str]) -> bool:
-    if before.op_type not in {"Conv", "Gemm"} or before.domain:
+    if before.op_type not in {"Conv", "ConvTranspose", "Gemm"} or before.domain:
         return False
     bias = before.input[2] if len(before.input) > 2 else ""  # noqa: PLR2004 - X, W, B
     if before.input[1] not in constants or (bias and bias not in constants):
@@ -118,11 +118,19 @@ def _absorb(before: Any, affine: _Affine, constants: _Constants, readers: Counte
         if np.ndim(offset) > 1 and np.shape(offset)[0] != 1:
             return False
         offset = np.reshape(offset, -1) if np.size(offset) > 1 else np.ravel(offset)
-    wide = [1] * weights.ndim
-    wide[axis] = -1
+    if before.op_type == "ConvTranspose":
+        # Inputs, then the outputs of a group: each group of inputs makes outputs of its own.
+        groups = next((a.i for a in before.attribute if a.name == "group"), 1)
+        apart = (groups, weights.shape[0] // groups, *weights.shape[1:])
+        by_output = scale.reshape(groups, 1, weights.shape[1], *[1] * (weights.ndim - 2))
+        scaled = (weights.reshape(apart) * by_output).reshape(weights.shape)
+    else:
+        wide = [1] * weights.ndim
+        wide[axis] = -1
+        scaled = weights * scale.reshape(wide)
     weight_name = _own_name(before.input[1], before, "weight", readers)
     bias_name = _own_name(bias, before, "bias", readers) if bias else f"{before.output[0]}/bias"
-    constants.write(weight_name, weights * scale.reshape(wide))
+    constants.write(weight_name, scaled)
     constants.write(bias_name, shift + scale * offset)
     inputs = [before.input[0], weight_name, bias_name]
     del before.input[:]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _FUSED: Final = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
 _WITH_BIAS: Final = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"})
 _ACTIVATION: Final = "fusedActivationFunction"
+_MOVERS: Final = frozenset({"DEPTH_TO_SPACE", "RESHAPE", "TRANSPOSE"})
 # XNNPACK and the microcontroller kernels fuse these; a fused CONCATENATION they refuse.
 _MAY_FUSE: Final = _WITH_BIAS | {"ADD", "SUB", "MUL", "DIV", "AVERAGE_POOL_2D", "MAX_POOL_2D"}
 
@@ -31,6 +32,8 @@ def fuse(program: Program) -> Program:
     _drop_unread(program)
     _fold_bias(program)
     _fuse_activations(program)
+    # An activation stood between some of them.
+    _merge_reshapes(program)
     _drop_unread(program)
     return program
 
@@ -96,10 +99,12 @@ def _fuse_activations(program: Program) -> None:
     for operator in list(program.operators):
         activation = _FUSED.get(operator.code)
         source = operator.inputs[0]
-        layer = producers.get(id(source))
+        before = producers.get(id(source))
+        layer = _behind_movements(program, before, producers, readers)
         if (
             activation is None
             or layer is None
+            or before is None
             or source is None
             or source.dtype != "float32"
             or layer.code not in _MAY_FUSE
@@ -109,9 +114,33 @@ def _fuse_activations(program: Program) -> None:
         ):
             continue
         layer.options[_ACTIVATION] = activation
-        layer.outputs = operator.outputs
-        producers[id(operator.outputs[0])] = layer
+        before.outputs = operator.outputs
+        producers[id(operator.outputs[0])] = before
         program.operators.remove(operator)
+
+
+def _behind_movements(
+    program: Program,
+    operator: Operator | None,
+    producers: dict[int, Operator],
+    readers: dict[int, list[Operator]],
+) -> Operator | None:
+    """What computes the elements that an operator only moves; itself where it computes them.
+
+    Nobody else may read them on the way, and none may be known by a name of the source's.
+    """
+    named = {id(tensor) for tensor, _ in program.located.values()}
+    while operator is not None and operator.code in _MOVERS:
+        source = operator.inputs[0]
+        if (
+            source is None
+            or id(source) in named
+            or len(readers[id(source)]) != 1
+            or _is_border(program, source)
+        ):
+            return None
+        operator = producers.get(id(source))
+    return operator
 
 
 def _drop_unread(program: Program) -> None:

@@ -132,3 +132,20 @@ def test_four_spatial_axes_are_refused(make_model: Any, weights: Any) -> None:
     )
     with pytest.raises(UnsupportedModelError, match=r"hyper \(Conv\): it has 4 spatial axes"):
         compile_to_litert(normalise(model, where="test"), where="test")
+
+
+def test_signals_are_not_reshaped_from_layer_to_layer(
+    make_model: Any, weights: Any, assert_parity: Any
+) -> None:
+    nodes = [
+        node("Conv", ["x", "a"], ["c"], pads=[1, 1]),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "b"], ["d"], strides=[2]),
+        node("Relu", ["d"], ["y"]),
+    ]
+    constants = {"a": weights(4, 3, 3), "b": weights(5, 4, 3)}
+    compiled = assert_parity(make_model(nodes, {"x": ["n", 3, 12]}, ["y"], constants))
+    codes = _codes(compiled)
+    assert "RELU" not in codes
+    first = codes.index("CONV_2D")
+    assert codes[first : first + 2] == ["CONV_2D", "CONV_2D"]

@@ -105,7 +105,8 @@ def test_doubling_is_a_product_and_an_unfolding(
     nodes = [
         node("Conv", ["x", "a"], ["c"]),
         node("ConvTranspose", ["c", "w", "b"], ["t"], strides=[2, 2]),
-        node("Conv", ["t", "a"], ["y"]),
+        node("Relu", ["t"], ["r"]),
+        node("Conv", ["r", "a"], ["y"]),
     ]
     constants = {"a": weights(3, 3, 1, 1), "w": weights(3, 3, 2, 2), "b": weights(3)}
     compiled = assert_parity(make_model(nodes, {"x": ["n", 3, 5, 6]}, ["y"], constants))
@@ -113,6 +114,28 @@ def test_doubling_is_a_product_and_an_unfolding(
         "TRANSPOSE", "CONV_2D", "CONV_2D", "DEPTH_TO_SPACE", "CONV_2D", "TRANSPOSE",
     ]  # fmt: skip
     layer = compiled.program.operators[2]
+    assert layer.options["fusedActivationFunction"] == "RELU"
     assert layer.inputs[1].shape == (12, 1, 1, 3)
     assert layer.inputs[1].name == "w"
     assert np.array_equal(layer.inputs[2].data, np.tile(constants["b"], 4))
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_normalization_is_folded_into_it(
+    make_model: Any, weights: Any, assert_parity: Any, groups: Any, bias: bool
+) -> None:
+    group, inputs, outputs = groups
+    given = ["x", "w", "b"][: 3 if bias else 2]
+    nodes = [
+        node("ConvTranspose", given, ["t"], group=group, strides=[2, 2]),
+        node("BatchNormalization", ["t", "s", "o", "m", "v"], ["y"]),
+    ]
+    constants = {
+        "w": weights(inputs, outputs // group, 3, 3), "b": weights(outputs, seed=2),
+        "s": weights(outputs, seed=3), "o": weights(outputs, seed=4),
+        "m": weights(outputs, seed=5), "v": np.abs(weights(outputs, seed=6)) + 0.5,
+    }  # fmt: skip
+    model = make_model(nodes, {"x": ["n", inputs, 4, 5]}, ["y"], constants)
+    codes = _codes(assert_parity(model))
+    assert not {"MUL", "ADD"} & set(codes)
