@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.litert.moving import absorb_transposes, merge_movements
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,13 +24,17 @@ _MAY_FUSE: Final = _WITH_BIAS | {"ADD", "SUB", "MUL", "DIV", "AVERAGE_POOL_2D", 
 def fuse(program: Program) -> Program:
     """Fuse in place, and return the program.
 
-    A RESHAPE of a RESHAPE becomes one, a constant that is added behind a layer becomes its bias,
-    and a Relu or Relu6 becomes part of the operator before it; operators that nothing reads go.
+    Rows of RESHAPE and TRANSPOSE become short, a constant that is added behind a layer becomes its
+    bias, and a Relu or Relu6 becomes part of the operator before it; operators that nothing reads
+    go.
     """
     for operator in program.operators:
         for body in operator.bodies.values():
             fuse(body)
     _merge_reshapes(program)
+    _drop_unread(program)
+    merge_movements(program)
+    absorb_transposes(program)
     _drop_unread(program)
     _fold_bias(program)
     _fuse_activations(program)
