@@ -45,18 +45,19 @@ def lower_softmax(build: Builder, node: Node) -> None:
     steps.finish(steps.reshape(shares, source.shape))
 
 
-@lowers("Hardmax", layout=_axis_last)
+@lowers("Hardmax", layout=follow)
 def lower_hardmax(build: Builder, node: Node) -> None:
     """One where the first of the largest is, else zero."""
-    if not build.layout.work:
+    order = build.layout.work
+    if not order:
         raise RefusedNodeError("its input is a scalar")
     steps = Steps(build, node)
     source = steps.input()
-    winner = steps.arg_max(source, -1)
-    depth = steps.scalar(steps.extent(source, -1))
-    on, off = steps.number(1.0), steps.number(0.0)
-    inputs = [winner, depth, on, off]
-    steps.finish(steps.step("ONE_HOT", inputs, source.shape, source.dtype, axis=-1))
+    axis = order.index(node.integer("axis", -1) % len(order))
+    winner = steps.arg_max(source, axis)
+    depth = steps.scalar(steps.extent(source, axis))
+    inputs = [winner, depth, steps.number(1.0), steps.number(0.0)]
+    steps.finish(steps.step("ONE_HOT", inputs, source.shape, source.dtype, axis=axis))
 
 
 @lowers("LpNormalization", layout=follow)
