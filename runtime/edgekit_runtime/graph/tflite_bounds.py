@@ -54,6 +54,14 @@ _DIVISORS: Final = {
 }
 # Operators whose options say how many outputs they have: builtin code -> (union code, slot).
 _PART_COUNTS: Final = {49: (35, 0), 102: (79, 0), 88: (64, 0)}  # SPLIT, SPLIT_V, UNPACK
+_STRING: Final = 5
+# CONCATENATION, HASHTABLE_LOOKUP, RESHAPE, SKIP_GRAM, CALL, CUSTOM, GATHER, TRANSPOSE, SQUEEZE,
+# STRIDED_SLICE, SPLIT, SLICE, TILE, EXPAND_DIMS, PACK, UNPACK, FILL, SPLIT_V, GATHER_ND, IF, WHILE,
+# BROADCAST_TO, HASHTABLE_FIND, READ_VARIABLE; other kernels take texts for numbers.
+_MAY_WRITE_TEXT: Final = frozenset(
+    {2, 10, 22, 30, 31, 32, 36, 39, 43, 45, 49, 65, 69, 70, 83, 88, 94, 102, 107, 118, 119, 130,
+     137, 143}
+)  # fmt: skip
 _DEPTHWISE: Final = 4
 _EIGHT_BITS: Final = frozenset({3, 9})  # UINT8, INT8
 _PLACEHOLDER_CODE: Final = 127
@@ -171,6 +179,8 @@ class _ModelCheck:
             self._check_bias(operator, tensors, optional, name)
             for tensor in produced:
                 self._in_range(tensor, len(tensors), f"an output of {name}")
+                if self._is_text(tensors[tensor]) and self._code(operator) not in _MAY_WRITE_TEXT:
+                    raise walk.damaged(f"{name} writes texts, which it cannot")
                 # Constants lie in the file itself, which is mapped for reading only.
                 if tensor in stored:
                     raise walk.damaged(f"{name} writes tensor {tensor}, a stored constant")
@@ -183,7 +193,7 @@ class _ModelCheck:
         self, operator: int, inputs: tuple[int, ...], outputs: tuple[int, ...], name: str
     ) -> None:
         walk = self._walk
-        code = self._codes[walk.integer(operator, _OP_CODE)]
+        code = self._code(operator)
         counts = operand_counts().get(code)
         fault = counts.fault(inputs, outputs) if counts else ""
         if fault:
@@ -200,11 +210,17 @@ class _ModelCheck:
         self, operator: int, tensors: list[int], inputs: tuple[int, ...], name: str
     ) -> None:
         """LiteRT 2.3 adds the bias of an 8-bit depthwise convolution without asking for it."""
-        code = self._codes[self._walk.integer(operator, _OP_CODE)]
-        if code == _DEPTHWISE and len(inputs) < 3:  # noqa: PLR2004 - input, filter, bias
+        # Input, filter, bias.
+        if self._code(operator) == _DEPTHWISE and len(inputs) < 3:  # noqa: PLR2004
             kind = self._walk.integer(tensors[inputs[0]], _TENSOR_TYPE, size=1)
             if kind in _EIGHT_BITS:
                 raise self._walk.damaged(f"{name} is an 8-bit DEPTHWISE_CONV_2D without a bias")
+
+    def _code(self, operator: int) -> int:
+        return self._codes[self._walk.integer(operator, _OP_CODE)]
+
+    def _is_text(self, tensor: int) -> bool:
+        return self._walk.integer(tensor, _TENSOR_TYPE, size=1) == _STRING
 
     def _is_stored(self, tensor: int) -> bool:
         return self._buffers[self._walk.integer(tensor, _TENSOR_BUFFER)] > 0

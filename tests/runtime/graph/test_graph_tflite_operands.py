@@ -60,6 +60,10 @@ def _no_bias(model: Any) -> None:
     quantized(graph.tensors[0], [0.1], [0])
 
 
+def _text(model: Any) -> None:
+    model.subgraphs[0].tensors[6].type = schema.TensorType.STRING
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -69,6 +73,7 @@ def _no_bias(model: Any) -> None:
         (_other_operator, "has 1 inputs, TOPK_V2 takes 2"),
         (_parts, "says 2 parts and has 1 outputs"),
         (_parts_unsaid, "says 0 parts and has 1 outputs"),
+        (_text, "writes texts, which it cannot"),
         (_no_bias, "8-bit DEPTHWISE_CONV_2D without a bias"),
     ],
 )
