@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit_converters.onnx_source.skeleton import skeleton, take_large_constants
+
 
 def raise_opset(model: Any, opset: int) -> Any | None:
     """The model in a newer opset, or None where that cannot be done with certainty.
@@ -25,10 +27,11 @@ def raise_opset(model: Any, opset: int) -> Any | None:
     if changed:
         values = {value.name for value in model.graph.value_info}
         try:
-            raised = version_converter.convert_version(model, opset)
+            raised = version_converter.convert_version(skeleton(model), opset)
             onnx.checker.check_model(raised)
         except Exception:  # noqa: BLE001 - whatever it is, the model stays as it is
             return None
+        take_large_constants(model, raised)
         # The converter leaves out what it does not know the shape of; names did not change.
         known = {value.name for value in raised.graph.value_info}
         raised.graph.value_info.extend(
