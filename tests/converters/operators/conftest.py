@@ -187,6 +187,9 @@ def _free_model(
     free: Mapping[str, Sequence[int]],
 ) -> Any:
     model = _model(nodes, arrays, outputs, constants, opset, (), free=False)
+    # Inference told sizes also to the bodies in the nodes: they are taken anew.
+    del model.graph.node[:]
+    model.graph.node.extend([nodes] if isinstance(nodes, onnx.NodeProto) else nodes)
     for value in model.graph.input:
         for axis in free.get(value.name, ()):
             value.type.tensor_type.shape.dim[axis].dim_param = f"{value.name}_{axis}"
