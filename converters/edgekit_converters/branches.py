@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -14,7 +15,7 @@ def inline_known_branches(model: Any) -> bool:
     Returns:
         Whether there was one.
     """
-    from onnx import numpy_helper
+    from onnx import helper, numpy_helper
 
     graph = model.graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -31,7 +32,13 @@ def inline_known_branches(model: Any) -> bool:
             "then_branch" if bool(numpy_helper.to_array(tensor).reshape(-1)[0]) else "else_branch"
         )
         (branch,) = (entry.g for entry in node.attribute if entry.name == wanted)
-        nodes += _inlined(node, branch, graph, taken)
+        inlined, made = inline_body(branch, graph, taken, {})
+        nodes += inlined
+        nodes += [
+            helper.make_node("Identity", [source], [output], name=node.name)
+            for source, output in zip(made, node.output, strict=True)
+            if output
+        ]
         changed = True
     if changed:
         copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
@@ -40,28 +47,37 @@ def inline_known_branches(model: Any) -> bool:
     return changed
 
 
-def _inlined(node: Any, branch: Any, graph: Any, taken: set[str]) -> list[Any]:
-    """The nodes of a branch; what it makes is renamed where the name is in use outside."""
-    from onnx import helper
+def inline_body(
+    body: Any, graph: Any, taken: set[str], given: Mapping[str, str]
+) -> tuple[list[Any], list[str]]:
+    """The nodes of a body as nodes of the graph around it.
 
-    made = [name for inner in branch.node for name in inner.output if name]
-    made += [tensor.name for tensor in branch.initializer]
-    renamed = {name: _fresh(name, taken) for name in made}
-    taken.update(renamed.values())
-    for tensor in branch.initializer:
+    Args:
+        body: An `onnx.GraphProto`; it is not changed.
+        graph: It gets the body's constants.
+        taken: Names that are in use outside; what the body makes is renamed, and added to them.
+        given: What the body's inputs are called outside.
+
+    Returns:
+        The nodes, and what the body's outputs are called outside.
+    """
+    made = [name for inner in body.node for name in inner.output if name]
+    made += [tensor.name for tensor in body.initializer]
+    fresh: dict[str, str] = {}
+    for name in made:
+        fresh[name] = _fresh(name, taken)
+        taken.add(fresh[name])
+    renamed = {**given, **fresh}
+    for tensor in body.initializer:
         copy = graph.initializer.add()
         copy.CopyFrom(tensor)
         copy.name = renamed[tensor.name]
     nodes = []
-    for inner in branch.node:
+    for inner in body.node:
         copy = type(inner).FromString(inner.SerializeToString())
         _rename(copy, renamed)
         nodes.append(copy)
-    for value, output in zip(branch.output, node.output, strict=True):
-        if output:
-            source = renamed.get(value.name, value.name)
-            nodes.append(helper.make_node("Identity", [source], [output], name=node.name))
-    return nodes
+    return nodes, [renamed.get(value.name, value.name) for value in body.output]
 
 
 def _rename(node: Any, renamed: dict[str, str]) -> None:

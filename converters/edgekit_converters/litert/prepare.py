@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import AttributeProto
 
+from edgekit_converters.litert.body_shapes import settle_bodies
 from edgekit_converters.litert.definitions import expand_definitions
 from edgekit_converters.litert.quantized_constants import fold_quantized_constants
-from edgekit_converters.litert.ranks import settle_ranks
+from edgekit_converters.litert.sequences import resolve_sequences
+from edgekit_converters.litert.unroll import unroll_loops
 from edgekit_converters.normalise import settle_constants
 
 if TYPE_CHECKING:
@@ -40,10 +42,12 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
         changed |= fold_quantized_constants(expanded)
         changed |= _name_types(expanded)
         changed |= _fix_empty_values(expanded)
+        changed |= resolve_sequences(expanded)
+        changed |= unroll_loops(expanded)
         if not changed:
             break
         model = settle_constants(expanded, where)
-    return settle_ranks(model)
+    return settle_bodies(model, lambda body: prepare(body, known, where=where))
 
 
 def _name_types(model: Any) -> bool:

@@ -209,6 +209,17 @@ class Builder:
             self._operators, self._copies = outer, copies
         return Program(name=name, inputs=given, outputs=outputs, operators=operators, located={})
 
+    def include(self, program: Program, given: Sequence[Tensor]) -> list[Tensor]:
+        """Add the operators of a program that reads these tensors, and return its outputs."""
+        outer = {id(own): tensor for own, tensor in zip(program.inputs, given, strict=True)}
+        for operator in program.operators:
+            operator.inputs = [
+                None if tensor is None else outer.get(id(tensor), tensor)
+                for tensor in operator.inputs
+            ]
+        self._operators += program.operators
+        return [outer.get(id(tensor), tensor) for tensor in program.outputs]
+
     def output(self, node: Node, position: int = 0) -> Tensor:
         """The tensor of a node's output."""
         name = node.outputs[position]
