@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgekit_benchmarks.layers import list_layers
 from edgekit_benchmarks.measure import Measurement, measure
 from edgekit_benchmarks.predict import Prediction, predict
 from edgekit_benchmarks.profile import Profile, load_profiles
@@ -169,14 +170,13 @@ def _predict(
         return (), ()
     from edgekit_runtime.graph.read import read_graph
     from edgekit_runtime.graph.summary import describe_quantization
-    from edgekit_runtime.graph.workload import count_workload
 
     graph = read_graph(model, shapes=input_shapes)
-    workload = count_workload(graph)
+    layers = list_layers(graph)
     kind = describe_quantization(graph).kind
     dtype = _COMPUTES_IN.get(kind, "float32")
     predictions = tuple(
-        predict(workload, board, runtime=runtime, dtype=dtype, threads=threads) for board in boards
+        predict(layers, board, runtime=runtime, dtype=dtype, threads=threads) for board in boards
     )
     notes = list(graph.assumptions)
     if kind != dtype:

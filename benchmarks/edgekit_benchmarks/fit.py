@@ -1,112 +1,93 @@
 """Make the device profiles from the measurements that the package carries.
 
-A board's latency is modelled as a sum of prices, one for each of `features.FEATURES`, found by
-non-negative least squares on the relative error. A combination with few measurements takes the
-prices of the same board, runtime and threads in another dtype, all times one fitted factor.
-Errors are those on a family of models that was left out of the fit, never on fitted models.
+A board's latency is modelled as a sum of prices, one for each of `features.FEATURES`, found
+together for all boards (`pricing`). Errors and bands are those on a family of models that no board
+had seen, never on fitted models.
 """
 
 from __future__ import annotations
 
-import csv
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edgekit_benchmarks.features import FEATURES, Counting, macs_of
-from edgekit_benchmarks.nnls import solve_nnls
+from edgekit_benchmarks.bands import anchored_bands, band_of, coverage_of
+from edgekit_benchmarks.features import OPERATORS
+from edgekit_benchmarks.measurements import (
+    Combination,
+    Measured,
+    read_measurements,
+    read_text,
+)
+from edgekit_benchmarks.pricing import (
+    ENGINES,
+    LeftOut,
+    predict_left_out,
+    price_combinations,
+)
 from edgekit_benchmarks.profile import Calibration, Hardware, Profile, Substitution
-from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Below this, seven prices cannot be told apart: on 7 and 8 measurements the seven-price fit left
-# errors of 8 to 26 % and priced whole kinds of layers at nothing.
-_LEAST_FOR_PRICES: Final = 15
-# A feature that fewer families have cannot be priced by itself; it shares the next one's price.
-_LEAST_FAMILIES: Final = 3
-_SHARES_PRICE_WITH: Final = {"conv3x3_stride1_macs": "conv_other_macs"}
-_OPERATORS: Final = FEATURES.index("operators")
-_COVERAGE: Final = 0.9
-# Beyond the largest error seen, when there are too few errors for a 90 % quantile.
-_FEW_ERRORS_MARGIN: Final = 1.25
 _DIGITS: Final = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RuntimeFacts:
-    """What the measurements of one runtime do not say by themselves."""
-
-    counting: Counting
-    serves: tuple[str, ...] = ()
-    serves_quicker: float = 1.0
-    note: str = ""
-
-
-# MLPerf's logs state neither threads nor whether XNNPACK was on; all four cores are the harness's
-# default, and MobileNetV2 and V3 run 30 to 50 % slower there than with XNNPACK, today's default.
-_RUNTIMES: Final = {
-    "ncnn": _RuntimeFacts(
-        counting=Counting.LAYERS,
-        note="measured with benchncnn, an engine that edgekit does not run",
-    ),
-    "tflite": _RuntimeFacts(
-        counting=Counting.OPERATORS,
-        serves=("litert", "tflite-runtime"),
-        serves_quicker=1.5,
-        note="MLPerf Inference v2.1, single stream; the logs state neither the threads (all cores "
-        "by default) nor XNNPACK; a newer LiteRT may be up to 1.5 times as quick",
-    ),
+_METHOD: Final = (
+    "counts times prices, found together for all boards with this engine: pooled log-normal "
+    "prices with a factor for each board and deviations, most probable values"
+)
+_METHOD_MACS: Final = "one price for a multiply-accumulate: the median over models and engines"
+_METHOD_LEFT: Final = {
+    True: "errors on a family of models left out of every board",
+    False: "one family only, errors on a model left out of this board",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """One published latency with the counts of its model.
+class Validation:
+    """How well a combination is predicted, family by family left out.
 
     Attributes:
-        board: The profile's name.
-        runtime: The engine.
-        runtime_version: Its version.
-        threads: How many it used.
-        dtype: What it computed in.
-        model: The model's name.
-        family: Models of one design, left out together.
-        features: In the order of `FEATURES`.
-        latency_ms: Mean or median, as published.
-        year: When.
-        source: Where it was published.
+        combination: Board, runtime and setting.
+        models: How many were predicted.
+        families: How many families they belong to.
+        mape: Mean absolute relative error.
+        median: The median of those errors.
+        p90: What nine in ten stay below.
+        coverage: The share within the 90 % band.
+        band: That band's factor.
     """
 
-    board: str
-    runtime: str
-    runtime_version: str
-    threads: int
-    dtype: str
-    model: str
-    family: str
-    features: tuple[float, ...]
-    latency_ms: float
-    year: str
-    source: str
+    combination: Combination
+    models: int
+    families: int
+    mape: float
+    median: float
+    p90: float
+    coverage: float
+    band: float
 
 
 def fit_profiles() -> dict[str, Profile]:
     """Every profile, made anew from the measurements."""
-    groups: defaultdict[tuple[str, str, int, str], list[Measured]] = defaultdict(list)
-    for row in read_measurements():
-        groups[row.board, row.runtime, row.threads, row.dtype].append(row)
+    rows = read_measurements()
+    prices = price_combinations(rows)
+    left_out = predict_left_out(rows)
+    boards = tomllib.loads(read_text("boards.toml"))
+    grouped = _grouped(rows)
     calibrations = {
-        key: _calibrate(rows, _richer(key, groups)) for key, rows in sorted(groups.items())
+        combination: _calibrate(
+            grouped[combination],
+            prices[combination],
+            left_out,
+            weak=boards[combination.board].get("weak", ""),
+        )
+        for combination in sorted(grouped, key=lambda c: c.order)
     }
-    substitutions = _substitutions(groups, calibrations)
-    boards = tomllib.loads(_text("boards.toml"))
+    substitutions = _substitutions(grouped, calibrations)
     return {
         name: Profile(
             name=name,
@@ -120,182 +101,138 @@ def fit_profiles() -> dict[str, Profile]:
                 ram_mb=tuple(facts["ram_mb"]),
                 sources=tuple(facts["sources"]),
             ),
-            calibrations=tuple(c for key, c in calibrations.items() if key[0] == name),
+            calibrations=tuple(
+                calibration
+                for combination, calibration in calibrations.items()
+                if combination.board == name
+            ),
             substitutions=substitutions,
         )
         for name, facts in boards.items()
     }
 
 
-def read_measurements() -> list[Measured]:
-    """The published latencies, in the order of the file.
-
-    Raises:
-        UsageError: If a row names a model without counts.
-    """
-    models = {row["model"]: row for row in csv.DictReader(_text("models.csv").splitlines())}
-    measured = []
-    for row in csv.DictReader(_text("latencies.csv").splitlines()):
-        counts = models.get(row["model"])
-        if counts is None:
-            raise UsageError(f"no counts for the model {row['model']!r}", where="models.csv")
-        measured.append(
-            Measured(
-                board=row["board"],
-                runtime=row["runtime"],
-                runtime_version=row["runtime_version"],
-                threads=int(row["threads"]),
-                dtype=row["dtype"],
-                model=row["model"],
-                family=counts["family"],
-                features=_features(counts),
-                latency_ms=float(row["latency_ms"]),
-                year=row["year"],
-                source=row["source"],
-            )
-        )
-    return measured
+def validate(rows: Sequence[Measured]) -> list[Validation]:
+    """The leave-one-family-out table."""
+    left_out = predict_left_out(rows)
+    return [
+        _validation(combination, left_out)
+        for combination in sorted(left_out, key=lambda c: c.order)
+    ]
 
 
-def left_out_ratios(
-    rows: Sequence[Measured], richer: Sequence[Measured] | None = None
-) -> list[float]:
-    """Measured over predicted for every row, predicted without any row of its family.
-
-    Args:
-        rows: The measurements of one combination.
-        richer: Those whose prices it takes, times a factor; None to fit its own prices.
-    """
-    ratios = []
-    for family in sorted({row.family for row in rows}):
-        kept = [row for row in rows if row.family != family]
-        kept_richer = None if richer is None else [r for r in richer if r.family != family]
-        prices = _prices(kept, kept_richer)
-        ratios += [
-            row.latency_ms / float(np.dot(row.features, prices))
-            for row in rows
-            if row.family == family
-        ]
-    return ratios
-
-
-def band_of(ratios: Sequence[float]) -> float:
-    """The factor that nine in ten new ratios stay within, on either side of 1.
-
-    Split-conformal: the ceil(0.9 (n + 1))-th smallest of |log ratio| (Vovk et al., "Algorithmic
-    Learning in a Random World", 2005); with fewer than nine, the largest times a margin.
-    """
-    sizes = np.sort(np.abs(np.log(ratios)))
-    rank = int(np.ceil(_COVERAGE * (len(sizes) + 1)))
-    wide = sizes[rank - 1] if rank <= len(sizes) else sizes[-1] * _FEW_ERRORS_MARGIN
-    return float(np.exp(wide))
-
-
-def _calibrate(rows: Sequence[Measured], richer: Sequence[Measured] | None) -> Calibration:
-    first = rows[0]
-    facts = _RUNTIMES[first.runtime]
-    prices = _prices(rows, richer)
-    ratios = left_out_ratios(rows, richer)
+def _validation(
+    combination: Combination, left_out: Mapping[Combination, Sequence[LeftOut]]
+) -> Validation:
+    found = left_out[combination]
+    ratios = [entry.ratio for entry in found]
     errors = [abs(1 / ratio - 1) for ratio in ratios]
-    method = (
-        f"non-negative least squares on the relative error over {len(FEATURES)} counts"
-        if richer is None
-        else f"the {richer[0].dtype} prices of {len(richer)} measurements on the same board, "
-        "runtime and threads, all times one factor"
+    others = [
+        entry.ratio
+        for other, entries in left_out.items()
+        for entry in entries
+        if (other.runtime, other.dtype) == (combination.runtime, combination.dtype)
+    ]
+    band = band_of(ratios, others)
+    return Validation(
+        combination=combination,
+        models=len(found),
+        families=len({entry.model.family for entry in found}),
+        mape=float(np.mean(errors)),
+        median=float(np.median(errors)),
+        p90=float(np.quantile(errors, 0.9)),
+        coverage=coverage_of(ratios, band),
+        band=band,
     )
+
+
+def _calibrate(
+    rows: Sequence[Measured],
+    prices: NDArray[np.float64],
+    left_out: Mapping[Combination, Sequence[LeftOut]],
+    *,
+    weak: str,
+) -> Calibration:
+    combination = rows[0].combination
+    facts = ENGINES[combination.runtime]
+    validation = _validation(combination, left_out)
+    found = left_out[combination]
+    method = _METHOD_MACS if facts.per_mac else _METHOD
     return Calibration(
-        runtime=first.runtime,
-        runtime_version=first.runtime_version,
-        dtype=first.dtype,
-        threads=first.threads,
+        runtime=combination.runtime,
+        runtime_version=combination.runtime_version,
+        dtype=combination.dtype,
+        threads=combination.threads,
         counting=facts.counting,
         coefficients_ns=tuple(_rounded(price * 1e6) for price in prices),
         measurements=len(rows),
-        families=len({row.family for row in rows}),
+        families=validation.families,
         measured=max(row.year for row in rows),
-        method=method,
-        lofo_mape=_rounded(float(np.mean(errors))),
-        band=_rounded(band_of(ratios)),
-        least_macs=min(macs_of(row.features) for row in rows),
-        most_macs=max(macs_of(row.features) for row in rows),
-        operator_cap_ns=_rounded(_operator_cap_ms(rows, richer) * 1e6),
+        method=f"{method}; {_METHOD_LEFT[validation.families > 1]}",
+        lofo_mape=_rounded(validation.mape),
+        lofo_median=_rounded(validation.median),
+        lofo_p90=_rounded(validation.p90),
+        coverage=_rounded(validation.coverage),
+        band=_rounded(validation.band),
+        anchored_bands=tuple(
+            _rounded(band)
+            for band in anchored_bands(
+                [entry.ratio for entry in found], [entry.model.family for entry in found]
+            )
+        ),
+        least_macs=min(row.model.macs for row in rows),
+        most_macs=max(row.model.macs for row in rows),
+        operator_cap_ns=_rounded(_operator_cap_ms(rows) * 1e6),
         serves=facts.serves,
         serves_quicker=facts.serves_quicker,
+        weak=weak,
+        anchored=False,
         note=facts.note,
         sources=tuple(sorted({_page(row.source) for row in rows})),
     )
 
 
-def _richer(
-    key: tuple[str, str, int, str],
-    groups: Mapping[tuple[str, str, int, str], Sequence[Measured]],
-) -> Sequence[Measured] | None:
-    if len(groups[key]) >= _LEAST_FOR_PRICES:
-        return None
-    same = [rows for other, rows in groups.items() if other[:3] == key[:3] and other != key]
-    richest = max(same, key=len, default=[])
-    if len(richest) < _LEAST_FOR_PRICES:
-        raise UsageError(f"too few measurements of {key}", where="latencies.csv")
-    return richest
-
-
-def _prices(rows: Sequence[Measured], richer: Sequence[Measured] | None) -> NDArray[np.float64]:
-    """Milliseconds for one unit of each feature."""
-    if richer is not None:
-        prices = _prices(richer, None)
-        return prices * _factor(rows, prices)
-    features = np.array([row.features for row in rows])
-    latencies = np.array([row.latency_ms for row in rows])
-    shared = _shared_prices(rows)
-    for column, other in shared.items():
-        features[:, other] += features[:, column]
-        features[:, column] = 0.0
-    prices = solve_nnls(features / latencies[:, None], np.ones(len(rows)))
-    for column, other in shared.items():
-        prices[column] = prices[other]
-    return prices
-
-
-def _factor(rows: Sequence[Measured], prices: NDArray[np.float64]) -> float:
-    ratios = [row.latency_ms / float(np.dot(row.features, prices)) for row in rows]
-    return float(np.exp(np.median(np.log(ratios))))
-
-
-def _operator_cap_ms(rows: Sequence[Measured], richer: Sequence[Measured] | None) -> float:
-    cap = min(row.latency_ms / row.features[_OPERATORS] for row in rows)
-    if richer is None:
-        return cap
-    return min(cap, _operator_cap_ms(richer, None) * _factor(rows, _prices(richer, None)))
-
-
-def _shared_prices(rows: Sequence[Measured]) -> dict[int, int]:
-    shared = {}
-    for name, other in _SHARES_PRICE_WITH.items():
-        column = FEATURES.index(name)
-        if len({row.family for row in rows if row.features[column] > 0}) < _LEAST_FAMILIES:
-            shared[column] = FEATURES.index(other)
-    return shared
+def _operator_cap_ms(rows: Sequence[Measured]) -> float:
+    counting = ENGINES[rows[0].combination.runtime].counting
+    return min(row.latency_ms / row.model.features[counting][OPERATORS] for row in rows)
 
 
 def _substitutions(
-    groups: Mapping[tuple[str, str, int, str], Sequence[Measured]],
-    calibrations: Mapping[tuple[str, str, int, str], Calibration],
+    grouped: Mapping[Combination, Sequence[Measured]],
+    calibrations: Mapping[Combination, Calibration],
 ) -> tuple[Substitution, ...]:
-    """Compare every two combinations on one board that differ in runtime or threads alone."""
+    """Compare every two combinations on one board that differ in one setting alone."""
     found: defaultdict[tuple[str, str, str, str], list[tuple[str, float]]] = defaultdict(list)
     for source, calibration in calibrations.items():
-        for target, rows in groups.items():
-            if (source[0], source[3]) != (target[0], target[3]) or source == target:
+        for target, rows in grouped.items():
+            setting = _changed(source, target)
+            if setting is None:
                 continue
-            if source[1] != target[1] and source[2] != target[2]:
-                continue
-            setting, at = ("runtime", 1) if source[1] != target[1] else ("threads", 2)
-            key = (setting, str(source[at]), str(target[at]), source[3])
+            key = (
+                setting,
+                str(getattr(source, setting)),
+                str(getattr(target, setting)),
+                source.runtime if setting == "dtype" else source.dtype,
+            )
             prices = np.array(calibration.coefficients_ns) / 1e6
             found[key] += [
-                (row.board, row.latency_ms / float(np.dot(row.features, prices))) for row in rows
+                (
+                    row.combination.board,
+                    row.latency_ms
+                    / float(np.dot(row.model.features[calibration.counting], prices)),
+                )
+                for row in rows
             ]
     return tuple(_substitution(key, pairs) for key, pairs in sorted(found.items()))
+
+
+def _changed(source: Combination, target: Combination) -> str | None:
+    """The one setting that differs; versions of an engine are taken for one another."""
+    if source.board != target.board:
+        return None
+    settings = ("runtime", "threads", "dtype")
+    found = [name for name in settings if getattr(source, name) != getattr(target, name)]
+    return found[0] if len(found) == 1 else None
 
 
 def _substitution(
@@ -304,12 +241,12 @@ def _substitution(
     low, factor, high = np.exp(
         np.quantile(np.log([ratio for _, ratio in pairs]), [0.05, 0.5, 0.95])
     )
-    setting, source, target, dtype = key
+    setting, source, target, within = key
     return Substitution(
         setting=setting,
         source=source,
         target=target,
-        dtype=dtype,
+        within=within,
         factor=_rounded(float(factor)),
         low=_rounded(float(low)),
         high=_rounded(float(high)),
@@ -318,17 +255,11 @@ def _substitution(
     )
 
 
-def _features(counts: Mapping[str, str]) -> tuple[float, ...]:
-    """A row of `models.csv`; see `features.features_of`, which does the same to a user's model."""
-    return (
-        float(counts["conv3x3_stride1_macs"]),
-        float(counts["conv_other_macs"]),
-        float(counts["pointwise_macs"]) + float(counts["fc_macs"]),
-        float(counts["depthwise_macs"]),
-        float(counts["conv_activation_elements"]) + float(counts["other_elements"]),
-        float(counts["weight_elements"]),
-        float(counts["operators"]),
-    )
+def _grouped(rows: Sequence[Measured]) -> dict[Combination, list[Measured]]:
+    found: defaultdict[Combination, list[Measured]] = defaultdict(list)
+    for row in rows:
+        found[row.combination].append(row)
+    return dict(found)
 
 
 def _page(source: str) -> str:
@@ -341,6 +272,10 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _text(name: str) -> str:
-    folder = resources.files("edgekit_benchmarks") / "measurements"
-    return (folder / name).read_text(encoding="utf-8")
+def as_rows(validations: Sequence[Validation]) -> list[dict[str, object]]:
+    """The table for JSON."""
+    return [
+        asdict(entry.combination)
+        | {name: value for name, value in asdict(entry).items() if name != "combination"}
+        for entry in validations
+    ]

@@ -1,33 +1,58 @@
-"""Predict a model's latency on a board from its counts and the board's profile: a pure function.
+"""Predict a model's latency on a board from its layers and the board's profile: a pure function.
 
-What a prediction rests on decides what it is called. "predicted": the board was measured with this
-runtime, dtype and thread count, and the model is like those measured. "estimate only": something
-had to be carried over from another setting, or the model is far from all that was measured; the
-band is then as wide as the widest change that measurements show.
+What a prediction rests on decides what it is called. "anchored on your device": the user's own
+device was measured. "predicted": the board was measured with this runtime, dtype and thread count,
+and the model is like those measured. "weakly predicted": so it was, but with few models or by
+sources that say little. "estimate only": something had to be carried over from another setting, or
+the model is far from all that was measured; the band is then as wide as the widest change that
+measurements show.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from edgekit_benchmarks.features import FEATURES, features_of, macs_of
+from edgekit_benchmarks.features import OPERATORS, count_features, count_macs, price_layer_ns
+from edgekit_benchmarks.layers import LayerKind
 from edgekit_benchmarks.profile import DTYPES, Calibration, Profile, Substitution
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgekit_runtime.graph.workload import Workload
+    from edgekit_benchmarks.layers import ModelLayers
 
+ANCHORED: Final = "anchored on your device"
 PREDICTED: Final = "predicted"
+WEAKLY_PREDICTED: Final = "weakly predicted"
 ESTIMATE_ONLY: Final = "estimate only"
 RUNTIMES: Final = ("onnxruntime", "litert", "tflite-runtime", "tflite", "ncnn")
+CONFIDENCE: Final = 0.9
 # How far outside the calibrated sizes a model may be before its fixed costs, which no calibration
 # saw, outweigh what was counted.
 _FAR: Final = 3.0
 _MOSTLY: Final = 0.5
-_OPERATORS: Final = FEATURES.index("operators")
+_DENSE: Final = frozenset({LayerKind.DENSE, LayerKind.PRODUCT, LayerKind.RECURRENT})
+# Of the normal distribution that a band's factor is taken for when another confidence is asked.
+_NORMAL_90: Final = 1.6448536269514722
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCost:
+    """What one layer is predicted to cost, as a share of the whole.
+
+    Attributes:
+        name: The operator's name.
+        type: Its type.
+        kind: What it does.
+        milliseconds: Its part of the predicted latency.
+    """
+
+    name: str
+    type: str
+    kind: str
+    milliseconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +60,7 @@ class Prediction:
     """One model on one board, not measured.
 
     Attributes:
-        kind: "predicted" or "estimate only".
+        kind: "anchored on your device", "predicted", "weakly predicted" or "estimate only".
         profile: The board's name.
         board: The name that people know it by.
         runtime: The engine asked for.
@@ -44,9 +69,10 @@ class Prediction:
         latency_ms: The most likely median latency.
         low_ms: The lower end of the 90 % band.
         high_ms: The upper end.
-        reasons: Why this is an estimate only; empty if it is not.
+        reasons: Why this is an estimate only, or weak; empty if it is neither.
         provenance: What the figure rests on.
         sources: Where those measurements were published.
+        layers: What each layer contributes; empty unless it was asked for.
     """
 
     kind: str
@@ -61,10 +87,20 @@ class Prediction:
     reasons: tuple[str, ...]
     provenance: str
     sources: tuple[str, ...]
+    layers: tuple[LayerCost, ...] = field(default=(), repr=False)
 
     def to_json(self) -> dict[str, object]:
         """The prediction as a JSON object."""
         return asdict(self)
+
+    def at_most_ms(self, confidence: float) -> float:
+        """The latency that is not exceeded, with that confidence.
+
+        The band is a central one: its upper end is the limit for (1 + 0.9) / 2. Other confidences
+        are taken from a log-normal distribution of that width.
+        """
+        share = normal_quantile(confidence) / _NORMAL_90
+        return self.latency_ms * math.exp(share * math.log(self.high_ms / self.latency_ms))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +119,23 @@ class _Change:
 
 
 def predict(
-    workload: Workload, profile: Profile, *, runtime: str, dtype: str, threads: int = 1
+    model: ModelLayers,
+    profile: Profile,
+    *,
+    runtime: str,
+    dtype: str,
+    threads: int = 1,
+    with_layers: bool = False,
 ) -> Prediction:
     """Predict the latency of one inference.
 
     Args:
-        workload: What the model computes.
+        model: What the model computes.
         profile: The board.
         runtime: "onnxruntime", "litert" or "tflite-runtime".
         dtype: "float32", "float16" or "int8".
         threads: How many threads one inference may use.
+        with_layers: Whether to say what each layer contributes.
 
     Raises:
         UsageError: If a setting is unknown, the board has fewer cores than threads, or nothing
@@ -100,7 +143,7 @@ def predict(
     """
     _check(profile, runtime=runtime, dtype=dtype, threads=threads)
     calibration, changes = _nearest(profile, runtime=runtime, dtype=dtype, threads=threads)
-    features = features_of(workload, calibration.counting)
+    features = count_features(model.layers, calibration.counting)
     priced_ms = _price_ms(features, calibration)
     # In models as large as the calibrated ones this is far less than what is priced. A tiny model
     # may cost little else: halfway between nothing and the most it can be, for want of more.
@@ -110,11 +153,11 @@ def predict(
     factor = math.prod(change.factor for change in changes)
     low = math.prod(change.low for change in changes) / calibration.band / quicker
     high = math.prod(change.high for change in changes) * calibration.band
-    doubts = _doubts(workload, features, calibration)
-    wide = _widest(profile.substitutions) ** len(doubts)
+    doubts = _doubts(model, features, calibration)
+    wide = _widest(profile.substitutions, "threads") ** len(doubts)
     reasons = (*(change.reason for change in changes if change.reason), *doubts)
     return Prediction(
-        kind=ESTIMATE_ONLY if reasons else PREDICTED,
+        kind=_kind(calibration, reasons),
         profile=profile.name,
         board=profile.title,
         runtime=runtime,
@@ -123,10 +166,40 @@ def predict(
         latency_ms=likely_ms * factor,
         low_ms=priced_ms * low / wide,
         high_ms=max(priced_ms * wide, likely_ms, fixed_ms if doubts else 0.0) * high,
-        reasons=reasons,
+        reasons=(*reasons, *([calibration.weak] if calibration.weak else [])),
         provenance=_provenance(calibration, changes),
         sources=calibration.sources,
+        layers=_layer_costs(model, calibration, likely_ms * factor) if with_layers else (),
     )
+
+
+def normal_quantile(confidence: float) -> float:
+    """The standard normal distribution's quantile.
+
+    Raises:
+        UsageError: If the confidence is not between 0.5 and 1.
+    """
+    if not 0.5 <= confidence < 1:  # noqa: PLR2004
+        raise UsageError(
+            f"the confidence is {confidence:g}, not from 0.5 to below 1",
+            fix="0.9 is what the bands are made for",
+        )
+    low, high = 0.0, 40.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        if 0.5 * math.erfc(-middle / math.sqrt(2)) < confidence:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _kind(calibration: Calibration, reasons: Sequence[str]) -> str:
+    if reasons:
+        return ESTIMATE_ONLY
+    if calibration.anchored:
+        return ANCHORED
+    return WEAKLY_PREDICTED if calibration.weak else PREDICTED
 
 
 def _check(profile: Profile, *, runtime: str, dtype: str, threads: int) -> None:
@@ -136,8 +209,9 @@ def _check(profile: Profile, *, runtime: str, dtype: str, threads: int) -> None:
     if dtype not in DTYPES:
         faults.append(f"dtype is {dtype!r}, not one of {', '.join(DTYPES)}")
     if not 1 <= threads <= profile.hardware.cores:
+        cores = profile.hardware.cores
         faults.append(
-            f"threads is {threads}, and {profile.title} has {profile.hardware.cores} cores"
+            f"threads is {threads}, and {profile.title} has {cores} core{'s' * (cores > 1)}"
         )
     if not profile.calibrations:
         faults.append(f"nothing was measured on {profile.title}")
@@ -162,7 +236,7 @@ def _nearest(
                 _threads_change(profile.substitutions, calibration, threads),
             ),
         )
-        for calibration in profile.calibrations
+        for calibration in _newest(profile.calibrations)
     ]
     return min(
         candidates,
@@ -172,6 +246,21 @@ def _nearest(
     )
 
 
+def _newest(calibrations: Sequence[Calibration]) -> list[Calibration]:
+    """Of several versions of one engine the newest; the user's own device before all others."""
+    found: dict[tuple[str, str, int], Calibration] = {}
+    for calibration in sorted(
+        calibrations, key=lambda c: (c.anchored, _version(c.runtime_version))
+    ):
+        found[calibration.runtime, calibration.dtype, calibration.threads] = calibration
+    return list(found.values())
+
+
+def _version(text: str) -> tuple[int, ...]:
+    parts = "".join(c if c.isdigit() else " " for c in text).split()
+    return tuple(int(part) for part in parts)
+
+
 def _runtime_change(
     known: Sequence[Substitution], calibration: Calibration, runtime: str
 ) -> _Change:
@@ -179,10 +268,42 @@ def _runtime_change(
         return _Change()
     # The kernels of these two are those of TFLite, which is what was compared.
     target = "tflite" if runtime in {"litert", "tflite-runtime"} else runtime
-    found = _find(known, calibration, setting="runtime", source=calibration.runtime, target=target)
-    reason = f"no measurement of {runtime} on this board with these settings"
+    return _carried(
+        known,
+        setting="runtime",
+        values=(calibration.runtime, target),
+        within=calibration.dtype,
+        reason=f"no measurement of {runtime} on this board with these settings",
+        taken=f"{calibration.runtime} taken for {runtime}",
+    )
+
+
+def _dtype_change(known: Sequence[Substitution], calibration: Calibration, dtype: str) -> _Change:
+    if dtype == calibration.dtype:
+        return _Change()
+    return _carried(
+        known,
+        setting="dtype",
+        values=(calibration.dtype, dtype),
+        within=calibration.runtime,
+        reason=f"no measurement of {dtype} on this board with these settings",
+        taken=f"{calibration.dtype} taken for {dtype}",
+    )
+
+
+def _carried(
+    known: Sequence[Substitution],
+    *,
+    setting: str,
+    values: tuple[str, str],
+    within: str,
+    reason: str,
+    taken: str,
+) -> _Change:
+    wanted = (setting, *values, within)
+    found = next((s for s in known if (s.setting, s.source, s.target, s.within) == wanted), None)
     if found is None:
-        return _unmeasured(known, reason, f"{calibration.runtime} taken for {runtime}")
+        return _unmeasured(known, setting, reason, taken)
     return _Change(
         factor=found.factor,
         low=found.low,
@@ -190,16 +311,6 @@ def _runtime_change(
         reason=reason,
         basis=f"times {found.factor:.2f} from {found.source} to {found.target}, "
         f"as {found.measurements} models did on {', '.join(found.boards)}",
-    )
-
-
-def _dtype_change(known: Sequence[Substitution], calibration: Calibration, dtype: str) -> _Change:
-    if dtype == calibration.dtype:
-        return _Change()
-    return _unmeasured(
-        known,
-        f"no measurement of {dtype} on this board with these settings",
-        f"{calibration.dtype} taken for {dtype}",
     )
 
 
@@ -212,7 +323,11 @@ def _threads_change(
     reason = f"no measurement with {threads} thread{'s' if threads > 1 else ''} of this runtime"
     # Settings between two measured ones lie between them, on a logarithmic scale.
     for found in known:
-        if (found.setting, found.source, found.dtype) != ("threads", str(have), calibration.dtype):
+        if (found.setting, found.source, found.within) != (
+            "threads",
+            str(have),
+            calibration.dtype,
+        ):
             continue
         share = math.log(threads / have) / math.log(int(found.target) / have)
         if not 0 < share <= 1:
@@ -226,32 +341,18 @@ def _threads_change(
             basis=f"times {found.factor**share:.2f} from {have} to {threads} threads, as "
             f"{found.measurements} runs did on {', '.join(found.boards)}",
         )
-    return _unmeasured(known, reason, f"{have} threads taken for {threads}")
+    return _unmeasured(known, "threads", reason, f"{have} threads taken for {threads}")
 
 
-def _find(
-    known: Sequence[Substitution],
-    calibration: Calibration,
-    *,
-    setting: str,
-    source: str,
-    target: str,
-) -> Substitution | None:
-    wanted = (setting, source, target, calibration.dtype)
-    return next(
-        (s for s in known if (s.setting, s.source, s.target, s.dtype) == wanted),
-        None,
-    )
-
-
-def _unmeasured(known: Sequence[Substitution], reason: str, basis: str) -> _Change:
-    wide = _widest(known)
+def _unmeasured(known: Sequence[Substitution], setting: str, reason: str, basis: str) -> _Change:
+    wide = _widest(known, setting)
     return _Change(low=1 / wide, high=wide, reason=reason, basis=basis)
 
 
-def _widest(known: Sequence[Substitution]) -> float:
-    """The largest factor that any measured change of one setting made, either way."""
-    return max((max(s.high, 1 / s.low) for s in known), default=_FAR)
+def _widest(known: Sequence[Substitution], setting: str) -> float:
+    """The largest factor that a measured change of that setting made, either way."""
+    same = [found for found in known if found.setting == setting]
+    return max((max(s.high, 1 / s.low) for s in same), default=_FAR)
 
 
 def _price_ms(features: Sequence[float], calibration: Calibration) -> float:
@@ -262,14 +363,30 @@ def _price_ms(features: Sequence[float], calibration: Calibration) -> float:
 def _fixed_cap_ms(features: Sequence[float], calibration: Calibration) -> float:
     """The most that calling a model and its operators can cost, whatever they compute."""
     # The call as a whole counts as one operator more.
-    return (features[_OPERATORS] + 1) * calibration.operator_cap_ns / 1e6
+    return (features[OPERATORS] + 1) * calibration.operator_cap_ns / 1e6
+
+
+def _layer_costs(
+    model: ModelLayers, calibration: Calibration, latency_ms: float
+) -> tuple[LayerCost, ...]:
+    costs = [
+        price_layer_ns(layer, calibration.counting, calibration.coefficients_ns)
+        for layer in model.layers
+    ]
+    scale = latency_ms / sum(costs) if sum(costs) > 0 else 0.0
+    return tuple(
+        LayerCost(
+            name=layer.name, type=layer.type, kind=layer.kind.value, milliseconds=cost * scale
+        )
+        for layer, cost in zip(model.layers, costs, strict=True)
+    )
 
 
 def _doubts(
-    workload: Workload, features: Sequence[float], calibration: Calibration
+    model: ModelLayers, features: Sequence[float], calibration: Calibration
 ) -> tuple[str, ...]:
     """Why the model itself is out of the calibration's reach."""
-    macs = macs_of(features)
+    macs = count_macs(model.layers)
     doubts = []
     if macs < calibration.least_macs / _FAR:
         doubts.append(
@@ -283,20 +400,24 @@ def _doubts(
             f"far larger than any calibrated model ({_millions(macs)} multiply-accumulates; the "
             f"largest has {_millions(calibration.most_macs)})"
         )
-    dense = workload.fc_macs + workload.matmul_macs + workload.recurrent_macs
+    dense = count_macs(layer for layer in model.layers if layer.kind in _DENSE)
     if dense > macs * _MOSTLY:
         doubts.append("mostly dense, attention or recurrent layers; calibrated on convolutions")
-    if workload.unknown:
-        doubts.append(f"{len(workload.unknown)} operators could not be counted")
+    if model.unknown:
+        doubts.append(f"{len(model.unknown)} operators could not be counted")
     return tuple(doubts)
 
 
 def _provenance(calibration: Calibration, changes: Sequence[_Change]) -> str:
     threads = f"{calibration.threads} thread{'s' if calibration.threads > 1 else ''}"
+    what = (
+        f"{calibration.measurements} measurements on your device"
+        if calibration.anchored
+        else f"{calibration.measurements} published latencies"
+    )
     parts = [
-        f"{calibration.measurements} published latencies of {calibration.runtime} "
-        f"{calibration.runtime_version}, {calibration.dtype}, {threads}, "
-        f"on this board ({calibration.measured})",
+        f"{what} of {calibration.runtime} {calibration.runtime_version}, {calibration.dtype}, "
+        f"{threads}, on this board ({calibration.measured})",
         f"mean error on a model family left out {calibration.lofo_mape:.0%}",
         *(change.basis for change in changes if change.basis),
     ]

@@ -16,7 +16,7 @@ from edgekit_runtime.fields import FieldReader
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 NAME_PATTERN: Final = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 DTYPES: Final = ("float32", "float16", "int8")
 _DTYPE_PATTERN: Final = "|".join(DTYPES)
@@ -32,7 +32,7 @@ class Hardware:
         core: The processor core.
         cores: How many of them.
         clock_ghz: Their highest clock as delivered.
-        ram_mb: The sizes that the board is sold with, ascending.
+        ram_mb: The sizes that the board is sold with, ascending; below 1 on microcontrollers.
         sources: Pages that say so.
     """
 
@@ -40,7 +40,7 @@ class Hardware:
     core: str
     cores: int
     clock_ghz: float
-    ram_mb: tuple[int, ...]
+    ram_mb: tuple[float, ...]
     sources: tuple[str, ...]
 
 
@@ -60,14 +60,21 @@ class Calibration:
         measured: The year of the measurements.
         method: How the coefficients came about, for people.
         lofo_mape: Mean absolute relative error on a family that was left out.
+        lofo_median: The median of those errors.
+        lofo_p90: What nine in ten of them stay below.
+        coverage: The share of left-out latencies within the band.
         band: Nine in ten left-out latencies lie between the prediction divided by this factor
             and the prediction times it.
+        anchored_bands: The bands that remain when one, two, three models were measured on the
+            very device and the prediction is corrected by them; empty if that is not known.
         least_macs: Of the smallest fitted model.
         most_macs: Of the largest fitted model.
         operator_cap_ns: The most that an operator can cost on average: the lowest latency for each
             operator among the fitted models, as if they computed nothing.
         serves: Other runtimes that share this one's kernels.
         serves_quicker: By what factor those may be quicker than this version, at most.
+        weak: Why these measurements say little; empty if they do not.
+        anchored: Whether they were made on the user's own device.
         note: What else a reader must know.
         sources: Where the measurements were published.
     """
@@ -83,12 +90,18 @@ class Calibration:
     measured: str
     method: str
     lofo_mape: float
+    lofo_median: float
+    lofo_p90: float
+    coverage: float
     band: float
+    anchored_bands: tuple[float, ...]
     least_macs: float
     most_macs: float
     operator_cap_ns: float
     serves: tuple[str, ...]
     serves_quicker: float
+    weak: str
+    anchored: bool
     note: str
     sources: tuple[str, ...]
 
@@ -98,10 +111,10 @@ class Substitution:
     """What it cost, where that was measured, to run with one setting instead of another.
 
     Attributes:
-        setting: "runtime" or "threads".
+        setting: "runtime", "threads" or "dtype".
         source: The value that a calibration has.
         target: The value that is wanted.
-        dtype: The dtype that it was measured for.
+        within: What it was measured for: a dtype, or for another dtype the runtime.
         factor: The median of target latency over source prediction.
         low: Its 5th percentile.
         high: Its 95th percentile.
@@ -112,7 +125,7 @@ class Substitution:
     setting: str
     source: str
     target: str
-    dtype: str
+    within: str
     factor: float
     low: float
     high: float
@@ -211,7 +224,7 @@ def _read_hardware(reader: FieldReader) -> Hardware:
         core=reader.text("core"),
         cores=reader.integer("cores", least=1, most=1024),
         clock_ghz=reader.number("clock_ghz", least=0.001),
-        ram_mb=_whole_numbers(reader, "ram_mb"),
+        ram_mb=_numbers(reader, "ram_mb"),
         sources=reader.texts("sources"),
     )
 
@@ -230,12 +243,18 @@ def _read_calibration(reader: FieldReader) -> Calibration:
         measured=reader.text("measured", pattern=_DATE_PATTERN),
         method=reader.text("method"),
         lofo_mape=reader.number("lofo_mape", least=0.0),
+        lofo_median=reader.number("lofo_median", least=0.0),
+        lofo_p90=reader.number("lofo_p90", least=0.0),
+        coverage=reader.number("coverage", least=0.0),
         band=reader.number("band", least=1.0),
+        anchored_bands=_numbers(reader, "anchored_bands"),
         least_macs=reader.number("least_macs", least=0.0),
         most_macs=reader.number("most_macs", least=0.0),
         operator_cap_ns=reader.number("operator_cap_ns", least=0.0),
         serves=reader.texts("serves"),
         serves_quicker=reader.number("serves_quicker", least=1.0),
+        weak=reader.text("weak"),
+        anchored=reader.boolean("anchored"),
         note=reader.text("note"),
         sources=reader.texts("sources"),
     )
@@ -243,10 +262,10 @@ def _read_calibration(reader: FieldReader) -> Calibration:
 
 def _read_substitution(reader: FieldReader) -> Substitution:
     return Substitution(
-        setting=reader.text("setting", pattern="runtime|threads"),
+        setting=reader.text("setting", pattern="runtime|threads|dtype"),
         source=reader.text("source"),
         target=reader.text("target"),
-        dtype=reader.text("dtype", pattern=_DTYPE_PATTERN),
+        within=reader.text("within"),
         factor=reader.number("factor", least=0.0),
         low=reader.number("low", least=0.0),
         high=reader.number("high", least=0.0),
@@ -258,11 +277,12 @@ def _read_substitution(reader: FieldReader) -> Substitution:
 def _read_counting(reader: FieldReader) -> Counting:
     text = reader.text("counting", pattern="|".join(Counting))
     # A fault has been noted; reading goes on with any value.
-    return Counting(text) if text in set(Counting) else Counting.OPERATORS
+    return Counting(text) if text in set(Counting) else Counting.DIRECT
 
 
-def _whole_numbers(reader: FieldReader, field: str) -> tuple[int, ...]:
+def _numbers(reader: FieldReader, field: str) -> tuple[float, ...]:
     values = reader.sequence(field)
-    if not values or not all(isinstance(value, int) and value > 0 for value in values):
-        reader.fault(field, "must be a list of whole numbers above 0")
-    return tuple(value for value in values if isinstance(value, int))
+    numbers = tuple(v for v in values if isinstance(v, int | float) and not isinstance(v, bool))
+    if len(numbers) != len(values) or not all(number > 0 for number in numbers):
+        reader.fault(field, "must be a list of numbers above 0")
+    return numbers
