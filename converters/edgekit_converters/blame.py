@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_converters.divergence import find_divergence
+from edgekit_converters.divergence import find_divergence, find_wrong_part
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.litert_trace import LitertTrace, run_litert
 from edgekit_converters.onnx_source.known import value_shape
@@ -17,9 +17,8 @@ from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
 if TYPE_CHECKING:
     from edgekit_converters.litert.compile import CompiledModel
 
-# Stands for a free size where memory is planned.
-_FREE_SIZE: Final = 64
-_WIDEST_ELEMENT_BYTES: Final = 8
+# Most values are float32; that some are wider, and some narrower, does not change the plan.
+_ELEMENT_BYTES: Final = 4
 _NOTHING: Final = "no single node is off by more than that"
 
 
@@ -34,7 +33,9 @@ def blame_onnx(original: Any, plain: Any, inputs: Arrays, tolerance: float) -> s
     """
     source = OnnxTrace(original)
     try:
-        found = find_divergence(source, OnnxTrace(plain), inputs, tolerance, sizes=_sizes(plain))
+        found = find_divergence(
+            source, OnnxTrace(plain), inputs, tolerance, sizes=_sizes(plain, inputs)
+        )
     except EdgekitError as error:
         return f"the node cannot be found: {error.what}"
     return f"first at {found.describe(source.node)}" if found else _NOTHING
@@ -60,25 +61,65 @@ def blame_litert(original: Any, compiled: CompiledModel, inputs: Arrays, toleran
             inputs,
             tolerance,
             run_alone=_run_alone,
-            sizes=_sizes(compiled.prepared),
+            sizes=_sizes(compiled.prepared, inputs),
         )
     except EdgekitError as error:
         return f"the node cannot be found: {error.what}"
+    return f"first at {found.describe(_namer(source, prepared))}" if found else _NOTHING
 
-    def name_of(value: str) -> str:
-        """The source's node: what was written out in several is known by its result."""
-        known = prepared.known_after(value, source.names)
-        if not known or source.node(known) == prepared.node(value):
-            return prepared.node(value)
-        return f"{source.node(known)}, in its part {prepared.node(value)}"
 
-    return f"first at {found.describe(name_of)}" if found else _NOTHING
+def wrong_inside_onnx(original: Any, plain: Any, inputs: Arrays, tolerance: float) -> str:
+    """Which node of the plain form is wrong although the outputs agree, "" if none is.
+
+    An output may hide an error: next to coordinates of some hundred, a probability that is wrong
+    altogether is a small part of the largest number. The arguments are those of `blame_onnx`.
+    """
+    source = OnnxTrace(original)
+    try:
+        found = find_wrong_part(
+            source, OnnxTrace(plain), inputs, tolerance, sizes=_sizes(plain, inputs)
+        )
+    except EdgekitError:
+        # Not every model can be looked into; its outputs were compared all the same.
+        return ""
+    return found.describe(source.node) if found else ""
+
+
+def wrong_inside_litert(
+    original: Any, compiled: CompiledModel, inputs: Arrays, tolerance: float
+) -> str:
+    """The same for a LiteRT model. The arguments are those of `blame_litert`."""
+    prepared = OnnxTrace(compiled.prepared)
+    try:
+        found = find_wrong_part(
+            prepared,
+            LitertTrace(compiled),
+            inputs,
+            tolerance,
+            run_alone=_run_alone,
+            sizes=_sizes(compiled.prepared, inputs),
+        )
+    except EdgekitError:
+        return ""
+    return found.describe(_namer(OnnxTrace(original), prepared)) if found else ""
 
 
 def _outputs_differ(original: Any, plain: Any, inputs: Arrays, tolerance: float) -> bool:
     names = [value.name for value in plain.graph.output]
     expected, computed = (run_onnx(model, inputs, names) for model in (original, plain))
     return any(relative_error(expected[name], computed[name]) > tolerance for name in names)
+
+
+def _namer(source: OnnxTrace, prepared: OnnxTrace) -> Callable[[str], str]:
+    """The source's node behind a value: what was written out in several is known by its result."""
+
+    def name_of(value: str) -> str:
+        known = prepared.known_after(value, source.names)
+        if not known or source.node(known) == prepared.node(value):
+            return prepared.node(value)
+        return f"{source.node(known)}, in its part {prepared.node(value)}"
+
+    return name_of
 
 
 def _run_alone(part: Any, inputs: Arrays, names: Sequence[str]) -> Arrays | None:
@@ -95,11 +136,18 @@ def _run_alone(part: Any, inputs: Arrays, names: Sequence[str]) -> Arrays | None
     return {name: found[name] for name in names}
 
 
-def _sizes(model: Any) -> Mapping[str, int]:
-    """About how many bytes each value takes."""
+def _sizes(model: Any, inputs: Arrays) -> Mapping[str, int]:
+    """About how many bytes each value takes; free sizes are as large as the largest given one."""
+    free = [
+        given
+        for value in model.graph.input
+        if value.name in inputs
+        for size, given in zip(value_shape(value) or (), inputs[value.name].shape, strict=False)
+        if size is None
+    ]
     sizes = {}
     for value in (*model.graph.value_info, *model.graph.output):
         shape = value_shape(value) or ()
-        count = math.prod(_FREE_SIZE if size is None else size for size in shape)
-        sizes[value.name] = count * _WIDEST_ELEMENT_BYTES
+        count = math.prod(max(free, default=1) if size is None else size for size in shape)
+        sizes[value.name] = count * _ELEMENT_BYTES
     return sizes

@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from edgekit_converters.blame import blame_litert, blame_onnx
+from edgekit_converters.blame import (
+    blame_litert,
+    blame_onnx,
+    wrong_inside_litert,
+    wrong_inside_onnx,
+)
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.evaluation import (
     Accuracy,
@@ -248,11 +253,19 @@ class _Work:
         comparison = self._compare(
             artifact, probes_for(self._session.inputs, samples, ranges), tolerance=tolerance
         )
-        if comparison.max_relative_error > tolerance:
+        if not comparison.within(tolerance):
             raise GateFailedError(
                 f"the {artifact.format.value} model does not compute what the source does: "
                 f"{comparison.complaint(tolerance)}; "
                 f"{self._blame(artifact.format, comparison)}",
+                where=self._where,
+                fix="nothing was published; report the model, or allow a larger error",
+            )
+        inside = self._wrong_inside(artifact.format, comparison.first)
+        if inside:
+            raise GateFailedError(
+                f"the {artifact.format.value} model gives the source's outputs on all that was "
+                f"tried, but is wrong inside: first at {inside}",
                 where=self._where,
                 fix="nothing was published; report the model, or allow a larger error",
             )
@@ -274,6 +287,15 @@ class _Work:
             return blame_litert(source.original, self._compiled, inputs, self._request.max_error)
         return blame_onnx(source.original, source.normalised, inputs, self._request.max_error)
 
+    def _wrong_inside(self, target: ModelFormat, probe: Probe) -> str:
+        """The node whose error the outputs hide, "" if there is none."""
+        source, tolerance = self._source, self._request.max_error
+        if source.original is None:
+            return ""
+        if target is ModelFormat.LITERT and self._compiled is not None:
+            return wrong_inside_litert(source.original, self._compiled, probe.inputs, tolerance)
+        return wrong_inside_onnx(source.original, source.normalised, probe.inputs, tolerance)
+
     def _export_differs(self, model: Any, probe: Probe) -> bool:
         path = self._staging / "export.onnx"
         path.write_bytes(model.SerializeToString())
@@ -282,7 +304,7 @@ class _Work:
             comparison = compare(self._session, session, [probe])
         finally:
             session.close()
-        return comparison.max_relative_error > self._request.max_error
+        return not comparison.within(self._request.max_error)
 
     def _describe(self, artifact: PlannedArtifact, path: Path, comparison: Comparison) -> Artifact:
         session = self._open(artifact)

@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 
 from edgekit_converters.onnx_trace import OnnxTrace
-from edgekit_converters.parity import Arrays, relative_error
+from edgekit_converters.parity import Arrays, allowed_error, relative_error
 from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What the values of one step may take, in each of the two models.
-_STEP_BYTES: Final = 1 << 28
+# What the values of one step may take, in each of the two models; and into how many steps a model
+# is divided at most, since each runs all that is before it again.
+_STEP_BYTES: Final = 1 << 24
+_MOST_STEPS: Final = 8
 # An error of its own counts as the cause from this share of the whole on.
 _OWN_SHARE: Final = 0.5
 _SHOWN: Final = 4
@@ -122,16 +124,50 @@ def find_divergence(
     Raises:
         UnsupportedModelError: If the source's engine fails.
     """
-    there = set(artifact.names)
-    common = [name for name in source.names if name in there]
-    artifact.restrict(common)
-    source.restrict(common)
-    search = _Search(source, artifact, inputs, tolerance, run_alone, sizes or {})
+    search, common = _search(source, artifact, inputs, tolerance, run_alone, sizes)
     for names in search.steps(common):
         found = search.first_of(names)
         if found is not None:
             return found
     return None
+
+
+def find_wrong_part(
+    source: OnnxTrace,
+    artifact: Trace,
+    inputs: Arrays,
+    tolerance: float,
+    *,
+    run_alone: RunAlone | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Divergence | None:
+    """The first part of an artifact that is itself further off than the tolerance.
+
+    Unlike `find_divergence` it asks for an error of the part's own, on the source's values: what
+    rounding made of a value before it (another side of a step, another winner of a tie) is no
+    fault. The arguments and errors are the same.
+    """
+    search, common = _search(source, artifact, inputs, tolerance, run_alone, sizes)
+    for names in search.steps(common):
+        found = search.wrong_one_of(names)
+        if found is not None:
+            return found
+    return None
+
+
+def _search(
+    source: OnnxTrace,
+    artifact: Trace,
+    inputs: Arrays,
+    tolerance: float,
+    run_alone: RunAlone | None,
+    sizes: Mapping[str, int] | None,
+) -> tuple[_Search, list[str]]:
+    there = set(artifact.names)
+    common = [name for name in source.names if name in there]
+    artifact.restrict(common)
+    source.restrict(common)
+    return _Search(source, artifact, inputs, tolerance, run_alone, sizes or {}), common
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +181,13 @@ class _Search:
 
     def steps(self, names: Sequence[str]) -> Iterator[list[str]]:
         """The names in parts, the values of each of which fit into memory."""
+        whole = sum(self.sizes.get(name, 0) for name in names)
+        limit = max(_STEP_BYTES, -(-whole // _MOST_STEPS))
         step: list[str] = []
         total = 0
         for name in names:
             size = self.sizes.get(name, 0)
-            if step and total + size > _STEP_BYTES:
+            if step and total + size > limit:
                 yield step
                 step, total = [], 0
             step.append(name)
@@ -175,8 +213,22 @@ class _Search:
             )
         for name in names:
             error_here = _error(expected[name], computed[name])
-            if error_here > self.tolerance:
+            if error_here > self._allowed(expected[name]):
                 return self._explain(name, error_here)
+        return None
+
+    def wrong_one_of(self, names: Sequence[str]) -> Divergence | None:
+        """The first of some values whose part is wrong by itself, None if none is."""
+        expected = self.source.values(self.inputs, names)
+        computed = self.artifact.values(self.inputs, names)
+        for name in names:
+            error = _error(expected[name], computed[name])
+            allowed = self._allowed(expected[name])
+            own = self._own_errors([name])[name] if error > allowed else 0.0
+            if own > allowed:
+                return Divergence(
+                    blamed=self._nodes(name), own_error=own, over_at=name, error=error
+                )
         return None
 
     def _explain(self, name: str, error: float) -> Divergence:
@@ -239,7 +291,12 @@ class _Search:
             computed = run_alone(self.source.cut_node(output, given), given, [output])
         except UnsupportedModelError:
             return True
-        return computed is not None and _error(known[output], computed[output]) > self.tolerance
+        if computed is None:
+            return False
+        return _error(known[output], computed[output]) > self._allowed(known[output])
+
+    def _allowed(self, values: NDArray[np.generic]) -> float:
+        return allowed_error(values.dtype.name, self.tolerance)
 
 
 def _error(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> float:

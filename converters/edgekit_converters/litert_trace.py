@@ -109,10 +109,14 @@ class LitertTrace:
             arrays.append(np.ascontiguousarray(stored, dtype=tensor.dtype))
         content = emit(program, description="", where=program.name)
         found = dict(zip(map(id, tensors), run_litert(content, arrays), strict=True))
-        return {
-            name: found[id(self._places[name][0])].transpose(inverse(self._places[name][1]))
-            for name in names
-        }
+        values: Arrays = {}
+        for name in names:
+            tensor, order = self._places[name]
+            stored = found[id(tensor)]
+            if stored.ndim != len(order):
+                raise UnsupportedModelError(f"{name!r} has {stored.ndim} axes, not {len(order)}")
+            values[name] = stored.transpose(inverse(order))
+        return values
 
     def _needed(
         self, tensors: Sequence[Tensor], fed: Collection[int]
@@ -154,9 +158,9 @@ def run_litert(content: bytes, inputs: Sequence[NDArray[Any]]) -> list[NDArray[n
         for detail, array in zip(interpreter.get_input_details(), inputs, strict=True):
             interpreter.set_tensor(detail["index"], array)
         interpreter.invoke()
+        return [
+            np.asarray(interpreter.get_tensor(detail["index"]))
+            for detail in interpreter.get_output_details()
+        ]
     except (ValueError, RuntimeError) as error:
         raise UnsupportedModelError(" ".join(str(error).split())) from error
-    return [
-        np.asarray(interpreter.get_tensor(detail["index"]))
-        for detail in interpreter.get_output_details()
-    ]

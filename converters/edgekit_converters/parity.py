@@ -4,8 +4,9 @@ What counts as the same:
 
 - Every output has the source's shape and element type.
 - Floats: NaN stands where the source has NaN, and nowhere else; infinities are the same ones. What
-  is finite may differ by the tolerance, relative to the largest magnitude of that output. A NaN or
-  an infinity where the other has a number is an infinite error.
+  is finite may differ by the tolerance, relative to the largest magnitude of that output, in half
+  precision by eight units in the last place. A NaN or an infinity where the other has a number is
+  an infinite error.
 - Whole numbers and booleans are equal, each of them.
 
 Two engines add in different orders, so the last bits of a float are nobody's fault. Where a model
@@ -17,7 +18,7 @@ A probe on which it does, and by about as much, proves nothing: it is set aside 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,7 @@ __all__ = [
     "Comparison",
     "OutputParity",
     "Probe",
+    "allowed_error",
     "compare",
     "probes_for",
     "relative_error",
@@ -51,6 +53,9 @@ _NUDGES: Final = 4
 # Changed inputs show the sensitivity of the whole network, other engines round in every layer.
 _ROUNDING_TO_NUDGE: Final = 8.0
 _NUDGE_SEED: Final = 7
+# One unit in the last place of types in which the usual tolerance is less than that.
+_COARSE: Final = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+_LAST_BITS_ALLOWED: Final = 8.0
 # numpy's own floats, complex numbers, and the small floats that it has from elsewhere.
 _FLOATS: Final = "fcV"
 
@@ -68,6 +73,7 @@ class OutputParity:
             no noise.
         worst_probe: The label of the probe with the largest relative error.
         fault: What is wrong there in words, where it is more than an error in size.
+        dtype: Of the output, as the source has it.
     """
 
     name: str
@@ -76,6 +82,11 @@ class OutputParity:
     sqnr_db: float | None
     worst_probe: str
     fault: str
+    dtype: str
+
+    def within(self, tolerance: float) -> bool:
+        """Whether the largest error is allowed."""
+        return self.max_relative_error <= allowed_error(self.dtype, tolerance)
 
     def to_json(self) -> dict[str, object]:
         """The figures; infinity, which JSON does not have, as None."""
@@ -92,6 +103,7 @@ class Comparison:
     Attributes:
         outputs: One entry an output, in the source's order.
         probes: How many inputs were compared.
+        first: The first of them, an everyday one.
         worst: The one with the largest relative error.
         set_aside: The labels of probes on which the source itself is not determined.
         failure: Why the artifact's engine gave up, "" where it did not; then nothing else counts.
@@ -99,6 +111,7 @@ class Comparison:
 
     outputs: tuple[OutputParity, ...]
     probes: int
+    first: Probe
     worst: Probe
     set_aside: tuple[str, ...] = ()
     failure: str = ""
@@ -108,13 +121,19 @@ class Comparison:
         """The largest of all outputs."""
         return max(output.max_relative_error for output in self.outputs)
 
+    def within(self, tolerance: float) -> bool:
+        """Whether every output agrees with the source's."""
+        return not self.failure and all(output.within(tolerance) for output in self.outputs)
+
     def complaint(self, tolerance: float) -> str:
-        """What is wrong, for a person, when the largest error is over the tolerance."""
+        """What is wrong, for a person, where an error is over the tolerance."""
         if self.failure:
             return f"the engine fails on the probe {self.worst.label!r}: {self.failure}"
-        worst = max(self.outputs, key=lambda output: output.max_relative_error)
+        wrong = [output for output in self.outputs if not output.within(tolerance)]
+        worst = max(wrong or self.outputs, key=lambda output: output.max_relative_error)
+        allowed = allowed_error(worst.dtype, tolerance)
         how = worst.fault or (
-            f"is off by {worst.max_relative_error:.3g} relative, allowed {tolerance:.3g},"
+            f"is off by {worst.max_relative_error:.3g} relative, allowed {allowed:.3g},"
         )
         return f"output {worst.name!r} {how} on the probe {worst.worst_probe!r}"
 
@@ -141,6 +160,7 @@ def compare(
     tallies = {spec.name: _Tally() for spec in source.outputs}
     refusal: UnsupportedModelError | None = None
     set_aside: list[str] = []
+    first: Probe | None = None
     worst: Probe | None = None
     count, worst_error = 0, -1.0
     for probe in probes:
@@ -155,24 +175,36 @@ def compare(
             return _failed(source, probe, count + 1, error)
         found = {name: difference(expected[name], computed[name]) for name in tallies}
         error_here = max(item.relative for item in found.values())
-        if tolerance is not None and error_here > tolerance:
-            doubtful = _undetermined(source, probe, expected, computed, tolerance)
-            if doubtful:
-                set_aside.append(probe.label)
-                continue
+        wrong = [
+            name
+            for name, item in found.items()
+            if tolerance is not None
+            and item.relative > allowed_error(expected[name].dtype.name, tolerance)
+        ]
+        if wrong and _undetermined(source, probe, expected, computed, wrong):
+            set_aside.append(probe.label)
+            continue
+        first = first or probe
         count += 1
         for name, tally in tallies.items():
             tally.add(found[name], probe.label)
+            tally.dtype = expected[name].dtype.name
         if error_here > worst_error:
             worst, worst_error = probe, error_here
-    if worst is None or count < len(set_aside):
+    if first is None or worst is None or count < len(set_aside):
         raise _nothing_compared(refusal, set_aside)
     return Comparison(
         outputs=tuple(tally.result(name) for name, tally in tallies.items()),
         probes=count,
+        first=first,
         worst=worst,
         set_aside=tuple(set_aside),
     )
+
+
+def allowed_error(dtype: str, tolerance: float) -> float:
+    """The tolerance for values of a type: in half precision, some of the last bits are noise."""
+    return max(tolerance, _LAST_BITS_ALLOWED * _COARSE.get(dtype, 0.0))
 
 
 def relative_error(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> float:
@@ -233,6 +265,7 @@ class _Tally:
     noise: float = 0.0
     worst_probe: str = ""
     fault: str = ""
+    dtype: str = ""
 
     def add(self, found: Difference, label: str) -> None:
         if found.relative > self.max_relative or not self.worst_probe:
@@ -253,6 +286,7 @@ class _Tally:
             sqnr_db=ratio,
             worst_probe=self.worst_probe,
             fault=self.fault,
+            dtype=self.dtype,
         )
 
 
@@ -310,14 +344,9 @@ def _undetermined(
     probe: Probe,
     expected: Mapping[str, NDArray[np.generic]],
     computed: Mapping[str, NDArray[np.generic]],
-    tolerance: float,
+    wrong: Sequence[str],
 ) -> bool:
     """Whether the source itself moves as far, when its inputs change in their last bits."""
-    wrong = {
-        name: found
-        for name in expected
-        if (found := difference(expected[name], computed[name])).relative > tolerance
-    }
     if any(_kind_fault(expected[name], computed[name]) for name in wrong):
         return False
     moved = dict.fromkeys(wrong, 0.0)
@@ -339,8 +368,8 @@ def _undetermined(
     return all(
         bool(changed[name][expected[name] != computed[name]].all())
         if expected[name].dtype.kind not in _FLOATS
-        else found.relative <= _ROUNDING_TO_NUDGE * moved[name]
-        for name, found in wrong.items()
+        else relative_error(expected[name], computed[name]) <= _ROUNDING_TO_NUDGE * moved[name]
+        for name in wrong
     )
 
 
@@ -365,10 +394,12 @@ def _failed(source: Session, probe: Probe, count: int, error: UnsupportedModelEr
                 sqnr_db=None,
                 worst_probe=probe.label,
                 fault="could not be computed",
+                dtype=spec.dtype,
             )
             for spec in source.outputs
         ),
         probes=count,
+        first=probe,
         worst=probe,
         failure=error.what,
     )

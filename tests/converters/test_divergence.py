@@ -13,7 +13,13 @@ from onnx import TensorProto, helper
 
 from converters.onnx_files import model_of
 from edgekit_converters import divergence as module
-from edgekit_converters.blame import blame_litert, blame_onnx
+from edgekit_converters.blame import (
+    blame_litert,
+    blame_onnx,
+    wrong_inside_litert,
+    wrong_inside_onnx,
+)
+from edgekit_converters.convert import ConversionRequest, Precision, convert_model
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.litert.lower import registry
@@ -21,6 +27,8 @@ from edgekit_converters.litert_trace import LitertTrace
 from edgekit_converters.normalise import normalise
 from edgekit_converters.onnx_source import read_onnx
 from edgekit_converters.onnx_trace import OnnxTrace
+from edgekit_runtime.errors import GateFailedError
+from edgekit_runtime.formats import ModelFormat
 
 node = helper.make_node
 F = np.float32
@@ -279,15 +287,17 @@ def test_a_node_that_was_written_out_is_known_by_its_own_name(
     model = model_of(
         [
             node("Tanh", ["x"], ["t"], name="tanh"),
-            node("MeanVarianceNormalization", ["t"], ["l"], name="norm", axes=[1]),
-            node("Sin", ["l"], ["y"], name="sin"),
+            node("Attention", ["t", "t", "t"], ["a"], name="attend"),
+            node("Sin", ["a"], ["y"], name="sin"),
         ],
-        inputs={"x": [4, 6]},
+        inputs={"x": [1, 2, 4, 8]},
+        opset=23,
+        ir_version=10,
     )
-    inject("Sqrt", function=_scaled(0.7))
-    said = _blame(model, _inputs(x=[4, 6]), tmp_path)
-    assert said.startswith("first at norm (MeanVarianceNormalization), in its part ")
-    assert "(Sqrt), relative error" in said
+    inject("Softmax", function=_scaled(0.7))
+    said = _blame(model, _inputs(x=[1, 2, 4, 8]), tmp_path)
+    assert said.startswith("first at attend (Attention), in its part ")
+    assert "(Softmax), relative error" in said
 
 
 # What makes the search hard.
@@ -327,8 +337,9 @@ def test_a_bounded_number_of_values_is_held_at_once(
         return run(self, inputs, names)
 
     monkeypatch.setattr(LitertTrace, "values", counted)
-    # Three values of 3 x 8 numbers of eight bytes.
-    monkeypatch.setattr(module, "_STEP_BYTES", 3 * 24 * 8)
+    # Three values of 3 x 8 numbers of four bytes.
+    monkeypatch.setattr(module, "_STEP_BYTES", 3 * 24 * 4)
+    monkeypatch.setattr(module, "_MOST_STEPS", 1000)
     inject("Elu", "elu22", alpha=0.45)
     said = _blame(_deep(40), _inputs(x=[3, 8]), tmp_path)
     assert said.startswith("first at elu22 (Elu)")
@@ -369,6 +380,77 @@ def test_an_engine_that_fails_on_the_source_is_said(tmp_path: Path) -> None:
     model = model_of([node("Relu", ["x"], ["y"])], inputs={"x": [2, 5]})
     said = blame_onnx(model, model, {"x": np.zeros((2, 5), np.int16)}, TOLERANCE)
     assert said.startswith("the node cannot be found: ")
+
+
+# Errors that the outputs hide.
+
+
+def _boxes_and_scores() -> Any:
+    """Coordinates of some hundred and probabilities below one, in one output."""
+    return model_of(
+        [
+            node("MatMul", ["x", "w"], ["m"], name="head"),
+            node("Mul", ["m", "size"], ["c"], name="grow"),
+            node("Add", ["c", "size"], ["b"], name="boxes"),
+            node("Sigmoid", ["m"], ["p"], name="scores"),
+            node("Concat", ["b", "p"], ["y"], name="join", axis=1),
+        ],
+        inputs={"x": ["n", 6]},
+        constants={"w": _weights(6, 4), "size": np.array(640, F)},
+    )
+
+
+def test_an_error_that_the_outputs_hide_is_found(inject: Inject, tmp_path: Path) -> None:
+    def wrong(build: Any, read: Any) -> None:
+        value = build.step(
+            "LOGISTIC", [build.input(read)], name="p/raw", shape=build.shape("p"), dtype="float32"
+        )
+        factor = build.constant("p/factor", np.array(0.98, dtype=F))
+        build.emit("MUL", [value, factor], read, fusedActivationFunction="NONE")
+
+    inject("Sigmoid", function=wrong)
+    model = _boxes_and_scores()
+    path = tmp_path / "a.onnx"
+    path.write_bytes(model.SerializeToString())
+    request = ConversionRequest(
+        source=path, output=tmp_path / "out.tflite", targets=(ModelFormat.LITERT,),
+        precisions=(Precision.FLOAT32,),
+    )  # fmt: skip
+    with pytest.raises(GateFailedError, match=r"wrong inside: first at scores \(Sigmoid\)"):
+        convert_model(request)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_a_step_that_falls_to_the_other_side_is_no_fault(tmp_path: Path) -> None:
+    """Rounding decides what a Floor makes of numbers that should be whole."""
+    thirds = np.full((3, 1), 1 / 3, dtype=F)
+    model = model_of(
+        [
+            node("MatMul", ["x", "thirds"], ["m"], name="sum"),
+            node("Floor", ["m"], ["f"], name="floor"),
+            node("Mul", ["f", "tiny"], ["t"], name="tiny"),
+            node("Add", ["t", "m"], ["y"], name="add"),
+        ],
+        inputs={"x": [64, 3]},
+        constants={"thirds": thirds, "tiny": np.array(1e-6, F)},
+    )
+    path = tmp_path / "a.onnx"
+    path.write_bytes(model.SerializeToString())
+    original = read_onnx(path)
+    compiled = compile_to_litert(normalise(original, where="test"), where="test")
+    inputs = {"x": np.repeat(np.arange(64, dtype=F)[:, None], 3, axis=1)}
+    assert wrong_inside_litert(original, compiled, inputs, TOLERANCE) == ""
+
+
+def test_nothing_is_wrong_inside(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(_deep(20).SerializeToString())
+    original = read_onnx(path)
+    plain = normalise(original, where="test")
+    inputs = _inputs(x=[3, 8])
+    assert wrong_inside_onnx(original, plain, inputs, TOLERANCE) == ""
+    compiled = compile_to_litert(plain, where="test")
+    assert wrong_inside_litert(original, compiled, inputs, TOLERANCE) == ""
 
 
 # The two views themselves.

@@ -143,6 +143,7 @@ def test_a_fault_in_words_is_part_of_the_complaint() -> None:
     assert found.outputs[0].to_json() == {
         "name": "y", "max_abs_error": None, "max_relative_error": None, "sqnr_db": None,
         "worst_probe": "some", "fault": "has shape [1], the source's has [1, 1],",
+        "dtype": "float32",
     }  # fmt: skip
 
 
@@ -175,6 +176,20 @@ def test_a_source_that_refuses_everything() -> None:
 def test_no_probe_at_all() -> None:
     with pytest.raises(UnsupportedModelError, match="there was no input"):
         _compare(lambda x: x, lambda x: x)
+
+
+def test_half_precision_is_allowed_its_last_bits() -> None:
+    def half(x: Any) -> Any:
+        return x.astype(np.float16)
+
+    found = _compare(half, lambda x: half(x) * np.float16(1.003), _probe(1, 2))
+    assert found.outputs[0].dtype == "float16"
+    assert found.max_relative_error > 1e-3
+    assert found.within(1e-4)
+    wrong = _compare(half, lambda x: half(x) * np.float16(1.01), _probe(1, 2))
+    assert not wrong.within(1e-4)
+    assert "allowed 0.00781" in wrong.complaint(1e-4)
+    assert not _compare(lambda x: x, lambda x: x * F(1.003), _probe(1, 2)).within(1e-4)
 
 
 # Probes on which the source contradicts itself.
