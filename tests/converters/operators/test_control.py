@@ -248,3 +248,13 @@ def test_scan_of_two_inputs_and_a_free_batch(agree: Any) -> None:
     sets = [{"s0": _x(n, 2), "x": _x(t, n, 2), "w": _x(t, n, 2, seed=7)}
             for n, t in ((2, 3), (4, 5))]  # fmt: skip
     agree(scan, sets, ("y", "z"), free={"s0": [0], "x": [0, 1], "w": [0, 1]}, tolerance=1e-5)
+
+
+def test_the_first_scan_with_a_batch_of_its_own_is_refused(agree: Any) -> None:
+    body = _graph(
+        [node("Add", ["s", "e"], ["s_out"])],
+        [_value("s", FLOAT, [2]), _value("e", FLOAT, [2])], [_value("s_out", FLOAT, [2])],
+    )  # fmt: skip
+    scan = node("Scan", ["", "k", "x"], ["y"], body=body, num_scan_inputs=1)
+    with pytest.raises(UnsupportedModelError, match="a batch of its own"):
+        agree(scan, {"k": _x(1, 2), "x": _x(1, 3, 2)}, opset=8, expected=[{}])
