@@ -40,6 +40,9 @@ class Importer:
     moves: bool
 
 
+# What a damaged file says about shapes, axes and options need not make sense.
+_CONTRADICTIONS: Final = (ArithmeticError, LookupError, TypeError, ValueError)
+
 _REGISTRY: dict[str, Importer] = {}
 
 
@@ -93,6 +96,8 @@ def import_graph(model: Model, *, where: str) -> Any:
             outputs = values.outputs()
         except RefusedOperatorError as refusal:
             faults.append(f"the output: {refusal}")
+        except _CONTRADICTIONS as error:
+            faults.append(f"the output: its parts contradict each other: {error}")
     if faults:
         raise UnsupportedModelError(
             f"{len(faults)} part(s) of the model cannot be converted to ONNX: " + "; ".join(faults),
@@ -130,8 +135,7 @@ def _import(operator: Operator, values: TensorValues, emission: Emission) -> str
         importer.function(Builder(operator, values, emission, moves=importer.moves))
     except RefusedOperatorError as refusal:
         return str(refusal)
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # What a damaged file says about shapes, axes and options need not make sense.
+    except _CONTRADICTIONS as error:
         return f"its parts contradict each other: {error}"
     missing = [tensor.name for tensor in operator.outputs if not values.knows(tensor)]
     return f"its output {missing[0]!r} is not supported" if missing else ""

@@ -12,6 +12,7 @@ from onnx import helper
 
 from converters.fuzz.child import Child
 from converters.onnx_files import model_of, write
+from converters.tflite_builder import TfliteBuilder
 
 node = helper.make_node
 F = np.float32
@@ -141,6 +142,24 @@ SURVIVED = {
 def test_survived(name: str, child: Child, tmp_path: Path) -> None:
     outcome = child.run(write(SURVIVED[name], tmp_path / "a.onnx"))
     assert outcome.good, outcome.text
+
+
+def _weights_of_another_shape() -> bytes:
+    """Four axes of weights are dequantized into an output of two."""
+    build = TfliteBuilder()
+    image = build.tensor("image", [1, 2])
+    weights = build.constant("weights", np.ones((1, 3, 3, 2), np.int8), scales=[0.1, 0.2], axis=3)
+    number = build.tensor("number", [1, 2])
+    build.operator("DEQUANTIZE", [weights], [number], "DequantizeOptions")
+    return build.content([image], [number])
+
+
+def test_a_tflite_output_of_another_shape_than_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a.tflite").write_bytes(_weights_of_another_shape())
+    with Child("import_tflite") as child:
+        outcome = child.run(tmp_path / "a.tflite")
+    assert outcome.kind == "refused", outcome.text
+    assert "contradict each other" in outcome.text
 
 
 # What all of these tests stand on.
