@@ -19,7 +19,12 @@ from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.default_attributes import state_old_resizing, write_default_attributes
 from edgekit_converters.old_hardmax import flatten_old_hardmax
 from edgekit_converters.onnx_source import opset_of
-from edgekit_converters.onnx_source.skeleton import skeleton, take_large_constants, take_shapes
+from edgekit_converters.onnx_source.skeleton import (
+    inferable,
+    skeleton,
+    take_large_constants,
+    take_shapes,
+)
 from edgekit_converters.patterns import simplify
 from edgekit_converters.sizes import settle_sizes
 from edgekit_runtime.errors import UnsupportedModelError
@@ -28,6 +33,7 @@ from edgekit_runtime.errors import UnsupportedModelError
 LEAST_OPSET: Final = 13
 # onnx.checker refuses what other tools write for older ones, and all runtimes read 8.
 _LEAST_IR_VERSION: Final = 8
+_LAST_BATCHED_SCAN: Final = 8
 # A gigabyte of floats; what expands further was not meant to be stored.
 _FOLD_LIMIT_ELEMENTS: Final = 1 << 28
 _MAX_ROUNDS: Final = 8
@@ -41,6 +47,11 @@ _NEVER_CONSTANT: Final = frozenset(
         "Bernoulli",
         "QuantizeLinear",
         "DequantizeLinear",
+        # What they make is no tensor.
+        "Optional",
+        "SequenceConstruct",
+        "SequenceEmpty",
+        "SplitToSequence",
     }
 )
 
@@ -105,7 +116,7 @@ def infer_shapes(model: Any, where: str) -> Any:
     known_domains = all(node.domain in {"", "ai.onnx"} for node in model.graph.node)
     bodies = any(bodies_of(node) for node in model.graph.node)
     # Large constants need not be copied for it.
-    bare = skeleton(model)
+    bare = inferable(skeleton(model))
     for strict in (True, False)[not known_domains :]:
         try:
             inferred = onnx.shape_inference.infer_shapes(bare, strict_mode=strict, data_prop=True)
@@ -155,6 +166,14 @@ def _raise_versions(model: Any, where: str) -> Any:
     opset = opset_of(model)
     if opset >= LEAST_OPSET:
         return model
+    batched = [node for node in model.graph.node if node.op_type == "Scan" and node.domain == ""]
+    if opset <= _LAST_BATCHED_SCAN and batched:
+        # The converter of versions would take the batch away, from the model's inputs as well.
+        raise UnsupportedModelError(
+            f"Scan of opset {opset} has a batch of its own, which later ones have not",
+            where=f"{where}: {batched[0].name or batched[0].output[0]}",
+            fix="export the model again with opset 9 or newer",
+        )
     try:
         raised = version_converter.convert_version(skeleton(model), LEAST_OPSET)
     except Exception as error:

@@ -15,6 +15,8 @@ from edgekit_converters.litert.layout import BorderLayout, Permutation, border_o
 from edgekit_converters.litert.lower import lower_graph, registered
 from edgekit_converters.litert.prepare import prepare
 from edgekit_converters.litert.program import Program
+from edgekit_converters.normalise import settle_constants
+from edgekit_converters.patterns import simplify_for
 
 AXES_METADATA: Final = "edgekit.axes"
 
@@ -58,6 +60,7 @@ def compile_to_litert(
     Raises:
         UnsupportedModelError: Naming every node that LiteRT cannot express, and why.
     """
+    model = simplify_for("litert", model, settle=lambda changed: settle_constants(changed, where))
     prepared = prepare(model, registered(), where=where)
     graph = read_graph(prepared)
     borders = border_orders(graph, layout)

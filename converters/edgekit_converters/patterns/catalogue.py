@@ -5,6 +5,7 @@ from edgekit_converters.patterns import (  # noqa: F401
     affine,
     affine_before,
     algebra,
+    grouping,
     movement,
     normalisation,
     padding,

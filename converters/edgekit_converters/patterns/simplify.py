@@ -42,6 +42,27 @@ def simplify(model: Any, *, settle: Callable[[Any], Any], without: Collection[st
     return model
 
 
+def simplify_for(target: str, model: Any, *, settle: Callable[[Any], Any]) -> Any:
+    """Rewrite what pays for one runtime alone in a model that is simplified already.
+
+    Args:
+        target: "litert".
+        model: An `onnx.ModelProto`; it is not changed.
+        settle: As `simplify` takes it.
+
+    Returns:
+        The model itself where nothing is to be done.
+    """
+    patterns = patterns_of(late=True, target=target)
+    if not any(node.op_type in patterns for node in model.graph.node):
+        return model
+    copy = type(model)()
+    copy.CopyFrom(model)
+    changed, wanted = _rewrite_all(copy, patterns, settle)
+    raised = raise_opset(changed, wanted) if wanted else None
+    return changed if raised is None else _rewrite_all(settle(raised), patterns, settle)[0]
+
+
 def _rewrite_all(
     model: Any, patterns: Mapping[str, list[Pattern]], settle: Callable[[Any], Any]
 ) -> tuple[Any, int]:
