@@ -53,7 +53,14 @@ def _parts(steps: Steps, tensor: Tensor, axis: int) -> list[Tensor]:
     node, size, count = steps.node, tensor.shape[axis], len(steps.node.outputs)
     known = steps.build.known(node, 1)
     if known is None and node.input(1):
-        return _apart(steps, tensor, [None] * count, steps.build.operand(node, 1), axis)
+        # The sizes may be known all the same, from what the model says about its outputs.
+        told = [
+            steps.build.shape(name)[steps.build.layout.work[axis]] if name else None
+            for name in node.outputs
+        ]
+        if None in told or size is None:
+            return _apart(steps, tensor, [None] * count, steps.build.operand(node, 1), axis)
+        known = np.array(told)
     if known is not None:
         parts = [int(part) for part in known.reshape(-1)]
     elif size is not None:
