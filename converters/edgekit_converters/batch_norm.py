@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit_converters.body_constants import reads_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,6 +25,9 @@ def fold_batch_norms(model: Any) -> None:
     constants = _Constants(graph)
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(value.name for value in graph.output)
+    for node in graph.node:
+        # Bodies read more than the node says.
+        readers.update(reads_of(node).difference(node.input))
     producers = {name: node for node in graph.node for name in node.output}
     ranks = {
         value.name: len(value.type.tensor_type.shape.dim)

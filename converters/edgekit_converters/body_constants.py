@@ -38,6 +38,16 @@ def bodies_of(node: Any) -> list[Any]:
     ]
 
 
+def reads_of(node: Any) -> set[str]:
+    """What a node reads, and what all bodies in it read."""
+    names = set(node.input)
+    for body in bodies_of(node):
+        names.update(value.name for value in body.output)
+        for inner in body.node:
+            names |= reads_of(inner)
+    return names
+
+
 def _copy_into(body: Any, outer: dict[str, Any]) -> bool:
     own = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
     own.update(name for node in body.node for name in node.output)

@@ -67,6 +67,16 @@ class Node:
         found = self.attributes.get(name)
         return None if found is None else tuple(int(item) for item in found)
 
+    def reads(self) -> set[str]:
+        """What the node reads, and what all bodies in it read."""
+        names = set(self.inputs)
+        for body in self.attributes.values():
+            if isinstance(body, Graph):
+                names.update(body.outputs)
+                for node in body.nodes:
+                    names |= node.reads()
+        return names
+
     def input(self, position: int) -> str:
         """The name of an input, "" where it is left out."""
         return self.inputs[position] if position < len(self.inputs) else ""
@@ -100,8 +110,8 @@ class Graph:
         return value.dtype if value else ""
 
     def consumers(self, name: str) -> tuple[Node, ...]:
-        """The nodes that read a value."""
-        return tuple(node for node in self.nodes if name in node.inputs)
+        """The nodes that read a value, themselves or in a body."""
+        return tuple(node for node in self.nodes if name in node.reads())
 
 
 def read_graph(model: Any) -> Graph:

@@ -133,6 +133,8 @@ def _weight_readers(graph: Graph, node: Node) -> list[tuple[str, int]]:
     output = node.outputs[0] if node.outputs else ""
     found = []
     uses = Counter(name for reader in graph.nodes for name in reader.inputs)
+    for reader in graph.nodes:
+        uses.update(reader.reads().difference(reader.inputs))
     for reader in graph.consumers(output):
         weights = reader.input(1)
         plain = reader.input(0) == output and uses[weights] == 1 and not reader.integer("transA", 0)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from edgekit_converters.body_constants import bodies_of
+from edgekit_converters.body_constants import reads_of
 from edgekit_converters.branches import inline_body
 
 # No place is named: behind the last element, or the last element.
@@ -53,27 +53,17 @@ def resolve_sequences(model: Any) -> bool:
         # A list that somebody still reads as such keeps its maker.
         if others is None or not resolving.known.keys().isdisjoint(read.intersection(node.output)):
             kept.append(node)
-            read.update(_reads(node))
+            read.update(reads_of(node))
         else:
             changed = True
         for other in reversed(others or []):
             kept.append(other)
-            read.update(_reads(other))
+            read.update(reads_of(other))
     if changed:
         copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
         graph.ClearField("node")
         graph.node.extend(copies)
     return changed
-
-
-def _reads(node: Any) -> set[str]:
-    """What a node reads, with what its bodies read."""
-    names = set(node.input)
-    for body in bodies_of(node):
-        names.update(value.name for value in body.output)
-        for inner in body.node:
-            names |= _reads(inner)
-    return names
 
 
 class _Resolving:

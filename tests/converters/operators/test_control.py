@@ -258,3 +258,32 @@ def test_the_first_scan_with_a_batch_of_its_own_is_refused(agree: Any) -> None:
     scan = node("Scan", ["", "k", "x"], ["y"], body=body, num_scan_inputs=1)
     with pytest.raises(UnsupportedModelError, match="a batch of its own"):
         agree(scan, {"k": _x(1, 2), "x": _x(1, 3, 2)}, opset=8, expected=[{}])
+
+
+def test_what_a_body_reads_is_not_folded_away(agree: Any) -> None:
+    then = _graph([node("Add", ["c", "n"], ["t"])], [], [_value("t")])
+    other = _graph([node("Mul", ["c", "f"], ["e"])], [], [_value("e")])
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("BatchNormalization", ["c", "g", "b", "m", "v"], ["n"]),
+        node("Relu", ["n"], ["f"]),
+        node("If", ["k"], ["y"], then_branch=then, else_branch=other),
+    ]
+    constants = {"w": _x(3, 2, 2, 2), "g": _x(3), "b": _x(3), "m": _x(3), "v": _x(3)}
+    agree(nodes, [{"x": _x(2, 2, 4, 4), "k": k} for k in CONDITIONS], constants=constants,
+          tolerance=1e-4)  # fmt: skip
+
+
+def test_what_a_body_reads_is_not_reordered(agree: Any) -> None:
+    then = _graph([node("MatMul", ["f", "w2"], ["t"])], [], [_value("t")])
+    other = _graph([node("MatMul", ["f", "w3"], ["e"])], [], [_value("e")], w3=_x(63, 40, seed=8))
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Flatten", ["c"], ["f"]),
+        node("MatMul", ["f", "w2"], ["d"]),
+        node("If", ["k"], ["i"], then_branch=then, else_branch=other),
+        node("Add", ["i", "d"], ["y"]),
+    ]
+    constants = {"w": _x(7, 2, 2, 2), "w2": _x(7 * 9, 40)}
+    agree(nodes, [{"x": _x(2, 2, 4, 4), "k": k} for k in CONDITIONS], constants=constants,
+          tolerance=1e-4)  # fmt: skip
