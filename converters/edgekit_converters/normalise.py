@@ -26,6 +26,7 @@ from edgekit_converters.onnx_source.skeleton import (
     take_shapes,
 )
 from edgekit_converters.patterns import simplify
+from edgekit_converters.resize_scales import settle_scales
 from edgekit_converters.sizes import settle_sizes
 from edgekit_runtime.errors import UnsupportedModelError
 
@@ -87,6 +88,7 @@ def normalise(model: Any, *, where: str) -> Any:
 def settle_constants(model: Any, where: str) -> Any:
     """Infer all shapes, and compute what is constant once they are known, again and again."""
     copy_constants_into_bodies(model)
+    settle_scales(model)
     model = infer_shapes(model, where)
     for _ in range(_MAX_ROUNDS):
         changed = settle_sizes(model)
@@ -98,6 +100,7 @@ def settle_constants(model: Any, where: str) -> Any:
             changed = True
         if not changed:
             break
+        settle_scales(model)
         model = infer_shapes(model, where)
     return model
 

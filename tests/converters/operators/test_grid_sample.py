@@ -91,3 +91,15 @@ def test_affine(make_model: Any, assert_parity: Any, corners: int, space: list[i
         opset=20,
     )
     assert_parity(model)
+
+
+@pytest.mark.parametrize("free", ["x", "grid"])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_one_batch_that_is_free(agree: Any, free: str, padding: str) -> None:
+    rng = np.random.default_rng(2)
+    arrays = {
+        "x": rng.normal(size=(3, 2, 5, 6)).astype(np.float32),
+        "grid": rng.uniform(-2, 2, size=(3, 3, 4, 2)).astype(np.float32),
+    }
+    sample = node("GridSample", ["x", "grid"], ["y"], padding_mode=padding)
+    agree(sample, arrays, free={free: [0]}, opset=16, tolerance=1e-4)

@@ -5,6 +5,10 @@ from typing import Any
 import pytest
 from onnx import TensorProto, helper
 
+from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.normalise import normalise
+from edgekit_runtime.errors import UnsupportedModelError
+
 node = helper.make_node
 SIZES = {1: [11], 2: [9, 11], 3: [6, 7, 9]}
 FORMS: list[dict[str, Any]] = [
@@ -141,3 +145,27 @@ def test_local_response(make_model: Any, assert_parity: Any, shape: list[int], s
         ["y"],
     )
     assert_parity(model)
+
+
+@pytest.mark.parametrize(
+    ("size", "attributes", "reason"),
+    [
+        ([7, 3], {"kernel_shape": [2, 1], "strides": [2, 3], "auto_pad": "SAME_UPPER"}, "negative"),
+        ([3, 8], {"kernel_shape": [4, 2], "auto_pad": "VALID"}, "larger than its input"),
+        (
+            [8, 8],
+            {"kernel_shape": [2, 2], "dilations": [2, 2], "auto_pad": "SAME_LOWER"},
+            "tools disagree",
+        ),
+        (["h", 8], {"kernel_shape": [3, 3], "strides": [2, 2], "auto_pad": "SAME_LOWER"}, "free"),
+    ],
+)
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool", "LpPool"])
+def test_windows_that_mean_nothing_everywhere_are_refused(
+    make_model: Any, operator: str, size: list[Any], attributes: Any, reason: str
+) -> None:
+    # The free batch keeps an empty output from being a constant.
+    model = make_model([node(operator, ["x"], ["y"], **attributes)], {"x": ["n", 2, *size]}, ["y"],
+                       opset=22)  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match=reason):
+        compile_to_litert(normalise(model, where="test"), where="test")

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.normalise import normalise
+from edgekit_runtime.errors import UnsupportedModelError
+
 node = helper.make_node
 SIZES = {1: [6], 2: [5, 6], 3: [3, 4, 5]}
 FORMS: list[dict[str, Any]] = [
@@ -88,14 +92,39 @@ def test_weights_that_are_computed(
     assert_parity(model)
 
 
-def test_free_sizes(make_model: Any, weights: Any, assert_parity: Any) -> None:
+@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize(
+    ("strides", "pads", "free"),
+    [
+        ([2, 2], [1, 1, 1, 0], ["h", "w"]),
+        ([1, 3], [1, 1, 1, 0], ["h", "w"]),
+        ([2, 3], [1, 1, 1, 0], ["h", 4]),
+        ([2], [1, 0], ["w"]),
+    ],
+)
+def test_free_sizes(
+    make_model: Any, weights: Any, assert_parity: Any, strides: Any, pads: Any, free: Any,
+    group: int,
+) -> None:  # fmt: skip
+    form = {"strides": strides, "pads": pads, "group": group}
     model = make_model(
-        [node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 0])],
-        {"x": ["n", 3, "h", "w"]},
+        [node("ConvTranspose", ["x", "w"], ["y"], **form)],
+        {"x": ["n", 4, *free]},
         ["y"],
-        {"w": weights(3, 4, 4, 3)},
+        {"w": weights(4, 3, *[4, 3][: len(free)])},
     )
     assert_parity(model, batch=5)
+
+
+def test_automatic_padding_that_is_negative_is_refused(make_model: Any, weights: Any) -> None:
+    model = make_model(
+        [node("ConvTranspose", ["x", "w"], ["y"], strides=[3, 3], auto_pad="SAME_UPPER")],
+        {"x": [1, 2, 4, 4]},
+        ["y"],
+        {"w": weights(2, 2, 2, 2)},
+    )
+    with pytest.raises(UnsupportedModelError, match="its automatic padding is negative"):
+        compile_to_litert(normalise(model, where="test"), where="test")
 
 
 def test_doubling_is_a_product_and_an_unfolding(

@@ -15,6 +15,8 @@ import numpy as np
 from edgekit_converters.litert.lower.builder import RefusedNodeError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgekit_converters.graph import Node
     from edgekit_converters.litert.lower.folding_steps import FoldingSteps
     from edgekit_converters.litert.lower.steps import Steps
@@ -122,25 +124,46 @@ def places_of(steps: FoldingSteps, cells: Tensor, axis: ResizedAxis, sampling: S
     if name in {"asymmetric", "tf_half_pixel_for_nn"}:
         shift = 0.5 if name == "tf_half_pixel_for_nn" else 0.0
         return steps.div(steps.add(cells, shift), axis.scale)
-    last = steps.sub(axis.before, 1.0)
-    several = steps.less(1.0, axis.after)
-    gaps = steps.select(several, steps.sub(axis.length, 1.0), 1.0)
-    if name == "align_corners":
-        spread = steps.div(steps.mul(cells, last), gaps)
-        return steps.select(several, spread, 0.0)
-    if name == "tf_crop_and_resize":
-        window = steps.sub(axis.end, axis.begin)
-        inside = steps.div(steps.mul(steps.mul(cells, window), last), gaps)
-        spread = steps.add(steps.mul(axis.begin, last), inside)
-        centre = steps.mul(steps.mul(steps.add(axis.begin, axis.end), 0.5), last)
-        return steps.select(several, spread, centre)
+    if name in {"align_corners", "tf_crop_and_resize"}:
+        return _places_between(steps, cells, axis, crops=name == "tf_crop_and_resize")
     middle = steps.sub(steps.div(steps.add(cells, 0.5), axis.scale), 0.5)
     if name == "pytorch_half_pixel":
-        return steps.select(several, middle, 0.0)
+        return steps.select(steps.less(1.0, axis.after), middle, 0.0)
     if name == "half_pixel_symmetric":
+        exact = _symmetric_places(cells, axis)
+        if exact is not None:
+            return steps.constant(exact, "places")
         surplus = steps.sub(1.0, steps.div(axis.after, steps.mul(axis.scale, axis.before)))
         return steps.add(middle, steps.mul(steps.mul(axis.before, 0.5), surplus))
     return middle
+
+
+def _places_between(
+    steps: FoldingSteps, cells: Tensor, axis: ResizedAxis, *, crops: bool
+) -> Tensor:
+    """The coordinates where the first and the last cell are those of the input, or of a window."""
+    last = steps.sub(axis.before, 1.0)
+    several = steps.less(1.0, axis.after)
+    gaps = steps.select(several, steps.sub(axis.length, 1.0), 1.0)
+    if not crops:
+        return steps.select(several, steps.div(steps.mul(cells, last), gaps), 0.0)
+    window = steps.sub(axis.end, axis.begin)
+    inside = steps.div(steps.mul(steps.mul(cells, window), last), gaps)
+    spread = steps.add(steps.mul(axis.begin, last), inside)
+    centre = steps.mul(steps.mul(steps.add(axis.begin, axis.end), 0.5), last)
+    return steps.select(several, spread, centre)
+
+
+def _symmetric_places(cells: Tensor, axis: ResizedAxis) -> NDArray[np.float32] | None:
+    """The coordinates about the middle of known sizes, where onnxruntime mixes float64 in."""
+    known = (cells.data, axis.before.data, axis.after.data, axis.scale.data)
+    if any(number is None for number in known):
+        return None
+    places, before, after, scale = (np.asarray(number, dtype=np.float32) for number in known)
+    surplus = np.float32(1) - after / (scale * before)
+    offset = before / np.float32(2) * surplus
+    middle = (places.astype(np.float64) + 0.5) / scale.astype(np.float64)
+    return np.asarray(offset.astype(np.float64) + middle - 0.5, dtype=np.float32)
 
 
 def whole_length(steps: FoldingSteps, before: Tensor, scale: Tensor) -> Tensor:

@@ -108,7 +108,14 @@ def take_cells(steps: Steps, field: Tensor, cells: Tensor, *, zero: bool) -> Ten
     flat = steps.reshape(field, (batch, area, channels))
     if zero:
         flat = steps.pad(flat, [(0, 0), (0, 1), (0, 0)])
-    return steps.gather(flat, cells, 1, batch_dims=1)
+        area += 1
+    if (batch is None) == (cells.shape[0] is None):
+        return steps.gather(flat, cells, 1, batch_dims=1)
+    # The runtime allocates a free batch as one before it knows better, which is not the other's.
+    count = (cells.shape[0] if batch is None else batch) or 0
+    starts = np.arange(count).reshape(-1, *[1] * (len(cells.shape) - 1)) * area
+    whole = steps.reshape(flat, (None if batch is None else batch * area, channels))
+    return steps.gather(whole, steps.add(cells, steps.integers(starts, "starts")), 0)
 
 
 def _taps_of(steps: Steps, places: Tensor, size: int, reading: Reading) -> _Taps:

@@ -66,7 +66,7 @@ def lower_average_pool(build: Builder, node: Node) -> None:
     dilated = any(step != 1 for step in window.dilations)
     # LiteRT's own SAME leaves out the cells beyond the border, as ONNX does by default.
     if window.padding == "SAME" and (counted or dilated):
-        window = replace(window, padding="EXPLICIT")
+        window = window.by_hand()
     correction = None if window.padding == "SAME" else _correction(window, counted=counted)
     field, window = _padded_by_hand(steps, field, window, 0.0)
     pooled = _pool(steps, field, window, "AVERAGE_POOL_2D")
@@ -84,9 +84,7 @@ def lower_power_pool(build: Builder, node: Node) -> None:
     field = steps.abs(steps.input()) if power % 2 else steps.input()
     if power != 1.0:
         field = steps.square(field) if power == 2.0 else steps.pow(field, power)  # noqa: PLR2004
-    if window.padding == "SAME":
-        window = replace(window, padding="EXPLICIT")
-    field, window = _padded_by_hand(steps, field, window, 0.0)
+    field, window = _padded_by_hand(steps, field, window.by_hand(), 0.0)
     pooled = _pool(steps, field, window, "AVERAGE_POOL_2D")
     total = steps.mul(pooled, float(np.prod(window.kernel)))
     if power != 1.0:
@@ -99,6 +97,9 @@ def _window(build: Builder, node: Node) -> Window:
     size = build.shape(node.input(0))[2:]
     if not 1 <= len(size) <= VOLUME_RANK - 2:
         raise RefusedNodeError(f"it has {len(size)} spatial axes, supported: 1, 2, 3")
+    dilated = any(step != 1 for step in node.integers("dilations") or ())
+    if dilated and node.text("auto_pad", "NOTSET").startswith("SAME"):
+        raise RefusedNodeError("its window is dilated and padded by itself: tools disagree on that")
     return window_of(node, kernel, size, build.shape(node.outputs[0])[2:])
 
 
@@ -149,9 +150,7 @@ def _pool_dilated(steps: Steps, field: Tensor, window: Window, code: str) -> Ten
     """REDUCE_WINDOW, which takes any window but pads nothing."""
     if window.padding == "SAME":
         # Only a maximum comes here padded by LiteRT itself.
-        window = replace(window, padding="EXPLICIT")
-        field = pad_field(steps, field, window, _lowest(field.dtype))
-        window = padded(window)
+        field, window = _padded_by_hand(steps, field, window.by_hand(), _lowest(field.dtype))
     largest = code == "MAX_POOL_2D"
     start = np.array(_lowest(field.dtype) if largest else 0, dtype=field.dtype)
     inputs = [

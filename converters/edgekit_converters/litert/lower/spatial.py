@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from edgekit_converters.litert.lower.builder import RefusedNodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgekit_converters.graph import Shape
     from edgekit_converters.litert.lower.steps import Steps
     from edgekit_converters.litert.lower.window import Window
@@ -38,6 +40,26 @@ def as_planes(steps: Steps, volume: Tensor) -> Tensor:
 def as_volume(steps: Steps, planes: Tensor, batch: int | None, depth: int | None) -> Tensor:
     """Images as the volume again that they were cut from."""
     return steps.reshape(planes, (batch, depth, *planes.shape[1:]))
+
+
+def reshape_like(
+    steps: Steps, tensor: Tensor, shape: Shape, like: Tensor, factors: Sequence[int]
+) -> Tensor:
+    """Reshape where several sizes are free: those are another tensor's, times factors.
+
+    Args:
+        steps: The formula.
+        tensor: What is reshaped.
+        shape: What is known about the result.
+        like: The tensor whose sizes, axis by axis, the free ones are made of.
+        factors: What each of its sizes is multiplied with.
+    """
+    if shape.count(None) <= 1:
+        return steps.reshape(tensor, shape)
+    free = [factor if size is None else 0 for size, factor in zip(shape, factors, strict=True)]
+    known = [0 if size is None else size for size in shape]
+    measured = steps.mul(steps.shape_of(like), steps.integers(free, "factors"))
+    return steps.reshape_to(tensor, steps.add(measured, steps.integers(known, "known")), shape)
 
 
 def pad_field(steps: Steps, field: Tensor, window: Window, value: float) -> Tensor:

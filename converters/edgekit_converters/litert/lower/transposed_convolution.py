@@ -138,6 +138,10 @@ def _axes_of(build: Builder, node: Node) -> list[_Axis]:
                     raise RefusedNodeError("its padding depends on a size that is free")
                 # Some tools give the batch and the channels as well.
                 target = wanted[at - rank] - (cells - 1) * stride
+            if not wanted and (extent < target or surplus[at]):
+                raise RefusedNodeError(
+                    "its automatic padding is negative, or with more of its own: tools disagree"
+                )
             total = max(0, extent - target)
             begin = total // 2 if mode == "SAME_UPPER" else total - total // 2
             extent = target

@@ -9,6 +9,7 @@ from edgekit_converters.litert.lower.spatial import (
     IMAGE_RANK,
     SIGNAL_RANK,
     as_planes,
+    reshape_like,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def unfold(steps: Steps, field: Tensor, phases: Sequence[int], groups: int) -> T
         field = _phases_first(steps, field, groups, count)
     batch, *space, _ = field.shape
     if len(field.shape) == SIGNAL_RANK:
-        return steps.reshape(field, (batch, _times(space[0], phases[0]), channels))
+        shape = (batch, _times(space[0], phases[0]), channels)
+        return reshape_like(steps, field, shape, field, (1, phases[0], 1))
     if len(field.shape) == IMAGE_RANK:
         return _unfold_image(steps, field, phases)
     depth, *plane = phases
@@ -77,11 +79,12 @@ def _unfold_image(steps: Steps, image: Tensor, phases: Sequence[int]) -> Tensor:
         if rows == 1:
             return image
         return steps.step("DEPTH_TO_SPACE", [image], shape, image.dtype, blockSize=rows)
+    moved = image
     if rows > 1:
         lines = None if batch is None or height is None else batch * height
         apart = steps.reshape(image, (lines, width, rows, columns * channels))
-        image = steps.transpose(apart, (0, 2, 1, 3))
-    return steps.reshape(image, shape)
+        moved = steps.transpose(apart, (0, 2, 1, 3))
+    return reshape_like(steps, moved, shape, image, (1, rows, columns, 1))
 
 
 def _phases_first(steps: Steps, field: Tensor, groups: int, phases: int) -> Tensor:
@@ -89,7 +92,8 @@ def _phases_first(steps: Steps, field: Tensor, groups: int, phases: int) -> Tens
     each = (shape[-1] or 0) // (groups * phases)
     cells = None if None in shape[:-1] else math.prod(size or 0 for size in shape[:-1])
     apart = steps.reshape(field, (cells, groups, phases, each))
-    return steps.reshape(steps.transpose(apart, (0, 2, 1, 3)), shape)
+    moved = steps.transpose(apart, (0, 2, 1, 3))
+    return reshape_like(steps, moved, shape, field, (1,) * len(shape))
 
 
 def _times(size: int | None, factor: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgekit_converters.litert.lower.builder import RefusedNodeError
@@ -68,19 +68,21 @@ class Window:
             return part
         return part.named()
 
+    def by_hand(self) -> Window:
+        """The same, to be padded before it is used.
+
+        Raises:
+            RefusedNodeError: If its padding is known to the running model alone.
+        """
+        for cells, stride in zip(self.size, self.strides, strict=True):
+            if self.padding == "SAME" and cells is None and stride != 1:
+                raise RefusedNodeError("its padding depends on a size that is free")
+        return self if self.padding == "VALID" else replace(self, padding="EXPLICIT")
+
     def named(self) -> Window:
         """The same with its padding named after what it is."""
         padding = _name_padding(self.size, self.strides, self.reach, self.before, self.behind)
-        return Window(
-            size=self.size,
-            kernel=self.kernel,
-            strides=self.strides,
-            dilations=self.dilations,
-            before=self.before,
-            after=self.after,
-            extra=self.extra,
-            padding=padding,
-        )
+        return replace(self, padding=padding)
 
 
 def window_of(node: Node, kernel: tuple[int, ...], size: Shape, result: Shape) -> Window:
@@ -93,7 +95,8 @@ def window_of(node: Node, kernel: tuple[int, ...], size: Shape, result: Shape) -
         result: The spatial size of the output.
 
     Raises:
-        RefusedNodeError: If the padding depends on a size that is free, or is negative.
+        RefusedNodeError: If the padding depends on a size that is free or is negative, or if the
+            window does not fit into the input.
     """
     rank = len(kernel)
     nothing = (0,) * rank
@@ -108,6 +111,8 @@ def window_of(node: Node, kernel: tuple[int, ...], size: Shape, result: Shape) -
     if mode in {"SAME_UPPER", "SAME_LOWER"}:
         free = [cells is None and stride != 1 for cells, stride in zip(size, strides, strict=True)]
         if any(free) and mode == "SAME_UPPER":
+            if any(stride > span for stride, span in zip(strides, reach, strict=True)):
+                raise RefusedNodeError("its automatic padding may be negative")
             padding = "SAME"
         else:
             before, after = _same_padding(size, strides, reach, lower=mode == "SAME_LOWER")
@@ -130,7 +135,12 @@ def window_of(node: Node, kernel: tuple[int, ...], size: Shape, result: Shape) -
         extra=extra,
         padding=padding,
     )
-    return window if padding else window.named()
+    if padding:
+        return window
+    for cells, span, front, behind in zip(size, reach, before, window.behind, strict=True):
+        if cells is not None and cells + front + behind < span:
+            raise RefusedNodeError("its window is larger than its input")
+    return window.named()
 
 
 def reach_of(kernel: tuple[int, ...], dilations: tuple[int, ...]) -> tuple[int, ...]:
@@ -146,6 +156,8 @@ def _same_padding(
         total = _same_total(cells, stride, span)
         if total is None:
             raise RefusedNodeError("its padding depends on a size that is free")
+        if total < 0:
+            raise RefusedNodeError("its automatic padding is negative")
         totals.append(total)
     small = tuple(total // 2 for total in totals)
     large = tuple(total - total // 2 for total in totals)
@@ -156,7 +168,7 @@ def _same_total(cells: int | None, stride: int, span: int) -> int | None:
     """All cells that keep the size; with stride 1 these do not depend on it."""
     if stride == 1:
         return span - 1
-    return None if cells is None else max((-(-cells // stride) - 1) * stride + span - cells, 0)
+    return None if cells is None else (-(-cells // stride) - 1) * stride + span - cells
 
 
 def _rounding_up(
@@ -194,6 +206,7 @@ def _name_padding(
         return "VALID"
     for cells, stride, span, front, back in zip(size, strides, reach, before, behind, strict=True):
         total = _same_total(cells, stride, span)
-        if total is None or (front, back) != (total // 2, total - total // 2):
+        # LiteRT pads nothing where a window would have to be left out.
+        if total is None or total < 0 or (front, back) != (total // 2, total - total // 2):
             return "EXPLICIT"
     return "SAME"
