@@ -1,12 +1,12 @@
 """Find the node at which a converted model parts from its source.
 
-Values that both models have are compared in the order in which they are computed, a bounded
-number of bytes at a time. Where the first of them is over the tolerance, the part of the converted
-model behind it is run alone, on what the source computed: an error that the part makes on such
-inputs is its own. Where it makes next to none, the error came to it from further up, and the parts
-there are tried in the same way; the one with the largest error of its own is named. A part that
-stands for several nodes of the source (they were fused) is told apart by converting each of them
-alone.
+Values that both models have are compared in the order in which they are computed, part after
+part, each of which takes a bounded number of bytes. Where the first of them is over the tolerance,
+the part of the converted model behind it is run alone, on what the source computed: an error that
+the part makes on such inputs is its own. Where it makes next to none, the error came to it from
+further up, and the parts there are tried in the same way; the one with the largest error of its
+own is named. A part that stands for several nodes of the source (they were fused) is told apart by
+converting each of them alone.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from edgekit_runtime.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# What the values of one step may take, in each of the two models; and into how many steps a model
-# is divided at most, since each runs all that is before it again.
-_STEP_BYTES: Final = 1 << 24
-_MOST_STEPS: Final = 8
+# What the values and weights of one part may take, in each of the two models.
+_STEP_BYTES: Final = 1 << 22
 # An error of its own counts as the cause from this share of the whole on.
 _OWN_SHARE: Final = 0.5
 _SHOWN: Final = 4
@@ -50,8 +48,8 @@ class Trace(Protocol):
         """Stop only at these values (and at the inputs) when a part is looked for."""
         ...
 
-    def values(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
-        """What the model computes for some of its values."""
+    def values(self, given: Arrays, names: Sequence[str]) -> Arrays:
+        """What the model computes for some of its values, from others or from its inputs."""
         ...
 
     def feeding(self, name: str) -> tuple[str, ...]:
@@ -124,11 +122,17 @@ def find_divergence(
     Raises:
         UnsupportedModelError: If the source's engine fails.
     """
-    search, common = _search(source, artifact, inputs, tolerance, run_alone, sizes)
-    for names in search.steps(common):
-        found = search.first_of(names)
-        if found is not None:
-            return found
+    search = _Search(source, artifact, inputs, tolerance, run_alone, sizes or {})
+    for name, error, failure, known in search.differences():
+        if failure:
+            return Divergence(
+                blamed=search.nodes(name, known),
+                own_error=math.inf,
+                over_at=name,
+                error=math.inf,
+                failure=failure,
+            )
+        return search.explain(name, error, known)
     return None
 
 
@@ -147,47 +151,126 @@ def find_wrong_part(
     rounding made of a value before it (another side of a step, another winner of a tie) is no
     fault. The arguments and errors are the same.
     """
-    search, common = _search(source, artifact, inputs, tolerance, run_alone, sizes)
-    for names in search.steps(common):
-        found = search.wrong_one_of(names)
-        if found is not None:
-            return found
+    search = _Search(source, artifact, inputs, tolerance, run_alone, sizes or {})
+    for name, error, failure, known in search.differences():
+        own = math.inf if failure else search.own_error(name, known)
+        if own > search.allowed(known[name]):
+            return Divergence(
+                blamed=search.nodes(name, known),
+                own_error=own,
+                over_at=name,
+                error=error,
+                failure=failure,
+            )
     return None
 
 
-def _search(
-    source: OnnxTrace,
-    artifact: Trace,
-    inputs: Arrays,
-    tolerance: float,
-    run_alone: RunAlone | None,
-    sizes: Mapping[str, int] | None,
-) -> tuple[_Search, list[str]]:
-    there = set(artifact.names)
-    common = [name for name in source.names if name in there]
-    artifact.restrict(common)
-    source.restrict(common)
-    return _Search(source, artifact, inputs, tolerance, run_alone, sizes or {}), common
-
-
-@dataclass(frozen=True, slots=True)
 class _Search:
-    source: OnnxTrace
-    artifact: Trace
-    inputs: Arrays
-    tolerance: float
-    run_alone: RunAlone | None
-    sizes: Mapping[str, int]
+    """Two models run side by side, part after part, on the same inputs."""
 
-    def steps(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """The names in parts, the values of each of which fit into memory."""
-        whole = sum(self.sizes.get(name, 0) for name in names)
-        limit = max(_STEP_BYTES, -(-whole // _MOST_STEPS))
+    def __init__(
+        self,
+        source: OnnxTrace,
+        artifact: Trace,
+        inputs: Arrays,
+        tolerance: float,
+        run_alone: RunAlone | None,
+        sizes: Mapping[str, int],
+    ) -> None:
+        there = set(artifact.names)
+        self._common = [name for name in source.names if name in there]
+        artifact.restrict(self._common)
+        source.restrict(self._common)
+        self._source = source
+        self._artifact = artifact
+        self._inputs = inputs
+        self._tolerance = tolerance
+        self._run_alone = run_alone
+        self._sizes = sizes
+
+    def differences(self) -> Iterator[tuple[str, float, str, Arrays]]:
+        """Every value that is off, in order of execution.
+
+        Yields:
+            Its name, its error, what the engine says where it fails (then nothing follows), and
+            the source's values: its own, and all that feed it.
+        """
+        reached = dict(self._inputs)
+        for names, known in self._stages(self._common):
+            reached = {name: array for name, array in reached.items() if name in known}
+            computed, failure = self._compute(reached, names)
+            for name in names:
+                if name not in computed:
+                    yield name, math.inf, failure, known
+                    return
+                error = _error(known[name], computed[name])
+                if error > self.allowed(known[name]):
+                    yield name, error, "", known
+            reached |= computed
+
+    def explain(self, name: str, error: float, known: Arrays) -> Divergence:
+        """Where the error of a value comes from: its own part, or one above it."""
+        largest = self.own_error(name, known)
+        blamed = self.nodes(name, known)
+        if largest <= self._tolerance and largest < _OWN_SHARE * error:
+            above = self._above(name)
+            for names, values in self._stages([n for n in self._common if n in above]):
+                for other in names:
+                    own = self.own_error(other, values)
+                    if own > largest:
+                        largest, blamed = own, self.nodes(other, values)
+        return Divergence(blamed=blamed, own_error=largest, over_at=name, error=error)
+
+    def own_error(self, name: str, known: Arrays) -> float:
+        """The error that a part makes on the source's values; 0 where it cannot run alone."""
+        try:
+            given = {value: known[value] for value in self._artifact.feeding(name)}
+            return _error(known[name], self._artifact.between(given, name))
+        except UnsupportedModelError:
+            return 0.0
+
+    def nodes(self, name: str, known: Arrays) -> tuple[str, ...]:
+        """A value of each of the source's nodes behind one: of the wrong one, or of all."""
+        inside = self._source.inside(name)
+        if len(inside) > 1 and self._run_alone is not None:
+            for output in inside:
+                if self._is_wrong_alone(self._run_alone, output, known):
+                    return (output,)
+        return inside
+
+    def allowed(self, values: NDArray[np.generic]) -> float:
+        """The largest relative error that values of this type may have."""
+        return allowed_error(values.dtype.name, self._tolerance)
+
+    def _stages(self, names: Sequence[str]) -> Iterator[tuple[list[str], Arrays]]:
+        """Values in order, in parts that fit into memory.
+
+        Each part starts from the values of those before it, so that nothing runs twice and only
+        its own weights are loaded. With it come the source's values, of the part and of all that
+        feeds it.
+        """
+        steps = list(self._steps(names))
+        last: dict[str, int] = {}
+        for position, step in enumerate(steps):
+            for name in step:
+                for trace in (self._source, self._artifact):
+                    last.update(dict.fromkeys(trace.feeding(name), position))
+        known = dict(self._inputs)
+        for position, step in enumerate(steps):
+            known |= self._source.values(known, step)
+            yield step, known
+            known = {
+                name: array
+                for name, array in known.items()
+                if name in self._inputs or last.get(name, -1) > position
+            }
+
+    def _steps(self, names: Sequence[str]) -> Iterator[list[str]]:
         step: list[str] = []
         total = 0
         for name in names:
-            size = self.sizes.get(name, 0)
-            if step and total + size > limit:
+            size = self._sizes.get(name, 0) + self._source.weight_bytes(name)
+            if step and total + size > _STEP_BYTES:
                 yield step
                 step, total = [], 0
             step.append(name)
@@ -195,108 +278,43 @@ class _Search:
         if step:
             yield step
 
-    def first_of(self, names: Sequence[str]) -> Divergence | None:
-        """The divergence at the first of some values that is off, None if none is."""
-        expected = self.source.values(self.inputs, names)
+    def _compute(self, given: Arrays, names: Sequence[str]) -> tuple[Arrays, str]:
+        """The artifact's values; where its engine fails, those before that, and what it says."""
         try:
-            computed = self.artifact.values(self.inputs, names)
+            return self._artifact.values(given, names), ""
         except UnsupportedModelError as error:
-            if len(names) > 1:
-                middle = len(names) // 2
-                return self.first_of(names[:middle]) or self.first_of(names[middle:])
-            return Divergence(
-                blamed=self._nodes(names[0]),
-                own_error=math.inf,
-                over_at=names[0],
-                error=math.inf,
-                failure=error.what,
-            )
+            failure = error.what
+        computed: Arrays = {}
         for name in names:
-            error_here = _error(expected[name], computed[name])
-            if error_here > self._allowed(expected[name]):
-                return self._explain(name, error_here)
-        return None
+            try:
+                computed |= self._artifact.values({**given, **computed}, [name])
+            except UnsupportedModelError as error:
+                return computed, error.what
+        return computed, failure
 
-    def wrong_one_of(self, names: Sequence[str]) -> Divergence | None:
-        """The first of some values whose part is wrong by itself, None if none is."""
-        expected = self.source.values(self.inputs, names)
-        computed = self.artifact.values(self.inputs, names)
-        for name in names:
-            error = _error(expected[name], computed[name])
-            allowed = self._allowed(expected[name])
-            own = self._own_errors([name])[name] if error > allowed else 0.0
-            if own > allowed:
-                return Divergence(
-                    blamed=self._nodes(name), own_error=own, over_at=name, error=error
-                )
-        return None
-
-    def _explain(self, name: str, error: float) -> Divergence:
-        cause, largest = name, self._own_errors([name])[name]
-        if largest <= self.tolerance and largest < _OWN_SHARE * error:
-            for other, own in self._own_errors(self._above(name)).items():
-                if own > largest:
-                    cause, largest = other, own
-        return Divergence(blamed=self._nodes(cause), own_error=largest, over_at=name, error=error)
-
-    def _own_errors(self, names: Sequence[str]) -> dict[str, float]:
-        """The error that each part makes on the source's values; 0 where it cannot run alone."""
-        errors = {}
-        for step in self.steps(names):
-            feeding = {name: self.artifact.feeding(name) for name in step}
-            wanted = dict.fromkeys(
-                [*step, *(value for values in feeding.values() for value in values)]
-            )
-            known = self._known(wanted)
-            for name in step:
-                try:
-                    given = {value: known[value] for value in feeding[name]}
-                    computed = self.artifact.between(given, name)
-                    errors[name] = _error(known[name], computed)
-                except UnsupportedModelError:
-                    errors[name] = 0.0
-        return errors
-
-    def _known(self, names: Collection[str]) -> Arrays:
-        """The source's values, inputs among them."""
-        inner = [name for name in names if name not in self.inputs]
-        values = self.source.values(self.inputs, inner) if inner else {}
-        return {name: self.inputs[name] if name in self.inputs else values[name] for name in names}
-
-    def _above(self, name: str) -> list[str]:
-        """The values that a value depends on, the nearest first."""
-        found = {name: None}
+    def _above(self, name: str) -> set[str]:
+        """The values that a value depends on."""
+        found: set[str] = set()
         waiting = [name]
-        for value in waiting:
-            for feeding in self.artifact.feeding(value):
-                if feeding not in found and feeding not in self.inputs:
-                    found[feeding] = None
+        while waiting:
+            for feeding in self._artifact.feeding(waiting.pop()):
+                if feeding not in found and feeding not in self._inputs:
+                    found.add(feeding)
                     waiting.append(feeding)
-        return waiting[1:]
+        return found
 
-    def _nodes(self, name: str) -> tuple[str, ...]:
-        """A value of each of the source's nodes behind one: of the wrong one, or of all."""
-        inside = self.source.inside(name)
-        if len(inside) > 1 and self.run_alone is not None:
-            for output in inside:
-                if self._is_wrong_alone(self.run_alone, output):
-                    return (output,)
-        return inside
-
-    def _is_wrong_alone(self, run_alone: RunAlone, output: str) -> bool:
-        inputs = self.source.inputs_of(output)
-        known = self._known([*inputs, output])
-        given = {name: known[name] for name in inputs}
+    def _is_wrong_alone(self, run_alone: RunAlone, output: str, known: Arrays) -> bool:
+        inputs = self._source.inputs_of(output)
+        missing = [name for name in (*inputs, output) if name not in known]
+        values = {**known, **(self._source.values(known, missing) if missing else {})}
+        given = {name: values[name] for name in inputs}
         try:
-            computed = run_alone(self.source.cut_node(output, given), given, [output])
+            computed = run_alone(self._source.cut_node(output, given), given, [output])
         except UnsupportedModelError:
             return True
         if computed is None:
             return False
-        return _error(known[output], computed[output]) > self._allowed(known[output])
-
-    def _allowed(self, values: NDArray[np.generic]) -> float:
-        return allowed_error(values.dtype.name, self.tolerance)
+        return _error(values[output], computed[output]) > self.allowed(values[output])
 
 
 def _error(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> float:

@@ -55,17 +55,17 @@ class LitertTrace:
             if name in names or name in self._borders:
                 self._stops.setdefault(id(tensor), name)
 
-    def values(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
-        """What the model computes for some of its values.
+    def values(self, given: Arrays, names: Sequence[str]) -> Arrays:
+        """What the model computes for some of its values, from others or from its inputs.
 
         Args:
-            inputs: In ONNX's order of axes.
+            given: In ONNX's order of axes.
             names: Some of `names`.
 
         Raises:
             UnsupportedModelError: If the engine fails.
         """
-        return self._run(inputs, names)
+        return self._run(given, names)
 
     def feeding(self, name: str) -> tuple[str, ...]:
         """The nearest known values, and inputs, that a value is computed from."""

@@ -42,13 +42,25 @@ class OnnxTrace:
         """Stop only at these values (and at the inputs) when a part is looked for."""
         self._known = frozenset(names)
 
-    def values(self, inputs: Arrays, names: Sequence[str]) -> Arrays:
-        """What a model computes for some of its values.
+    def values(self, given: Arrays, names: Sequence[str]) -> Arrays:
+        """What a model computes for some of its values, from others or from its inputs.
 
         Raises:
             UnsupportedModelError: If the engine fails.
         """
-        return run_onnx(self._cut(inputs, names), inputs, names)
+        return run_onnx(self._cut(given, names), given, names)
+
+    def weight_bytes(self, name: str) -> int:
+        """About how much the constants take of the nodes between a value and those before it."""
+        within = self._walk(name)[1]
+        constants = {
+            read
+            for node in self._nodes
+            if id(node) in within
+            for read in reads(node)
+            if read in self._constants
+        }
+        return sum(self._constants[constant].ByteSize() for constant in constants)
 
     def feeding(self, name: str) -> tuple[str, ...]:
         """The nearest known values, and inputs, that a value is computed from."""
@@ -110,7 +122,7 @@ class OnnxTrace:
                     feeding[read] = None
         return feeding, nodes
 
-    def _cut(self, given: Collection[str], names: Sequence[str]) -> Any:
+    def _cut(self, given: Arrays, names: Sequence[str]) -> Any:
         needed, waiting = set(), [name for name in names if name not in given]
         while waiting:
             node = self._makers.get(waiting.pop())
@@ -119,8 +131,7 @@ class OnnxTrace:
             needed.add(id(node))
             waiting += [name for name in reads(node) if name and name not in given]
         nodes = [node for node in self._nodes if id(node) in needed]
-        arrays = given if isinstance(given, Mapping) else {}
-        return self._part(arrays, nodes, names)
+        return self._part(given, nodes, names)
 
     def _part(
         self,

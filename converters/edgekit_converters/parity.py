@@ -50,6 +50,8 @@ _LEAST_MAGNITUDE: Final = 1e-6
 # Two units in the last place of a float32.
 _LAST_BITS: Final = 2.0**-22
 _NUDGES: Final = 4
+# So that comparing large values takes little memory beside them.
+_BLOCK_ELEMENTS: Final = 1 << 18
 # Changed inputs show the sensitivity of the whole network, other engines round in every layer.
 _ROUNDING_TO_NUDGE: Final = 8.0
 _NUDGE_SEED: Final = 7
@@ -238,22 +240,21 @@ def difference(expected: NDArray[np.generic], computed: NDArray[np.generic]) -> 
         return Difference(math.inf, math.inf, 0.0, math.inf, fault)
     if expected.dtype.kind not in _FLOATS:
         return _exact_difference(expected, computed)
-    reference, values = _numbers(expected), _numbers(computed)
-    finite = np.isfinite(reference)
-    fault = _special_fault(reference, values, finite)
+    flat = expected.reshape(-1), computed.reshape(-1)
+    parts = [
+        _float_difference(*(_numbers(array[start : start + _BLOCK_ELEMENTS]) for array in flat))
+        for start in range(0, expected.size, _BLOCK_ELEMENTS)
+    ]
+    fault = next((part.fault for part in parts if part.fault), "")
     if fault:
         return Difference(math.inf, math.inf, 0.0, math.inf, fault)
-    reference, values = reference[finite], values[finite]
-    if not reference.size:
-        return Difference()
-    apart = values - reference
-    largest = float(np.abs(apart).max())
-    magnitude = max(float(np.abs(reference).max()), _LEAST_MAGNITUDE)
+    largest = max((part.absolute for part in parts), default=0.0)
+    magnitude = max((part.magnitude for part in parts), default=0.0)
     return Difference(
         largest,
-        largest / magnitude,
-        float(np.square(reference).sum()),
-        float(np.square(apart).sum()),
+        largest / max(magnitude, _LEAST_MAGNITUDE),
+        sum(part.signal for part in parts),
+        sum(part.noise for part in parts),
     )
 
 
@@ -314,28 +315,54 @@ def _exact_difference(expected: NDArray[np.generic], computed: NDArray[np.generi
 
 
 def _numbers(array: NDArray[np.generic]) -> NDArray[np.float64]:
-    """The elements in one row; complex ones as two numbers."""
+    """Elements as numbers; complex ones as two numbers."""
     if array.dtype.kind == "c":
-        return np.ascontiguousarray(array, dtype=np.complex128).reshape(-1).view(np.float64)
-    return array.astype(np.float64).reshape(-1)
+        return np.ascontiguousarray(array, dtype=np.complex128).view(np.float64)
+    return array.astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Block:
+    """A part of a comparison; see `Difference`. The magnitude is that of what is expected."""
+
+    absolute: float = 0.0
+    magnitude: float = 0.0
+    signal: float = 0.0
+    noise: float = 0.0
+    fault: str = ""
+
+
+def _float_difference(reference: NDArray[np.float64], values: NDArray[np.float64]) -> _Block:
+    finite = np.isfinite(reference)
+    if not (finite.all() and np.isfinite(values).all()):
+        fault = _special_fault(reference, values, finite)
+        if fault:
+            return _Block(fault=fault)
+        reference, values = reference[finite], values[finite]
+        if not reference.size:
+            return _Block()
+    apart = values - reference
+    return _Block(
+        absolute=float(np.abs(apart).max()),
+        magnitude=float(np.abs(reference).max()),
+        # Not a dot product, for which BLAS would wake threads of its own.
+        signal=float(np.square(reference).sum()),
+        noise=float(np.square(apart).sum()),
+    )
 
 
 def _special_fault(
     reference: NDArray[np.float64], values: NDArray[np.float64], finite: NDArray[np.bool_]
 ) -> str:
-    """Whether NaN and infinity stand in the same places."""
-    if finite.all() and np.isfinite(values).all():
-        return ""
+    """Whether NaN and infinity stand in other places."""
     missing = np.isnan(reference)
-    for differ, text in (
-        (np.isnan(values) & ~missing, "has NaN where the source has numbers, at {} places,"),
-        (missing & ~np.isnan(values), "has numbers where the source has NaN, at {} places,"),
-        (~missing & ~np.isnan(values) & (~finite | np.isinf(values)) & (values != reference),
-         "has an infinity where the source has a number or the other way round, at {} places,"),
-    ):  # fmt: skip
-        count = int(differ.sum())
-        if count:
-            return text.format(count)
+    if (np.isnan(values) & ~missing).any():
+        return "has NaN where the source has numbers,"
+    if (missing & ~np.isnan(values)).any():
+        return "has numbers where the source has NaN,"
+    infinite = ~missing & (~finite | np.isinf(values))
+    if (infinite & (values != reference)).any():
+        return "has an infinity where the source has a number, or the other way round,"
     return ""
 
 

@@ -337,13 +337,12 @@ def test_a_bounded_number_of_values_is_held_at_once(
         return run(self, inputs, names)
 
     monkeypatch.setattr(LitertTrace, "values", counted)
-    # Three values of 3 x 8 numbers of four bytes.
-    monkeypatch.setattr(module, "_STEP_BYTES", 3 * 24 * 4)
-    monkeypatch.setattr(module, "_MOST_STEPS", 1000)
+    # Some values of 3 x 8 numbers of four bytes, with weights of 8 x 8.
+    monkeypatch.setattr(module, "_STEP_BYTES", 1000)
     inject("Elu", "elu22", alpha=0.45)
     said = _blame(_deep(40), _inputs(x=[3, 8]), tmp_path)
     assert said.startswith("first at elu22 (Elu)")
-    assert max(asked) == 3
+    assert max(asked) <= 6
     assert len(asked) > 10
 
 
