@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from onnx import TensorProto
 
-from edgekit_converters.ml_operators.registry import CannotExpandError, Expansion, expands
+from edgekit_converters.ml_operators.registry import (
+    CannotExpandError,
+    Expansion,
+    UnknownInputError,
+    expands,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +32,8 @@ def expand_one_hot_encoder(build: Expansion) -> None:
     if not build.integer("zeros", 1):
         raise CannotExpandError("it fails on unknown categories, which nothing else can")
     value = build.input()
+    if not build.element_type(value):
+        raise UnknownInputError("the type of its input is not known")
     if build.element_type(value) not in _NUMBERS:
         raise CannotExpandError("its input is neither float32 nor an integer")
     whole = value
@@ -77,7 +84,7 @@ def expand_array_feature_extractor(build: Expansion) -> None:
     if build.element_type(value) == TensorProto.STRING:
         raise CannotExpandError(_NO_TEXTS)
     if rank is None:
-        raise CannotExpandError("the number of its input's axes is not known")
+        raise UnknownInputError("the number of its input's axes is not known")
     flat = build.emit(
         "Reshape", [positions, build.constant(np.array([-1], dtype=np.int64), "flat")]
     )

@@ -16,6 +16,7 @@ from edgekit_converters.ml_operators.registry import (
     DOMAIN,
     CannotExpandError,
     Expansion,
+    UnknownInputError,
     expander,
 )
 from edgekit_runtime.errors import UnsupportedModelError
@@ -51,51 +52,83 @@ def expand_ml_operators(model: Any, *, where: str) -> Any:
 
     expanded = onnx.ModelProto()
     expanded.CopyFrom(model)
-    graph = expanded.graph
+    # Inference knows few of these operators: what follows one is known when that one is said.
+    while True:
+        reasons = _expand_known(onnx, expanded)
+        if reasons is None:
+            break
+        if reasons:
+            raise _refusal(reasons, where)
+    kept = [opset for opset in expanded.opset_import if opset.domain != DOMAIN]
+    versions = [opset.SerializeToString() for opset in kept]
+    del expanded.opset_import[:]
+    for version in versions:
+        expanded.opset_import.add().MergeFromString(version)
+    if not versions:
+        expanded.opset_import.add(domain="", version=_OLDEST_OPSET)
+    return expanded
+
+
+def _expand_known(onnx: Any, model: Any) -> list[str] | None:
+    """Replace every operator whose inputs are known.
+
+    Returns:
+        None when there are none left; an empty list after progress; else why not, a reason for
+        each operator that is left.
+    """
+    graph = model.graph
     types, ranks = _known(onnx, model)
     opset = max(
         (o.version for o in model.opset_import if o.domain in _OWN_DOMAINS), default=_OLDEST_OPSET
     )
     nodes: list[Any] = []
     refused: list[str] = []
+    waiting: list[str] = []
+    progress = False
     for node in graph.node:
         if node.domain != DOMAIN:
             nodes.append(node)
             continue
-        name = node.name or next(filter(None, node.output), node.op_type)
         if node.op_type == "ZipMap":
             nodes.append(_without_map(onnx, graph, node, types))
+            progress = True
             continue
         expand = expander(node.op_type)
         expansion = Expansion(node, types, ranks, opset)
+        named = f"{node.name or next(filter(None, node.output), node.op_type)} ({node.op_type})"
         try:
             if expand is None:
-                reason = _REASONS.get(node.op_type, "it is not known")
-                raise CannotExpandError(reason)
+                refused.append(f"{named}: {_REASONS.get(node.op_type, 'it is not known')}")
+                nodes.append(node)
+                continue
             expand(expansion)
+        except UnknownInputError as error:
+            waiting.append(f"{named}: {error}")
+            nodes.append(node)
         except CannotExpandError as error:
-            refused.append(f"{name} ({node.op_type}): {error}")
-            continue
-        nodes += expansion.nodes
-        graph.initializer.extend(expansion.constants)
-    if refused:
-        raise UnsupportedModelError(
-            "LiteRT has no form of these operators of classical machine learning: "
-            + "; ".join(refused),
-            where=where,
-            fix="convert with --to onnx; for LiteRT, take that part out of the model and leave it "
-            "to the program that uses it",
-        )
+            refused.append(f"{named}: {error}")
+            nodes.append(node)
+        else:
+            progress = True
+            nodes += expansion.nodes
+            graph.initializer.extend(expansion.constants)
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
     del graph.value_info[:]
-    kept = [opset for opset in expanded.opset_import if opset.domain != DOMAIN]
-    del expanded.opset_import[:]
-    expanded.opset_import.extend(kept)
-    if not kept:
-        expanded.opset_import.add(domain="", version=opset)
-    return expanded
+    if not refused and not waiting:
+        return None
+    return [] if progress else refused or waiting
+
+
+def _refusal(reasons: list[str], where: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "LiteRT has no form of these operators of classical machine learning: "
+        + "; ".join(reasons),
+        where=where,
+        fix="convert with --to onnx; for LiteRT, take that part out of the model and leave it to "
+        "the program that uses it",
+    )
 
 
 def _known(onnx: Any, model: Any) -> tuple[dict[str, int], dict[str, int]]:

@@ -18,6 +18,10 @@ class CannotExpandError(Exception):
     """An operator that has no form in ONNX's own operators, with the reason for a person."""
 
 
+class UnknownInputError(CannotExpandError):
+    """The type or the number of axes of an input is not known, as yet."""
+
+
 class Expansion:
     """One node being said in others: its inputs and attributes, and the nodes written so far."""
 
@@ -140,14 +144,18 @@ class Expansion:
             return value
         if kind in {TensorProto.INT64, TensorProto.INT32}:
             return self.emit("Cast", [value], to=TensorProto.FLOAT)
-        known = TensorProto.DataType.Name(kind).lower() if kind else "unknown"
+        if not kind:
+            raise UnknownInputError("the type of its input is not known")
+        known = TensorProto.DataType.Name(kind).lower()
         raise CannotExpandError(f"its input is {known}: export the model with float32 inputs")
 
     def matrix(self, position: int = 0) -> str:
         """An input as a float32 matrix, one row a sample."""
         value = self.input(position)
         rank = self.rank(value)
-        if rank not in {2, None}:
+        if rank is None:
+            raise UnknownInputError("the number of its input's axes is not known")
+        if rank != 2:  # noqa: PLR2004 - rows and columns
             raise CannotExpandError(f"its input has {rank} axes instead of a row a sample")
         return self.as_float(value)
 

@@ -7,7 +7,12 @@ import math
 import numpy as np
 from onnx import TensorProto
 
-from edgekit_converters.ml_operators.registry import CannotExpandError, Expansion, expands
+from edgekit_converters.ml_operators.registry import (
+    CannotExpandError,
+    Expansion,
+    UnknownInputError,
+    expands,
+)
 
 
 @expands("Scaler")
@@ -44,6 +49,8 @@ def expand_normalizer(build: Expansion) -> None:
 def expand_imputer(build: Expansion) -> None:
     """Every element that is the replaced value, or NaN where that is NaN, gives way."""
     value = build.input()
+    if not build.element_type(value):
+        raise UnknownInputError("the type of its input is not known")
     if build.element_type(value) == TensorProto.FLOAT:
         imputed = build.floats("imputed_value_floats")
         replaced = build.number("replaced_value_float")

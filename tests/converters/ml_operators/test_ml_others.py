@@ -271,6 +271,21 @@ def test_everything_that_cannot_be_said_is_named_at_once(ml_model: Any, ml_node:
     assert "--to onnx" in str(caught.value.fix)
 
 
+def test_one_behind_another(check: Any, ml_model: Any, ml_node: Any) -> None:
+    x = np.array([[1.0, np.nan], [-3.0, 4.0]], dtype=np.float32)
+    nodes = [
+        ml_node(
+            "Imputer", ["x"], ["a"], replaced_value_float=float("nan"), imputed_value_floats=[2.0]
+        ),
+        ml_node("Scaler", ["a"], ["b"], offset=[1.0], scale=[2.0]),
+        helper.make_node("Neg", ["b"], ["c"]),
+        ml_node("Normalizer", ["c"], ["d"], norm="L2"),
+        ml_node("Binarizer", ["d"], ["e"], threshold=0.0),
+        ml_node("LinearRegressor", ["e"], ["y"], coefficients=[1.0, 3.0], targets=1),
+    ]  # fmt: skip
+    check(ml_model(nodes, {"x": x}, ["y", "d"]), {"x": x})
+
+
 def test_a_model_without_them_is_left_alone(make_model: Any) -> None:
     model = make_model([helper.make_node("Relu", ["x"], ["y"])], {"x": ["n", 2]}, ["y"])
     assert expand_ml_operators(model, where="test") is model
