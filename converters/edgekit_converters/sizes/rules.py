@@ -226,6 +226,9 @@ def _unsqueeze(call: Call) -> Outputs:
         return []
     rank = len(_first(call)) + len(axes)
     new, old = {axis % rank for axis in axes}, iter(_first(call))
+    if len(new) != len(axes):
+        # An axis twice: refused where it is looked at more closely.
+        return []
     return [tuple(number(1) if axis in new else next(old) for axis in range(rank))]
 
 

@@ -132,7 +132,20 @@ def test_refused(name: str, child: Child, tmp_path: Path) -> None:
     assert reason in outcome.text
 
 
+def _axes_that_a_shape_computes() -> Any:
+    return model_of(
+        [
+            node("Shape", ["x"], ["shape"]),
+            node("Gather", ["shape", "first"], ["n"]),
+            node("Unsqueeze", ["n", "shape"], ["y"], name="unsqueeze"),
+        ],
+        inputs={"x": [2, 12]},
+        constants={"first": np.int64(0)},
+    )
+
+
 SURVIVED = {
+    "axes_that_a_shape_computes": _axes_that_a_shape_computes(),
     "output_that_is_an_input_without_a_shape": _input_is_output(),
     "loop_with_an_end": _loop(3),
 }
