@@ -224,3 +224,16 @@ def test_integers_are_copied_and_not_interpolated(make_model: Any) -> None:
     )
     with pytest.raises(UnsupportedModelError, match="it interpolates int8"):
         compile_to_litert(normalise(model, where="test"), where="test")
+
+
+@pytest.mark.parametrize(
+    ("scale", "attributes"),
+    [
+        (0.6, {"mode": "linear", "coordinate_transformation_mode": "align_corners"}),
+        (1.1, {"mode": "linear", "antialias": 1}),
+    ],
+)
+def test_what_tools_disagree_on_is_refused(make_model: Any, scale: float, attributes: Any) -> None:
+    model = _resize(make_model, [1, 1, 4, 4], scales=[1, 1, scale, 1], **attributes)
+    with pytest.raises(UnsupportedModelError, match="tools disagree"):
+        compile_to_litert(normalise(model, where="test"), where="test")

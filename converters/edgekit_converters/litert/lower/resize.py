@@ -91,6 +91,8 @@ def lower_resize(build: Builder, node: Node) -> None:
         )
         for at, axis in _axes_to_resize(build, node, steps, value).items()
     ]
+    for task in tasks:
+        _refuse_what_tools_disagree_on(task.axis, sampling)
     places = {task.position: task.places.data for task in tasks}
     value, done = resize_by_kernel(
         steps,
@@ -112,6 +114,19 @@ def lower_resize(build: Builder, node: Node) -> None:
         for task in tasks:
             value = _extrapolate(steps, value, task, fill)
     steps.finish(value)
+
+
+def _refuse_what_tools_disagree_on(axis: ResizedAxis, sampling: Sampling) -> None:
+    """Refuse what ONNX's reference and onnxruntime compute differently, where it is known."""
+    sizes = (axis.before.data, axis.after.data, axis.scale.data, axis.length.data)
+    if any(size is None for size in sizes):
+        return
+    before, after, scale, length = (float(np.asarray(size)) for size in sizes)
+    between = sampling.coordinates in {"align_corners", "tf_crop_and_resize"}
+    if between and not length.is_integer():
+        raise RefusedNodeError(f"it aligns {length:g} cells, no whole number: tools disagree")
+    if sampling.antialias and before == after and scale != 1.0:
+        raise RefusedNodeError(f"it scales by {scale:g} and keeps its size: tools disagree")
 
 
 def _moved_axes(node: Node, graph: Graph) -> set[int]:
