@@ -1,7 +1,8 @@
 """ONNX in, ONNX out: say what LiteRT has no kernel for in operators for which it has some.
 
-Operators that ONNX itself defines by others are written out, and tensors that are known to be
-empty become constants, because kernels do not agree on what to do with them.
+Operators of classical machine learning and those that ONNX itself defines by others are written
+out, and tensors that are known to be empty become constants, because kernels do not agree on what
+to do with them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from edgekit_converters.litert.definitions import expand_definitions
 from edgekit_converters.litert.quantized_constants import fold_quantized_constants
 from edgekit_converters.litert.sequences import resolve_sequences
 from edgekit_converters.litert.unroll import unroll_loops
+from edgekit_converters.ml_operators import expand_ml_operators
 from edgekit_converters.normalise import settle_constants
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ def prepare(model: Any, known: Collection[str], *, where: str) -> Any:
         An `onnx.ModelProto` whose inputs and outputs are the source's. What has no definition in
         other operators is left for the lowering to refuse.
     """
+    plain = expand_ml_operators(model, where=where)
+    if plain is not model:
+        model = settle_constants(plain, where)
     for _ in range(_MAX_ROUNDS):
         expanded = expand_definitions(model, known)
         changed = expanded is not model
