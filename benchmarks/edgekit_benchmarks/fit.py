@@ -17,12 +17,6 @@ import numpy as np
 
 from edgekit_benchmarks.bands import anchored_bands, band_of, coverage_of
 from edgekit_benchmarks.features import OPERATORS
-from edgekit_benchmarks.measurements import (
-    Combination,
-    Measured,
-    read_measurements,
-    read_text,
-)
 from edgekit_benchmarks.pricing import (
     ENGINES,
     LeftOut,
@@ -30,6 +24,12 @@ from edgekit_benchmarks.pricing import (
     price_combinations,
 )
 from edgekit_benchmarks.profile import Calibration, Hardware, Profile, Substitution
+from edgekit_benchmarks.published import (
+    Combination,
+    Measured,
+    read_measurements,
+    read_text,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

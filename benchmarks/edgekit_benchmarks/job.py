@@ -23,6 +23,8 @@ class Job:
         min_seconds: The shortest time to spend on them.
         inputs: The user's `.npz`, or None to make inputs up.
         input_shapes: Full shapes of inputs that have free axes, by name.
+        reference_kernels: Whether to use the engine's plain kernels and no graph optimisation.
+        curve_seconds: For how long to go on at full load and note the course; 0 for not at all.
     """
 
     model: Path
@@ -32,6 +34,8 @@ class Job:
     min_seconds: float
     inputs: Path | None
     input_shapes: Mapping[str, tuple[int, ...]]
+    reference_kernels: bool = False
+    curve_seconds: float = 0.0
 
     def to_line(self) -> str:
         """The job on one line."""
@@ -74,10 +78,16 @@ class Observation:
         latencies_ms: Every timed inference, in order.
         cpu_share: Processor time over wall time while timing; below 1 with a single thread, the
             process had to wait for a core.
-        baseline_bytes: Peak resident memory with Python, numpy and the engine imported, before
+        process_seconds: Processor time of this process since it began, all threads together.
+        baseline_bytes: Resident memory with Python, numpy and the engine imported, before
             the model; None where it cannot be read.
+        loaded_bytes: Resident memory with the model loaded, before the first inference.
+        mapped_bytes: How much of that is pages of the model's file.
+        first_peak_bytes: The peak during the first inference.
         peak_bytes: Peak resident memory after the last run; None where it cannot be read.
         inputs: What was fed.
+        curve: The course under sustained load: seconds since the start, and the median latency
+            in milliseconds of the inferences in the time before; empty unless it was asked for.
     """
 
     runtime: str
@@ -87,9 +97,14 @@ class Observation:
     warm_up_runs: int
     latencies_ms: tuple[float, ...]
     cpu_share: float
+    process_seconds: float
     baseline_bytes: int | None
+    loaded_bytes: int | None
+    mapped_bytes: int | None
+    first_peak_bytes: int | None
     peak_bytes: int | None
     inputs: tuple[InputUsed, ...]
+    curve: tuple[tuple[float, float], ...] = ()
 
 
 def answer(observation: Observation) -> str:
@@ -124,4 +139,5 @@ def read_answer(line: str) -> Observation:
         InputUsed(name=entry["name"], dtype=entry["dtype"], shape=tuple(entry["shape"]))
         for entry in seen["inputs"]
     )
+    seen["curve"] = tuple((float(at), float(value)) for at, value in seen["curve"])
     return Observation(**seen)

@@ -10,6 +10,13 @@ from typing import Final
 
 # A load average counts this process's own recent past too, hence not zero.
 _BUSY_SHARE: Final = 0.5
+_OTHERS_SHARE: Final = 0.1
+_SLOWER_CLOCK: Final = 0.95
+# Raspberry Pi's firmware begins to hold the clock down at 80 °C.
+_HOT_C: Final = 80.0
+_TICKS: Final = 100
+# vcgencmd get_throttled: under-voltage, frequency capped, throttled, soft temperature limit, now.
+_THROTTLED_NOW: Final = 0xF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +32,10 @@ class MachineFacts:
         system: Name and release of the operating system.
         governor: How the kernel chooses the clock of the first core; None if it does not say.
         load_average: Processes that wanted to run, over the last minute; None if unknown.
+        frequency_mhz: The clock of the first core at that moment; None if unknown.
+        most_mhz: Its highest clock; None if unknown.
+        temperature_c: Of the hottest thermal zone at that moment; None if unknown.
+        throttled: Whether the firmware says that it holds the clock down; None if it is not asked.
     """
 
     board: str | None
@@ -35,6 +46,10 @@ class MachineFacts:
     system: str
     governor: str | None
     load_average: float | None
+    frequency_mhz: float | None = None
+    most_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: bool | None = None
 
     def to_json(self) -> dict[str, object]:
         """The facts as a JSON object."""
@@ -58,7 +73,73 @@ def read_machine(root: Path = Path("/")) -> MachineFacts:
         system=f"{platform.system()} {platform.release()}",
         governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        frequency_mhz=_megahertz(root, "scaling_cur_freq"),
+        most_mhz=_megahertz(root, "cpuinfo_max_freq"),
+        temperature_c=_temperature_c(root),
+        throttled=_throttled(root),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuTime:
+    """Processor time of the whole machine since it started, in seconds over all cores.
+
+    Attributes:
+        busy_seconds: Spent on anything.
+        total_seconds: That, and idle time.
+    """
+
+    busy_seconds: float
+    total_seconds: float
+
+
+def read_cpu_time(root: Path = Path("/")) -> CpuTime | None:
+    """The first line of proc/stat, or None where there is none (proc(5))."""
+    text = _read(root / "proc/stat")
+    if text is None or not text.startswith("cpu "):
+        return None
+    ticks = [int(field) for field in text.splitlines()[0].split()[1:9]]
+    rate = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else _TICKS
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    total = sum(ticks) / rate
+    return CpuTime(busy_seconds=total - (ticks[3] + ticks[4]) / rate, total_seconds=total)
+
+
+def others_share(before: CpuTime | None, after: CpuTime | None, own_seconds: float) -> float | None:
+    """The share of all cores that other processes used in between, or None if unknown."""
+    if before is None or after is None or after.total_seconds <= before.total_seconds:
+        return None
+    busy = after.busy_seconds - before.busy_seconds - own_seconds
+    return max(0.0, busy / (after.total_seconds - before.total_seconds))
+
+
+def warnings_between(
+    before: MachineFacts, after: MachineFacts, *, others: float | None
+) -> tuple[str, ...]:
+    """What happened to the machine during a measurement, one sentence each."""
+    warnings = []
+    if others is not None and others > _OTHERS_SHARE:
+        warnings.append(
+            f"other processes used {others:.0%} of the machine's cores meanwhile; the latencies "
+            "may be too high"
+        )
+    if after.throttled or before.throttled:
+        warnings.append(
+            "the board's firmware held its clock down (heat or power supply); the latencies are "
+            "those of a throttled board"
+        )
+    elif (
+        before.frequency_mhz
+        and after.frequency_mhz
+        and after.frequency_mhz < before.frequency_mhz * _SLOWER_CLOCK
+    ):
+        warnings.append(
+            f"the clock fell from {before.frequency_mhz:.0f} to {after.frequency_mhz:.0f} MHz "
+            "meanwhile: throttled, or left to the governor"
+        )
+    if after.temperature_c is not None and after.temperature_c >= _HOT_C:
+        warnings.append(f"the processor was at {after.temperature_c:.0f} °C afterwards")
+    return tuple(warnings)
 
 
 def warnings_about(machine: MachineFacts, *, threads: int) -> tuple[str, ...]:
@@ -74,6 +155,27 @@ def warnings_about(machine: MachineFacts, *, threads: int) -> tuple[str, ...]:
     if machine.governor not in {None, "performance"}:
         warnings.append(f"the CPU's clock was left to the governor {machine.governor!r}")
     return tuple(warnings)
+
+
+def _megahertz(root: Path, name: str) -> float | None:
+    text = _read(root / "sys/devices/system/cpu/cpu0/cpufreq" / name)
+    return int(text) / 1000 if text and text.isdigit() else None
+
+
+def _temperature_c(root: Path) -> float | None:
+    texts = [
+        _read(zone / "temp") for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+    ]
+    degrees = [int(text) / 1000 for text in texts if text and text.lstrip("-").isdigit()]
+    return max(degrees, default=None)
+
+
+def _throttled(root: Path) -> bool | None:
+    text = _read(root / "sys/devices/platform/soc/soc:firmware/get_throttled")
+    try:
+        return bool(int(text, 16) & _THROTTLED_NOW) if text else None
+    except ValueError:
+        return None
 
 
 def _cpu_model(root: Path) -> str:

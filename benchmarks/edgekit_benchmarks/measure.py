@@ -15,9 +15,22 @@ from typing import Final
 
 from edgekit_benchmarks.job import InputUsed, Job, Observation, read_answer
 from edgekit_benchmarks.latency import LatencyStatistics, describe_latencies
-from edgekit_benchmarks.machine import MachineFacts, read_machine, warnings_about
+from edgekit_benchmarks.machine import (
+    MachineFacts,
+    others_share,
+    read_cpu_time,
+    read_machine,
+    warnings_about,
+    warnings_between,
+)
+from edgekit_benchmarks.memory_limit import MemoryLimit, limit_memory
 from edgekit_benchmarks.worker import MOST_RUNS
-from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
+from edgekit_runtime.errors import (
+    EnvironmentLackError,
+    GateFailedError,
+    UnsupportedModelError,
+    UsageError,
+)
 from edgekit_runtime.files import require_file, sha256_of
 from edgekit_runtime.formats import ModelFormat, detect_format
 
@@ -39,13 +52,35 @@ class PeakMemory:
 
     Attributes:
         peak_bytes: The peak minus the baseline; None where it was not measured.
-        baseline_bytes: Resident memory with the engine imported, before the model.
+        baseline_bytes: The runtime: resident memory with Python, numpy and the engine imported,
+            before the model.
+        model_bytes: What loading added and kept: the weights as the engine lays them out.
+        mapped_bytes: How much of that is pages of the file, which the system may drop and read
+            again.
+        activations_bytes: What the first inference added at its peak: the arena and the engine's
+            scratch memory.
         includes: What `peak_bytes` counts, or why there is none.
     """
 
     peak_bytes: int | None
     baseline_bytes: int | None
+    model_bytes: int | None = None
+    mapped_bytes: int | None = None
+    activations_bytes: int | None = None
     includes: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitedRun:
+    """A model that survived a memory limit.
+
+    Attributes:
+        limit_bytes: What the whole process might hold.
+        how: Who saw to it.
+    """
+
+    limit_bytes: int
+    how: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +100,9 @@ class Measurement:
         warm_up_runs: Untimed runs between the first and the timed ones.
         latency: Of the timed runs.
         memory: Peak memory and what it includes.
+        limit: The memory limit that it ran under and survived; None without one.
+        curve: The course under sustained load, seconds and median milliseconds.
+        reference_kernels: Whether the engine's plain kernels ran, without graph optimisation.
         inputs: What was fed.
         inputs_from: The user's file, or "generated".
         machine: Where.
@@ -85,6 +123,9 @@ class Measurement:
     warm_up_runs: int
     latency: LatencyStatistics
     memory: PeakMemory
+    limit: LimitedRun | None
+    curve: tuple[tuple[float, float], ...]
+    reference_kernels: bool
     inputs: tuple[InputUsed, ...]
     inputs_from: str
     machine: MachineFacts
@@ -104,6 +145,10 @@ def _ignore(_text: str) -> None:
     """The default for `progress`."""
 
 
+def _unwatched(_pid: int) -> None:
+    """The default for `started`."""
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -117,6 +162,9 @@ def measure(
     runtime: str | None = None,
     inputs: Path | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    reference_kernels: bool = False,
+    sustained_seconds: float = 0.0,
+    memory_limit_bytes: int | None = None,
     timeout_s: float = 600.0,
     progress: Callable[[str], None] = _ignore,
     now: Callable[[], datetime] = _now,
@@ -134,7 +182,10 @@ def measure(
         runtime: The engine for a `.tflite` file: "litert" or "tflite-runtime".
         inputs: An `.npz` with samples along the first axis; without it, inputs are made up.
         input_shapes: Full shapes, by name, of inputs with free axes other than the first.
-        timeout_s: After this long the process is ended.
+        reference_kernels: Use the engine's plain kernels and no graph optimisation.
+        sustained_seconds: After the timed runs, go on at full load for so long and note the course.
+        memory_limit_bytes: What the whole process may hold, Python and the engine included.
+        timeout_s: After this long the process is ended; the sustained time comes on top.
         progress: Told one plain sentence a step.
         now: The clock.
         command: The program that measures.
@@ -143,6 +194,7 @@ def measure(
         UsageError: If a number makes no sense, a file is missing, or the inputs do not fit.
         UnsupportedModelError: If the engine refuses the model, fails on it, or crashes.
         EnvironmentLackError: If the engine is missing, the process was killed, or time ran out.
+        GateFailedError: If the memory limit was exceeded.
     """
     _check(threads=threads, runs=runs, min_seconds=min_seconds, timeout_s=timeout_s)
     model_format = detect_format(model)
@@ -158,9 +210,23 @@ def measure(
         min_seconds=min_seconds,
         inputs=inputs.resolve() if inputs else None,
         input_shapes=dict(input_shapes or {}),
+        reference_kernels=reference_kernels,
+        curve_seconds=sustained_seconds,
     )
-    seen = _run_worker(job, command=command, timeout_s=timeout_s)
-    warnings = list(warnings_about(machine, threads=threads))
+    before = read_cpu_time()
+    timeout_s += sustained_seconds
+    limited = None
+    if memory_limit_bytes is None:
+        seen = _run_worker(job, command=command, timeout_s=timeout_s)
+    else:
+        with limit_memory(memory_limit_bytes) as limit:
+            seen = _run_limited(job, limit, memory_limit_bytes, command, timeout_s)
+            limited = LimitedRun(limit_bytes=memory_limit_bytes, how=limit.how)
+    others = others_share(before, read_cpu_time(), seen.process_seconds)
+    warnings = [
+        *warnings_about(machine, threads=threads),
+        *warnings_between(machine, read_machine(), others=others),
+    ]
     if threads == 1 and seen.cpu_share < _FULL_CORE:
         warnings.append(
             f"the process got {seen.cpu_share:.0%} of a core while it was timed; "
@@ -179,6 +245,9 @@ def measure(
         warm_up_runs=seen.warm_up_runs,
         latency=describe_latencies(seen.latencies_ms),
         memory=_memory(seen),
+        limit=limited,
+        curve=seen.curve,
+        reference_kernels=reference_kernels,
         inputs=seen.inputs,
         inputs_from=inputs.name if inputs else "generated",
         machine=machine,
@@ -199,7 +268,33 @@ def _check(*, threads: int, runs: int, min_seconds: float, timeout_s: float) -> 
         raise UsageError("; ".join(faults), fix="choose numbers within these bounds")
 
 
-def _run_worker(job: Job, *, command: Sequence[str], timeout_s: float) -> Observation:
+def _run_limited(
+    job: Job, limit: MemoryLimit, limit_bytes: int, command: Sequence[str], timeout_s: float
+) -> Observation:
+    """Run the worker under a limit, and say of its death whether that was the reason."""
+    try:
+        return _run_worker(
+            job, command=limit.command(command), timeout_s=timeout_s, started=limit.started
+        )
+    except (EnvironmentLackError, UnsupportedModelError) as error:
+        if not limit.exceeded():
+            raise
+        raise GateFailedError(
+            f"the model does not run in {limit_bytes / 1e6:.4g} MB: the process was ended when it "
+            f"needed more ({limit.how})",
+            where=str(job.model),
+            fix="allow more memory, or take a smaller model; the limit counts Python and the "
+            "engine too",
+        ) from error
+
+
+def _run_worker(
+    job: Job,
+    *,
+    command: Sequence[str],
+    timeout_s: float,
+    started: Callable[[int], None] = _unwatched,
+) -> Observation:
     # The write end stays here: the worker ends by itself should this process be killed.
     read_end, write_end = os.pipe()
     try:
@@ -213,6 +308,7 @@ def _run_worker(job: Job, *, command: Sequence[str], timeout_s: float) -> Observ
         ) from error
     finally:
         os.close(read_end)
+    started(process.pid)
     try:
         with os.fdopen(write_end, "wb", buffering=0) as stdin:
             # If it died before it could read, how it died says more than a broken pipe.
@@ -270,8 +366,12 @@ def _memory(seen: Observation) -> PeakMemory:
         return PeakMemory(
             peak_bytes=None, baseline_bytes=seen.baseline_bytes, includes=_MEMORY_UNKNOWN
         )
+    loaded = seen.loaded_bytes or seen.baseline_bytes
     return PeakMemory(
         peak_bytes=max(0, seen.peak_bytes - seen.baseline_bytes),
         baseline_bytes=seen.baseline_bytes,
+        model_bytes=max(0, loaded - seen.baseline_bytes),
+        mapped_bytes=seen.mapped_bytes,
+        activations_bytes=max(0, (seen.first_peak_bytes or loaded) - loaded),
         includes=_MEMORY_INCLUDES,
     )

@@ -104,8 +104,16 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Change:
-    """Carry a prediction over to another setting: factors on it, and why."""
+class Change:
+    """Carry a prediction over to another setting: factors on it, and why.
+
+    Attributes:
+        factor: On the likely figure.
+        low: On the lower end of the band.
+        high: On its upper end.
+        reason: Why it is needed; empty if nothing changes.
+        basis: What it rests on.
+    """
 
     factor: float = 1.0
     low: float = 1.0
@@ -115,6 +123,7 @@ class _Change:
 
     @property
     def width(self) -> float:
+        """How far apart the ends are, on a logarithmic scale."""
         return math.log(self.high / self.low)
 
 
@@ -223,9 +232,26 @@ def _check(profile: Profile, *, runtime: str, dtype: str, threads: int) -> None:
         )
 
 
+def nearest(
+    profile: Profile, *, runtime: str, dtype: str, threads: int
+) -> tuple[Calibration, Change]:
+    """The calibration of the board from which the least has to be carried over, and what.
+
+    Raises:
+        UsageError: As `predict`.
+    """
+    _check(profile, runtime=runtime, dtype=dtype, threads=threads)
+    calibration, changes = _nearest(profile, runtime=runtime, dtype=dtype, threads=threads)
+    return calibration, Change(
+        factor=math.prod(change.factor for change in changes),
+        low=math.prod(change.low for change in changes),
+        high=math.prod(change.high for change in changes),
+    )
+
+
 def _nearest(
     profile: Profile, *, runtime: str, dtype: str, threads: int
-) -> tuple[Calibration, tuple[_Change, ...]]:
+) -> tuple[Calibration, tuple[Change, ...]]:
     """The calibration from which the least has to be carried over, and what."""
     candidates = [
         (
@@ -238,12 +264,13 @@ def _nearest(
         )
         for calibration in _newest(profile.calibrations)
     ]
-    return min(
-        candidates,
-        key=lambda candidate: (
-            sum(change.width for change in candidate[1]) + 2 * math.log(candidate[0].band)
-        ),
-    )
+    return min(candidates, key=lambda candidate: _distance(*candidate))
+
+
+def _distance(calibration: Calibration, changes: Sequence[Change]) -> tuple[bool, float]:
+    """The user's own device before all published ones, then the narrowest band that results."""
+    width = sum(change.width for change in changes)
+    return not (calibration.anchored and width == 0), width + 2 * math.log(calibration.band)
 
 
 def _newest(calibrations: Sequence[Calibration]) -> list[Calibration]:
@@ -263,32 +290,35 @@ def _version(text: str) -> tuple[int, ...]:
 
 def _runtime_change(
     known: Sequence[Substitution], calibration: Calibration, runtime: str
-) -> _Change:
+) -> Change:
     if runtime in {calibration.runtime, *calibration.serves}:
-        return _Change()
-    # The kernels of these two are those of TFLite, which is what was compared.
-    target = "tflite" if runtime in {"litert", "tflite-runtime"} else runtime
+        return Change()
     return _carried(
         known,
         setting="runtime",
-        values=(calibration.runtime, target),
+        values=(_kernels(calibration.runtime), _kernels(runtime)),
         within=calibration.dtype,
         reason=f"no measurement of {runtime} on this board with these settings",
         taken=f"{calibration.runtime} taken for {runtime}",
     )
 
 
-def _dtype_change(known: Sequence[Substitution], calibration: Calibration, dtype: str) -> _Change:
+def _dtype_change(known: Sequence[Substitution], calibration: Calibration, dtype: str) -> Change:
     if dtype == calibration.dtype:
-        return _Change()
+        return Change()
     return _carried(
         known,
         setting="dtype",
         values=(calibration.dtype, dtype),
-        within=calibration.runtime,
+        within=_kernels(calibration.runtime),
         reason=f"no measurement of {dtype} on this board with these settings",
         taken=f"{calibration.dtype} taken for {dtype}",
     )
+
+
+def _kernels(runtime: str) -> str:
+    """The engine whose kernels it has, which is what was compared."""
+    return "tflite" if runtime in {"litert", "tflite-runtime"} else runtime
 
 
 def _carried(
@@ -299,12 +329,12 @@ def _carried(
     within: str,
     reason: str,
     taken: str,
-) -> _Change:
+) -> Change:
     wanted = (setting, *values, within)
     found = next((s for s in known if (s.setting, s.source, s.target, s.within) == wanted), None)
     if found is None:
         return _unmeasured(known, setting, reason, taken)
-    return _Change(
+    return Change(
         factor=found.factor,
         low=found.low,
         high=found.high,
@@ -316,10 +346,10 @@ def _carried(
 
 def _threads_change(
     known: Sequence[Substitution], calibration: Calibration, threads: int
-) -> _Change:
+) -> Change:
     have = calibration.threads
     if threads == have:
-        return _Change()
+        return Change()
     reason = f"no measurement with {threads} thread{'s' if threads > 1 else ''} of this runtime"
     # Settings between two measured ones lie between them, on a logarithmic scale.
     for found in known:
@@ -333,7 +363,7 @@ def _threads_change(
         if not 0 < share <= 1:
             continue
         whole = share == 1
-        return _Change(
+        return Change(
             factor=found.factor**share,
             low=found.low if whole else min(1.0, found.low),
             high=found.high if whole else max(1.0, found.high),
@@ -344,9 +374,9 @@ def _threads_change(
     return _unmeasured(known, "threads", reason, f"{have} threads taken for {threads}")
 
 
-def _unmeasured(known: Sequence[Substitution], setting: str, reason: str, basis: str) -> _Change:
+def _unmeasured(known: Sequence[Substitution], setting: str, reason: str, basis: str) -> Change:
     wide = _widest(known, setting)
-    return _Change(low=1 / wide, high=wide, reason=reason, basis=basis)
+    return Change(low=1 / wide, high=wide, reason=reason, basis=basis)
 
 
 def _widest(known: Sequence[Substitution], setting: str) -> float:
@@ -408,7 +438,7 @@ def _doubts(
     return tuple(doubts)
 
 
-def _provenance(calibration: Calibration, changes: Sequence[_Change]) -> str:
+def _provenance(calibration: Calibration, changes: Sequence[Change]) -> str:
     threads = f"{calibration.threads} thread{'s' if calibration.threads > 1 else ''}"
     what = (
         f"{calibration.measurements} measurements on your device"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edgekit_benchmarks.features import FEATURES, Counting
-from edgekit_benchmarks.measurements import Combination, Measured, PublishedModel
 from edgekit_benchmarks.pooled import Pool, Spread, fit_pool, sample_of
+from edgekit_benchmarks.published import Combination, Measured, PublishedModel
 from edgekit_benchmarks.starting_prices import starting_prices
 
 if TYPE_CHECKING:

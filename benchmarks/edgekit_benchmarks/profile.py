@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgekit_benchmarks.features import FEATURES, Counting
@@ -154,6 +157,45 @@ class Profile:
     substitutions: tuple[Substitution, ...]
 
 
+def private_folder() -> Path:
+    """Where profiles of the user's own devices are kept.
+
+    The folder named by the environment variable EDGEKIT_PROFILES, or the place that the operating
+    system has for a program's data.
+    """
+    if chosen := os.environ.get("EDGEKIT_PROFILES"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Application Support")
+    else:
+        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "edgekit" / "profiles"
+
+
+def list_private_profiles() -> tuple[Profile, ...]:
+    """Those of the user's own devices, in the order of their names."""
+    folder = private_folder()
+    if not folder.is_dir():
+        return ()
+    files = sorted(folder.glob("*.toml"))
+    return tuple(read_profile(file) for file in files)
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile's file.
+
+    Raises:
+        UsageError: If it cannot be read, or is no valid profile.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the profile cannot be read: {error}", where=str(path)) from error
+    return parse_profile(text, where=str(path))
+
+
 def list_profiles() -> tuple[Profile, ...]:
     """Every shipped profile, families together, in the order of their names."""
     return tuple(sorted(_shipped().values(), key=lambda profile: (profile.family, profile.name)))
@@ -162,13 +204,25 @@ def list_profiles() -> tuple[Profile, ...]:
 def load_profiles(name: str) -> tuple[Profile, ...]:
     """The profile of that name, or one for each board of the family of that name.
 
+    A name with a folder or with the ending `.toml` is a file of the user's.
+
     Raises:
         UsageError: If there is none; suggests the names that come nearest.
     """
-    found = tuple(profile for profile in list_profiles() if name in {profile.name, profile.family})
+    if name.endswith(".toml") or "/" in name or os.sep in name:
+        return (read_profile(Path(name)),)
+    shipped = list_profiles()
+    found = tuple(profile for profile in shipped if name in {profile.name, profile.family})
     if found:
         return found
-    names = sorted({n for profile in list_profiles() for n in (profile.name, profile.family)})
+    private = list_private_profiles()
+    found = tuple(profile for profile in private if profile.name == name)
+    if found:
+        return found
+    names = sorted(
+        {n for profile in shipped for n in (profile.name, profile.family)}
+        | {profile.name for profile in private}
+    )
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     raise UsageError(
         f"there is no device profile {name!r}",

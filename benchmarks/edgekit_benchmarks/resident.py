@@ -27,11 +27,36 @@ def reset_peak_bytes(process: Path = Path("/proc/self")) -> int | None:
 
 def peak_bytes(process: Path = Path("/proc/self")) -> int | None:
     """The most memory that was resident at once since the last reset, in bytes, or None."""
+    return _status(process, "VmHWM:")
+
+
+def resident_bytes(process: Path = Path("/proc/self")) -> int | None:
+    """The memory that is resident now, in bytes, or None."""
+    return _status(process, "VmRSS:")
+
+
+def mapped_bytes(file: Path, process: Path = Path("/proc/self")) -> int | None:
+    """How much of a file is resident because it is mapped, in bytes, or None."""
+    try:
+        text = (process / "smaps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    total, inside = 0, False
+    for line in text.splitlines():
+        fields = line.split()
+        if "-" in fields[0]:
+            inside = line.endswith(str(file))
+        elif inside and fields[0] == "Rss:":
+            total += int(fields[1]) * 1024
+    return total
+
+
+def _status(process: Path, name: str) -> int | None:
     try:
         status = (process / "status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
     for line in status.splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) * 1024
     return None

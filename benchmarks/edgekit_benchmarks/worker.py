@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
 from edgekit_benchmarks.job import InputUsed, Job, Observation, answer, refusal
-from edgekit_benchmarks.resident import peak_bytes, reset_peak_bytes
+from edgekit_benchmarks.resident import (
+    mapped_bytes,
+    peak_bytes,
+    reset_peak_bytes,
+    resident_bytes,
+)
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.formats import ModelFormat, detect_format
 from edgekit_runtime.session import open_session
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 MOST_RUNS: Final = 100_000
 _WARM_UP_RUNS: Final = 3
 _WARM_UP_NS: Final = 100_000_000
+_CURVE_POINTS: Final = 100
 # Read before the model so that the engine's own code does not count as the model's memory.
 _ENGINE_MODULES: Final = {
     ModelFormat.ONNX: ("onnxruntime",),
@@ -54,8 +60,18 @@ def observe(job: Job) -> Observation:
     gc.collect()
     baseline_bytes = reset_peak_bytes()
     start = time.perf_counter_ns()
-    session = open_session(job.model, threads=job.threads, runtime=job.runtime)
+    session = open_session(
+        job.model,
+        threads=job.threads,
+        runtime=job.runtime,
+        reference_kernels=job.reference_kernels,
+    )
     load_ns = time.perf_counter_ns() - start
+    gc.collect()
+    loaded, mapped = resident_bytes(), mapped_bytes(job.model)
+    # What loading needed for a moment is part of the peak, and not of the first inference's.
+    load_peak = peak_bytes()
+    reset_peak_bytes()
     try:
         shapes = resolve_shapes(session.inputs, job.input_shapes)
         inputs = (
@@ -64,12 +80,14 @@ def observe(job: Job) -> Observation:
             else make_inputs(session.inputs, shapes)
         )
         first_ns = _run_once(session, inputs)
+        first_peak = peak_bytes()
         warm_up_runs = _warm_up(session, inputs)
         cpu_ns, wall_start = time.process_time_ns(), time.perf_counter_ns()
         latencies = _time_runs(session, inputs, runs=job.runs, min_seconds=job.min_seconds)
         wall_ns = time.perf_counter_ns() - wall_start
         cpu_ns = time.process_time_ns() - cpu_ns
-        peak = peak_bytes() if baseline_bytes is not None else None
+        peak = max(load_peak or 0, peak_bytes() or 0) if baseline_bytes is not None else None
+        curve = _curve(session, inputs, job.curve_seconds) if job.curve_seconds else ()
         return Observation(
             runtime=session.runtime.name,
             runtime_version=session.runtime.version,
@@ -78,12 +96,17 @@ def observe(job: Job) -> Observation:
             warm_up_runs=warm_up_runs,
             latencies_ms=tuple(value / 1e6 for value in latencies),
             cpu_share=cpu_ns / wall_ns,
+            process_seconds=time.process_time(),
             baseline_bytes=baseline_bytes,
+            loaded_bytes=loaded if baseline_bytes is not None else None,
+            mapped_bytes=mapped,
+            first_peak_bytes=first_peak if baseline_bytes is not None else None,
             peak_bytes=peak,
             inputs=tuple(
                 InputUsed(name=name, dtype=values.dtype.name, shape=values.shape)
                 for name, values in inputs.items()
             ),
+            curve=curve,
         )
     finally:
         session.close()
@@ -152,6 +175,24 @@ def _time_runs(
     finally:
         gc.enable()
     return latencies
+
+
+def _curve(
+    session: Session, inputs: Mapping[str, NDArray[np.generic]], seconds: float
+) -> tuple[tuple[float, float], ...]:
+    """The median latency of each of a hundred stretches of a long time at full load."""
+    clock, run = time.perf_counter_ns, session.run
+    begun = clock()
+    points = []
+    for stretch in range(1, _CURVE_POINTS + 1):
+        end = begun + int(seconds * 1e9 * stretch / _CURVE_POINTS)
+        latencies: list[int] = []
+        while not latencies or clock() < end:
+            start = clock()
+            run(inputs)
+            latencies.append(clock() - start)
+        points.append(((clock() - begun) / 1e9, sorted(latencies)[len(latencies) // 2] / 1e6))
+    return tuple(points)
 
 
 def _end_with_parent() -> None:

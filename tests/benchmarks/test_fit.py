@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import pytest
 
 from edgekit_benchmarks.fit import fit_profiles
-from edgekit_benchmarks.measurements import Combination, Measured, read_measurements, read_models
 from edgekit_benchmarks.pricing import predict_left_out, price_combinations
 from edgekit_benchmarks.profile import list_profiles
+from edgekit_benchmarks.published import Combination, Measured, read_measurements, read_models
 
 # What a reader of the table of errors was promised, by board, engine, threads and dtype. Those of
 # float16 on Cortex-A76 are reported in docs/devices.md as they are.

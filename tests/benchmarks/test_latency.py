@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit_benchmarks.latency import describe_latencies, quantile
+from edgekit_benchmarks.latency import describe_latencies, median_interval, quantile
 from edgekit_runtime.errors import UsageError
 
 LATENCIES = st.lists(st.floats(min_value=1e-6, max_value=1e6), min_size=1, max_size=200)
@@ -52,3 +52,18 @@ def test_quantile_is_linear_between_neighbours() -> None:
 def test_no_latency_is_refused() -> None:
     with pytest.raises(UsageError, match="no latency"):
         describe_latencies([])
+
+
+@given(st.integers(1, 5000))
+def test_the_medians_interval_lies_around_the_median(runs: int) -> None:
+    low, high = median_interval(runs)
+    assert 0 <= low <= (runs - 1) / 2 <= high <= runs - 1
+
+
+def test_the_medians_interval_holds_nineteen_times_in_twenty() -> None:
+    generator = np.random.default_rng(3)
+    inside = 0
+    for _ in range(2000):
+        found = describe_latencies(list(generator.lognormal(0, 1, 60)))
+        inside += found.median_low_ms <= 1.0 <= found.median_high_ms
+    assert 0.93 <= inside / 2000 <= 0.985

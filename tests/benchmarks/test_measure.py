@@ -86,7 +86,9 @@ def test_memory_that_was_not_measured_says_so(model: Path) -> None:
         "import json, sys; sys.stdin.readline();"
         "print(json.dumps({'observation': {'runtime': 'litert', 'runtime_version': '1',"
         "'load_ms': 1.0, 'first_ms': 1.0, 'warm_up_runs': 3, 'latencies_ms': [1.0, 2.0],"
-        "'cpu_share': 0.5, 'baseline_bytes': None, 'peak_bytes': None, 'inputs': []}}))"
+        "'cpu_share': 0.5, 'process_seconds': 0.0, 'baseline_bytes': None, 'loaded_bytes': None,"
+        "'mapped_bytes': None, 'first_peak_bytes': None, 'peak_bytes': None, 'inputs': [],"
+        "'curve': []}}))"
     )
     found = quick(model, command=command)
     assert found.memory.peak_bytes is None
@@ -295,3 +297,33 @@ def alive(process: int) -> bool:
     # A zombie whose parent has not looked yet answers signals too.
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not LINUX, reason="memory is read from /proc")
+def test_memory_is_told_apart_by_what_it_is_for(tmp_path: Path) -> None:
+    """Sixteen megabytes of weights, and a result of eight."""
+    weights = np.ones((2, 2 << 20), np.float32)
+    found = quick(linear_model(tmp_path / "wide.onnx", weights)).memory
+    assert found.model_bytes is not None
+    assert found.activations_bytes is not None
+    assert found.peak_bytes is not None
+    assert found.model_bytes > 15 << 20
+    assert 7 << 20 < found.activations_bytes < 40 << 20
+    assert found.peak_bytes >= found.model_bytes
+    assert found.mapped_bytes is not None
+
+
+def test_a_course_under_sustained_load(model: Path) -> None:
+    found = quick(model, sustained_seconds=0.5)
+    assert len(found.curve) == 100
+    times = [at for at, _ in found.curve]
+    assert times == sorted(times)
+    assert times[-1] >= 0.5
+    assert all(value > 0 for _, value in found.curve)
+    assert quick(model).curve == ()
+
+
+def test_the_engines_plain_kernels(model: Path) -> None:
+    found = quick(model, reference_kernels=True)
+    assert found.reference_kernels
+    assert found.latency.runs == 5

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_benchmarks.layers import Layer, LayerKind, ModelLayers
-from edgekit_benchmarks.measurements import read_measurements
 from edgekit_benchmarks.predict import predict
 from edgekit_benchmarks.profile import Profile, list_profiles, load_profiles
+from edgekit_benchmarks.published import read_measurements
 from edgekit_runtime.errors import UsageError
 
 

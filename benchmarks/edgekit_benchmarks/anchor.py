@@ -1,0 +1,162 @@
+"""Anchor a board's profile on real runs of a few models on the user's own device.
+
+A device has its own clock, cooling, kernel and engine build. What those change, they change for
+all models alike, nearly: the profile's prices times one factor, found from one to three models
+that ran there. How near that comes is known from the models that were left out of the fit
+(`Calibration.anchored_bands`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from edgekit_benchmarks.features import OPERATORS
+from edgekit_benchmarks.predict import nearest
+from edgekit_benchmarks.profile import Calibration, Profile
+from edgekit_benchmarks.results import Counts, RecordedRun
+from edgekit_runtime.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """What the runs with one engine, dtype and thread count said about a profile.
+
+    Attributes:
+        runtime: The engine.
+        runtime_version: Its version.
+        dtype: What the models computed in.
+        threads: How many one inference used.
+        models: How many different ones ran.
+        factor: Measured over predicted, their geometric mean.
+        band: The band that remains.
+        band_before: The profile's own.
+    """
+
+    runtime: str
+    runtime_version: str
+    dtype: str
+    threads: int
+    models: int
+    factor: float
+    band: float
+    band_before: float
+
+
+def guess_profile(runs: Sequence[RecordedRun], profiles: Sequence[Profile]) -> Profile | None:
+    """The profile of the board that the runs name themselves, or None."""
+    boards = {run.board for run in runs if run.board}
+    for profile in sorted(profiles, key=lambda p: -len(p.title)):
+        if any(board.startswith(profile.title) for board in boards):
+            return profile
+    return None
+
+
+def anchor_profile(
+    profile: Profile, runs: Sequence[RecordedRun], *, name: str, source: str
+) -> tuple[Profile, tuple[Anchor, ...]]:
+    """A private profile of the device that the runs were made on.
+
+    Args:
+        profile: The board that it is, or that is most like it.
+        runs: What was measured there.
+        name: The new profile's name.
+        source: The results file's name.
+
+    Raises:
+        UsageError: If there are no runs, or none whose model could be counted.
+    """
+    counted = [(run, run.counts) for run in runs if run.counts is not None]
+    if not counted:
+        raise UsageError(
+            "there is no run of a model whose operators could be counted"
+            if runs
+            else "there are no measurements in these results",
+            where=source,
+            fix="measure with `edgekit bench MODEL --json` on the device, with the packages that "
+            "read the model's format installed",
+        )
+    groups: defaultdict[tuple[str, str, str, int], list[tuple[RecordedRun, Counts]]]
+    groups = defaultdict(list)
+    for run, counts in counted:
+        groups[run.runtime, run.runtime_version, counts.dtype, run.threads].append((run, counts))
+    anchored = [_anchor(profile, found, source) for _, found in sorted(groups.items())]
+    device = replace(
+        profile,
+        name=name,
+        title=f"{profile.title}, your device",
+        calibrations=(*(calibration for calibration, _ in anchored), *profile.calibrations),
+    )
+    return device, tuple(anchor for _, anchor in anchored)
+
+
+def _anchor(
+    profile: Profile, runs: Sequence[tuple[RecordedRun, Counts]], source: str
+) -> tuple[Calibration, Anchor]:
+    first, counts = runs[0]
+    base, change = nearest(
+        profile, runtime=first.runtime, dtype=counts.dtype, threads=first.threads
+    )
+    # One model measured twice is one model.
+    logs: defaultdict[str, list[float]] = defaultdict(list)
+    for run, found in runs:
+        priced = sum(
+            amount * price
+            for amount, price in zip(
+                found.features[base.counting], base.coefficients_ns, strict=True
+            )
+        )
+        logs[run.sha256].append(math.log(run.median_ms * 1e6 / (priced * change.factor)))
+    ratios = [sum(values) / len(values) for values in logs.values()]
+    level = sum(ratios) / len(ratios)
+    bands = base.anchored_bands or (base.band,)
+    left = math.log(bands[min(len(ratios), len(bands)) - 1])
+    # What was carried over differs from model to model: the factor takes away its middle, not its
+    # width. And the runs themselves must lie within the band.
+    width = math.hypot(left, change.width / 2)
+    band = math.exp(max(width, *(abs(ratio - level) for ratio in ratios)))
+    factor = math.exp(level)
+    scale = change.factor * factor
+    calibration = replace(
+        base,
+        runtime=first.runtime,
+        runtime_version=first.runtime_version,
+        dtype=counts.dtype,
+        threads=first.threads,
+        coefficients_ns=tuple(price * scale for price in base.coefficients_ns),
+        measurements=len(ratios),
+        families=len(ratios),
+        measured=max(run.measured_at for run, _ in runs)[:10],
+        method=f"the prices of {base.runtime} {base.runtime_version}, {base.dtype}, "
+        f"{base.threads} threads on {profile.title}, all times {scale:.3g}",
+        band=band,
+        coverage=1.0,
+        anchored_bands=(),
+        least_macs=min(base.least_macs, *(found.macs for _, found in runs)),
+        most_macs=max(base.most_macs, *(found.macs for _, found in runs)),
+        operator_cap_ns=min(
+            base.operator_cap_ns * scale,
+            *(
+                run.median_ms * 1e6 / max(1.0, found.features[base.counting][OPERATORS])
+                for run, found in runs
+            ),
+        ),
+        serves=(),
+        serves_quicker=1.0,
+        weak="",
+        anchored=True,
+        note="",
+        sources=(source, *base.sources),
+    )
+    return calibration, Anchor(
+        runtime=first.runtime,
+        runtime_version=first.runtime_version,
+        dtype=counts.dtype,
+        threads=first.threads,
+        models=len(ratios),
+        factor=factor,
+        band=band,
+        band_before=base.band,
+    )
