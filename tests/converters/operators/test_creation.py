@@ -164,6 +164,14 @@ def test_space_to_depth(dtype: Any, free: list[int], agree: Any) -> None:
           expected=[{"y": blocks.reshape(2, 12, 2, 3)}])  # fmt: skip
 
 
+@pytest.mark.parametrize("free", [[], [2], [2, 3]])
+def test_space_to_depth_of_odd_blocks(free: list[int], agree: Any) -> None:
+    x = np.arange(2 * 2 * 6 * 9).reshape(2, 2, 6, 9).astype(F)
+    blocks = x.reshape(2, 2, 2, 3, 3, 3).transpose(0, 3, 5, 1, 2, 4)
+    agree(node("SpaceToDepth", ["x"], ["y"], blocksize=3), {"x": x}, free={"x": free},
+          expected=[{"y": blocks.reshape(2, 18, 2, 3)}])  # fmt: skip
+
+
 def test_pixel_shuffle_behind_a_convolution_moves_the_image_twice_only(agree: Any) -> None:
     nodes = [
         node("Conv", ["x", "w"], ["c"]),

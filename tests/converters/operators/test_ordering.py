@@ -92,6 +92,12 @@ def test_top_k_of_every_type(dtype: Any, largest: int, agree: Any) -> None:
         expected=[{"y": np.take_along_axis(x, places, 1), "i": places}])  # fmt: skip
 
 
+def test_more_than_a_free_axis_has_at_first(agree: Any) -> None:
+    sets = [{"x": _x(2, 40)}, {"x": _x(2, 25)}]
+    agree(node("TopK", ["x", "k"], ["y", "i"]), sets, ("y", "i"), {"k": np.array([20])},
+          free={"x": [1]})  # fmt: skip
+
+
 def test_top_k_behind_a_convolution(agree: Any) -> None:
     nodes = [node("Conv", ["x", "w"], ["c"]), node("TopK", ["c", "k"], ["y", "i"], axis=1)]
     codes = agree(nodes, {"x": _x(2, 3, 5, 6)}, ("y", "i"), {

@@ -40,6 +40,12 @@ def test_reshape_of_free_sizes(sizes: list[int], computed: bool, agree: Any) -> 
         **shape, "flat": np.array([-1], dtype=I64)}, free={"x": [1, 2]})  # fmt: skip
 
 
+def test_reshape_of_a_free_size_that_must_divide(agree: Any) -> None:
+    sets = [{"x": _x(4, 3)}, {"x": _x(2, 3)}]
+    agree(node("Reshape", ["x", "s"], ["y"]), sets, constants={
+        "s": np.array([-1, 2, 3], dtype=I64)}, free={"x": [0]})  # fmt: skip
+
+
 def test_reshape_may_ask_for_nothing(agree: Any) -> None:
     x = np.zeros((0, 4), dtype=F)
     agree(

@@ -43,15 +43,27 @@ def lower_space_to_depth(build: Builder, node: Node) -> None:
     steps = Steps(build, node)
     tensor, block = _image(steps)
     channels = tensor.shape[-1] or 0
-    shape = (
-        tensor.shape[0], *(None if size is None else size // block for size in tensor.shape[1:3]),
-        channels * block * block,
-    )  # fmt: skip
-    made = steps.move("SPACE_TO_DEPTH", [tensor], shape, blockSize=block)
+    if None in tensor.shape[1:3]:
+        made = _blocks_of_free_size(steps, tensor, block, channels)
+    else:
+        shape = (
+            tensor.shape[0], *((size or 0) // block for size in tensor.shape[1:3]),
+            channels * block * block,
+        )  # fmt: skip
+        made = steps.move("SPACE_TO_DEPTH", [tensor], shape, blockSize=block)
     if node.text("mode", "DCR") == "CRD":
         order = np.arange(channels * block * block).reshape(-1, channels).T.reshape(-1)
         made = steps.gather(made, steps.integers(order, "channels"), -1)
     steps.finish(made)
+
+
+def _blocks_of_free_size(steps: Steps, tensor: Tensor, block: int, channels: int) -> Tensor:
+    """What the kernel does, which wants whole blocks before it is told the real size."""
+    batch, height, width = steps.extents(tensor)[:3]
+    rows, columns = (steps.over(extent, block) for extent in (height, width))
+    cut = steps.reshaped(tensor, [batch, rows, block, columns, block, channels])
+    moved = steps.transpose(cut, (0, 1, 3, 2, 4, 5))
+    return steps.reshaped(moved, [batch, rows, columns, channels * block * block])
 
 
 def _image(steps: Steps) -> tuple[Tensor, int]:

@@ -80,15 +80,14 @@ def lower_top_k(build: Builder, node: Node) -> None:
     dtype = tensor.dtype
     count: Extent
     known = build.known(node, 1)
+    size = build.shape(node.outputs[0] or node.outputs[1])[build.layout.work[-1]]
     if known is not None:
-        count = int(known.reshape(-1)[0])
+        size = int(known.reshape(-1)[0])
+        count = steps.late(size, steps.extent(tensor, -1))
     else:
         count = steps.reshape(steps.bounded(steps.in_onnx_order(1)), ())
-    size = build.shape(node.outputs[0] or node.outputs[1])[build.layout.work[-1]]
     rising = _rising(steps, tensor, largest=largest)
-    values, indices = steps.top_k(
-        rising, steps.scalar(count), count if isinstance(count, int) else size
-    )
+    values, indices = steps.top_k(rising, steps.scalar(count), size)
     steps.finish(_from_rising(steps, values, dtype, largest=largest), 0)
     steps.finish(indices, 1)
 

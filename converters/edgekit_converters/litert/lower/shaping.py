@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from edgekit_converters.litert.lower.steps import Steps
 from edgekit_converters.litert.types import ANYTHING
 
 if TYPE_CHECKING:
-    from edgekit_converters.graph import Graph, Node
+    from edgekit_converters.graph import Graph, Node, Shape
     from edgekit_converters.litert.program import Tensor
 
 
@@ -31,6 +32,10 @@ def lower_reshape(build: Builder, node: Node) -> None:
     if max(len(shape), len(tensor.shape)) > MAX_RANK:
         ranks = f"{len(tensor.shape)} axes to {len(shape)}"
         raise RefusedNodeError(f"it reshapes {ranks}, supported: {MAX_RANK}")
+    if shape.count(None) == 1 and not _divides(tensor.shape, shape):
+        sizes = _late_sizes(steps, tensor, shape)
+        build.emit("RESHAPE", [tensor, sizes], node)
+        return
     if shape.count(None) <= 1:
         sizes = build.reshape_sizes(shape, node.outputs[0])
         target = [-1 if size is None else size for size in shape]
@@ -38,6 +43,24 @@ def lower_reshape(build: Builder, node: Node) -> None:
         return
     sizes = _computed_sizes(steps, tensor)
     build.emit("RESHAPE", [tensor, sizes], node)
+
+
+def _divides(source: Shape, target: Shape) -> bool:
+    """Whether the target's free size is a whole number whatever the free sizes of the source are.
+
+    The runtime tries the target with sizes of its own before it is told the real ones.
+    """
+    wanted = math.prod(size for size in target if size is not None)
+    given = math.prod(size for size in source if size is not None)
+    return wanted != 0 and given % wanted == 0
+
+
+def _late_sizes(steps: Steps, tensor: Tensor, shape: Shape) -> Tensor:
+    """The target as a tensor that is computed only when the model runs."""
+    total = steps.scalar(steps.times(*steps.extents(tensor)))
+    wanted = math.prod(size for size in shape if size is not None)
+    free = steps.floor_div(total, wanted)
+    return steps.vector([free if size is None else size for size in shape])
 
 
 def _computed_sizes(steps: Steps, tensor: Tensor) -> Tensor:

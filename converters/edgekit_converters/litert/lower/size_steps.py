@@ -81,6 +81,20 @@ class SizeSteps(ElementwiseSteps, MovementSteps):
             return known
         return rest if known == 1 else self.mul(rest, self.integers(known))
 
+    def over(self, extent: Extent, number: int) -> Extent:
+        """How often a number goes into a size."""
+        return extent // number if isinstance(extent, int) else self.floor_div(extent, number)
+
+    def late(self, number: int, extent: Extent) -> Extent:
+        """A number as a tensor that is computed only when the model runs, if a size is free.
+
+        The runtime prepares a model with sizes of its own, and refuses it where a constant does
+        not go with them.
+        """
+        if isinstance(extent, int):
+            return number
+        return self.add(self.floor_mod(extent, 1), number)
+
     def iota(self, extent: Extent) -> Tensor:
         """0, 1, 2, ... up to a size, int32."""
         if isinstance(extent, int):
