@@ -33,3 +33,8 @@ def test_a_constant_number_stays_a_number(make_model: Any, assert_parity: Any) -
     nodes = [node("ReduceMax", ["x"], ["m"], keepdims=0), node("Sub", ["m", "k"], ["y"])]
     constants = {"k": np.array(3.0, np.float32)}
     assert_parity(make_model(nodes, {"x": [2, 3]}, ["y"], constants))
+
+
+def test_an_input_that_is_an_output_too(make_model: Any, assert_parity: Any) -> None:
+    nodes = [node("Relu", ["x"], ["y"])]
+    assert_parity(make_model(nodes, {"x": ["n", 3]}, ["y", "x"]))

@@ -304,8 +304,10 @@ class Builder:
         for name in self.graph.outputs:
             order = borders.get(name, identity(len(self.shape(name))))
             tensor = self.value(name, order)
-            if tensor in self._inputs or tensor in outputs or tensor.data is not None:
-                # A border tensor has one name and one producer: the same values under another.
+            given = tensor in self._inputs and name not in self.graph.inputs
+            if given or tensor in outputs or tensor.data is not None:
+                # A border tensor has one name and one producer: the same values under another. An
+                # input that is an output under its own name is both.
                 tensor = self.step(
                     "TRANSPOSE" if order else "RESHAPE",
                     [tensor, self.integers(f"{name}/axes", identity(len(order)))],
