@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from edgekit_converters.evaluation import (
     evaluate_top1,
     predict_classes,
 )
-from edgekit_converters.input_ranges import input_ranges
+from edgekit_converters.half import to_float16, write_half_litert
+from edgekit_converters.input_ranges import InputRange, input_ranges
 from edgekit_converters.intake import take_in
 from edgekit_converters.litert.compile import CompiledModel, compile_to_litert
 from edgekit_converters.parity import Comparison, Probe, compare, probes_for, user_probes
@@ -47,6 +48,7 @@ __all__ = ["ConversionReport", "ConversionRequest", "Precision", "convert_model"
 
 _DROP_TO_WARN: Final = 0.02
 _AGREEMENT_TO_WARN: Final = 0.95
+_HALF_ERROR_TO_WARN: Final = 0.01
 
 
 def _ignore(_: str) -> None:
@@ -149,9 +151,9 @@ class _Work:
             comparison = self._check_float(artifact)
         else:
             self._progress(f"quantizing {name}")
-            self._write_int8(artifact.format, path)
+            self._write_reduced(artifact, path)
             self._progress(f"checking {name}")
-            comparison = self._compare_int8(artifact)
+            comparison = self._compare_reduced(artifact)
         return self._describe(artifact, path, comparison)
 
     def report(self, artifacts: tuple[Artifact, ...]) -> ConversionReport:
@@ -187,16 +189,22 @@ class _Work:
         elif self._compiled is not None:
             path.write_bytes(self._compiled.content)
 
-    def _write_int8(self, target: ModelFormat, path: Path) -> None:
-        if self._calibration is None:
-            return
-        source = self._request.source
+    def _write_reduced(self, artifact: PlannedArtifact, path: Path) -> None:
+        """Write an artifact in less than float32."""
+        target, source = artifact.format, self._request.source
         if target is ModelFormat.ONNX or self._compiled is not None:
             source = self._staging / f"float{target.suffix}"
             self._write_float(target, source)
-        calibration = reorder_calibration(self._calibration, self._axes(target))
-        quantize = quantize_onnx if target is ModelFormat.ONNX else quantize_litert
-        quantize(source, path, calibration, where=self._where)
+        if artifact.precision is Precision.INT8 and self._calibration is not None:
+            calibration = reorder_calibration(self._calibration, self._axes(target))
+            quantize = quantize_onnx if target is ModelFormat.ONNX else quantize_litert
+            quantize(source, path, calibration, where=self._where)
+        elif target is ModelFormat.ONNX:
+            half = to_float16(self._source.normalised, where=self._where)
+            path.write_bytes(half.model.SerializeToString())
+            self._warnings += half.warnings
+        else:
+            self._warnings += write_half_litert(source, path, where=self._where)
 
     def _axes(self, target: ModelFormat) -> Borders:
         """The inputs and outputs of a target whose axes are not in the source's order."""
@@ -226,18 +234,32 @@ class _Work:
                 fix="nothing was published; convert in another precision, or report the model",
             ) from error
 
-    def _compare_int8(self, artifact: PlannedArtifact) -> Comparison:
+    def _compare_reduced(self, artifact: PlannedArtifact) -> Comparison:
         # An integer model has the range of its data: what lies outside says nothing about it.
-        samples = self._samples()
-        specs = self._session.inputs
-        comparison = self._compare(artifact, user_probes(specs, samples) if samples else ())
+        # Nor do extremes about float16, which ends at 65504.
+        samples, specs = self._samples() or self._examples, self._session.inputs
+        if samples is not None:
+            probes = user_probes(specs, samples)
+        else:
+            every = probes_for(specs, None, self._ranges())
+            probes = (probe for probe in every if probe.label.startswith("random"))
+        comparison = self._compare(artifact, probes)
         if comparison.failure:
             raise GateFailedError(
                 f"{artifact.path.name} was made, but {comparison.complaint(0.0)}",
                 where=self._where,
                 fix="nothing was published; convert in another precision, or report the model",
             )
+        if artifact.precision is Precision.FLOAT16 and not comparison.within(_HALF_ERROR_TO_WARN):
+            self._warnings.append(
+                f"{artifact.path.name}: {comparison.complaint(_HALF_ERROR_TO_WARN)}; float16 has "
+                "three digits and ends at 65504"
+            )
         return comparison
+
+    def _ranges(self) -> Mapping[str, InputRange]:
+        normalised = self._source.normalised
+        return {} if normalised is None else input_ranges(normalised)
 
     def _samples(self) -> Samples | None:
         """The user's data, before others what the quantizer has not seen."""
@@ -247,11 +269,9 @@ class _Work:
 
     def _check_float(self, artifact: PlannedArtifact) -> Comparison:
         samples = self._samples() or self._examples
-        normalised = self._source.normalised
-        ranges = {} if normalised is None else input_ranges(normalised)
         tolerance = self._request.max_error
         comparison = self._compare(
-            artifact, probes_for(self._session.inputs, samples, ranges), tolerance=tolerance
+            artifact, probes_for(self._session.inputs, samples, self._ranges()), tolerance=tolerance
         )
         if not comparison.within(tolerance):
             raise GateFailedError(

@@ -27,6 +27,7 @@ class Precision(StrEnum):
     """The arithmetic of an artifact."""
 
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
     INT8 = "int8"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.report import Precision
@@ -13,6 +14,8 @@ from edgekit_converters.sources.options import SourceOptions, check_options
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.formats import ModelFormat
+
+_TAILS: Final = {Precision.FLOAT32: "", Precision.FLOAT16: "-fp16", Precision.INT8: "-int8"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,5 +192,4 @@ def _name_files(
 
 
 def _path(folder: Path, stem: str, target: ModelFormat, precision: Precision) -> Path:
-    tail = "-int8" if precision is Precision.INT8 else ""
-    return folder / f"{stem}{tail}{target.suffix}"
+    return folder / f"{stem}{_TAILS[precision]}{target.suffix}"

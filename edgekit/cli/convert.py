@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--quantize",
-    type=click.Choice(["none", "int8"]),
+    type=click.Choice(["none", "fp16", "int8"]),
     default="none",
     show_default=True,
-    help="int8: static 8-bit weights and activations; needs --calibration.",
+    help="fp16: weights of half the size. int8: static 8-bit weights and activations; needs "
+    "--calibration.",
 )
 @click.option(
     "--keep-float", is_flag=True, help="With --quantize: make the float artifacts as well."
@@ -128,16 +129,18 @@ def convert(
     edgekit convert classifier.skops --to onnx -o classifier.onnx
     edgekit convert model.tflite --to onnx
     """
+    from edgekit_runtime.extras import require
+
+    # The converter's modules need it when they are imported.
+    require("onnx", extra="convert")
     from edgekit_converters.convert import ConversionRequest, Precision, convert_model
     from edgekit_converters.litert.layout import BorderLayout
     from edgekit_converters.request import default_output
     from edgekit_converters.sources.options import SourceOptions, parse_input_shape
     from edgekit_runtime.formats import parse_formats
 
-    precisions = {
-        "none": (Precision.FLOAT32,),
-        "int8": (Precision.FLOAT32, Precision.INT8) if keep_float else (Precision.INT8,),
-    }[quantize]
+    reduced = {"none": (), "fp16": (Precision.FLOAT16,), "int8": (Precision.INT8,)}[quantize]
+    precisions = (Precision.FLOAT32, *reduced) if keep_float or not reduced else reduced
     report = convert_model(
         ConversionRequest(
             source=source,

@@ -395,6 +395,30 @@ def test_litert_to_litert_needs_a_quantization(cnn_file: Path, tmp_path: Path) -
         convert_model(_request(tmp_path / "a.tflite", tmp_path / "out"))
 
 
+@pytest.mark.parametrize("target", [ONNX, LITERT])
+def test_half_precision(target: ModelFormat, cnn_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    report = convert_model(
+        _request(cnn_file, output, targets=(target,), precisions=(FLOAT, Precision.FLOAT16))
+    )
+    whole, half = report.artifacts
+    assert Path(half.path).name == f"cnn-fp16{target.suffix}"
+    assert half.precision is Precision.FLOAT16
+    assert half.size_bytes < 0.6 * whole.size_bytes
+    assert 0 < half.parity[0].max_relative_error < 0.01
+    assert half.probes >= 3
+    assert open_session(Path(half.path)).inputs[0].dtype == "float32"
+
+
+def test_a_litert_source_in_half_precision(cnn_file: Path, tmp_path: Path) -> None:
+    convert_model(_request(cnn_file, tmp_path / "a.tflite"))
+    request = _request(
+        tmp_path / "a.tflite", tmp_path / "b.tflite", precisions=(Precision.FLOAT16,)
+    )
+    (artifact,) = convert_model(request).artifacts
+    assert artifact.size_bytes < 0.6 * (tmp_path / "a.tflite").stat().st_size
+
+
 def test_images_with_channels_last(
     cnn_file: Path, calibration_file: Path, evaluation_file: Path, tmp_path: Path
 ) -> None:
