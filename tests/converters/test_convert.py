@@ -389,6 +389,18 @@ def test_litert_to_onnx_and_back_is_the_same(cnn_file: Path, tmp_path: Path) -> 
     assert np.abs(computed - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_quantized_litert_to_onnx_stays_quantized(
+    cnn_file: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    int8 = {"precisions": (INT8,), "calibration": calibration_file}
+    convert_model(_request(cnn_file, tmp_path / "a.tflite", **int8))
+    report = convert_model(_request(tmp_path / "a.tflite", tmp_path / "b.onnx", targets=(ONNX,)))
+    (artifact,) = report.artifacts
+    assert artifact.precision is INT8
+    assert artifact.size_bytes < 0.6 * cnn_file.stat().st_size
+    assert artifact.parity[0].max_relative_error < 0.02
+
+
 def test_litert_to_litert_needs_a_quantization(cnn_file: Path, tmp_path: Path) -> None:
     convert_model(_request(cnn_file, tmp_path / "a.tflite"))
     with pytest.raises(UsageError, match="already"):
