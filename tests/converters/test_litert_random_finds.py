@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import helper
 
 node = helper.make_node
@@ -39,3 +40,37 @@ def test_an_input_that_is_an_output_too(make_model: Any, assert_parity: Any) -> 
     model = make_model([node("Relu", ["x"], ["y"])], {"x": ["n", 3]}, ["y"])
     model.graph.output.append(model.graph.input[0])
     assert_parity(model)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (["n", 2, 3, 1, 2, 3, 4], [2, 4, 2]), (["n", 2, 1, 2, 3, 4], [3, 2, 4, 2]),
+        (["n", 2, 1, 1, 3, 4], ["n", 1, 3, 2, 4, 2]), (["n", 2, 1, 2, 3, 4], [4]),
+        ([3], ["n", 2, 1, 2, 3, 4]),
+    ],
+)  # fmt: skip
+def test_products_of_many_axes(
+    left: list[Any], right: list[Any], make_model: Any, assert_parity: Any
+) -> None:
+    nodes = [node("MatMul", ["a", "b"], ["y"])]
+    assert_parity(make_model(nodes, {"a": left, "b": right}, ["y"]))
+
+
+def test_a_dense_layer_of_many_axes(make_model: Any, assert_parity: Any, weights: Any) -> None:
+    model = make_model(
+        [node("MatMul", ["x", "w"], ["y"])], {"x": ["n", 2, 1, 2, 1, 3, 4]}, ["y"],
+        {"w": weights(4, 2)},
+    )  # fmt: skip
+    assert_parity(model)
+
+
+def test_groups_of_channels_that_inference_does_not_count(
+    make_model: Any, assert_parity: Any, weights: Any
+) -> None:
+    nodes = [
+        node("TopK", ["x", "k"], ["t", "i"], axis=0),
+        node("Conv", ["t", "w"], ["y"], group=3),
+    ]
+    constants = {"k": np.array([1], I64), "w": weights(6, 1, 3, 3)}
+    assert_parity(make_model(nodes, {"x": ["n", 3, 5, 5]}, ["y"], constants))

@@ -67,6 +67,9 @@ def convolve(
         groups: Into how many the channels are divided.
     """
     rank = len(field.shape)
+    if field.shape[-1] is None:
+        # XNNPACK counts the groups before it knows more than the file says.
+        field.shape = (*field.shape[:-1], (filters.kernel.shape[-1] or 1) * groups)
     if rank == VOLUME_RANK:
         return _convolve_volume(steps, field, filters, window, groups)
     if rank > VOLUME_RANK or rank < IMAGE_RANK - 1:
