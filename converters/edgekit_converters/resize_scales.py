@@ -49,6 +49,8 @@ def _settle(
     axes = given or range(len(shape))
     scales = np.array(constants[node.input[_SCALES]], dtype=np.float32).reshape(-1)
     raised = scales.copy()
+    if len(axes) != len(scales) or any(not -len(shape) <= axis < len(shape) for axis in axes):
+        return False
     for place, axis in enumerate(axes):
         size = shape[axis]
         meant = int(scales[place] * np.float32(size))

@@ -56,3 +56,13 @@ def test_windows_of_a_size_that_the_running_model_knows(
 ) -> None:
     sets = [{"n": np.array(size, dtype=np.int64)} for size in (16, 7, 2)]
     agree(node(operator, ["n"], ["y"], periodic=periodic), sets, opset=17, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_gated_units(agree: Any, alpha: float) -> None:
+    gate, value = _numbers(3, 4, 6), _numbers(3, 4, 6, seed=3)
+    wanted = gate / (1 + np.exp(-alpha * gate)) * value
+    agree(
+        node("SwiGLU", ["a", "b"], ["y"], alpha=alpha), {"a": gate, "b": value}, opset=28,
+        free={"a": [0], "b": [0]}, expected=[{"y": wanted.astype(np.float32)}], tolerance=1e-5,
+    )  # fmt: skip

@@ -237,3 +237,10 @@ def test_what_tools_disagree_on_is_refused(make_model: Any, scale: float, attrib
     model = _resize(make_model, [1, 1, 4, 4], scales=[1, 1, scale, 1], **attributes)
     with pytest.raises(UnsupportedModelError, match="tools disagree"):
         compile_to_litert(normalise(model, where="test"), where="test")
+
+
+def test_scales_for_other_axes_than_there_are_are_refused(make_model: Any) -> None:
+    model = _resize(make_model, [1, 1, 4, 4], scales=[1, 1, 1.5, 1.5])
+    model.graph.node[0].attribute.append(helper.make_attribute("axes", [1, 2, 3]))
+    with pytest.raises(UnsupportedModelError):
+        compile_to_litert(normalise(model, where="test"), where="test")

@@ -136,10 +136,12 @@ def _moved_axes(node: Node, graph: Graph) -> set[int]:
     chosen = _chosen_axes(node, len(before))
     crops = node.text("coordinate_transformation_mode", "") == "tf_crop_and_resize"
     scales = graph.constants.get(node.input(_SCALES))
+    if scales is not None and scales.size != len(chosen):
+        scales = None
     moved = set()
     for place, axis in enumerate(chosen):
         same = before[axis] is not None and before[axis] == after[axis]
-        if scales is not None and scales.size:
+        if scales is not None:
             same = bool(scales.reshape(-1)[place] == 1.0)
         single = before[axis] == after[axis] == 1
         cropped = crops and node.input(_ROI) not in graph.constants
@@ -167,6 +169,9 @@ def _axes_to_resize(
     targets = _elements(build, node, steps, _SIZES, len(chosen))
     if not scales and not targets:
         raise RefusedNodeError("it has neither scales nor sizes")
+    if len(scales or targets) != len(chosen):
+        given = len(scales or targets)
+        raise RefusedNodeError(f"it has {given} scales or sizes for {len(chosen)} axes")
     windows = _windows(build, node, steps, len(chosen))
     after = build.shape(node.outputs[0])
     policy = node.text("keep_aspect_ratio_policy", "stretch")
