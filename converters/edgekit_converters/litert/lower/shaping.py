@@ -11,7 +11,7 @@ import numpy as np
 from edgekit_converters.litert.layout import NodeLayout, Permutation, identity, relabel
 from edgekit_converters.litert.lower.builder import MAX_RANK, Builder, RefusedNodeError
 from edgekit_converters.litert.lower.registry import lowers
-from edgekit_converters.litert.lower.size_steps import Extent
+from edgekit_converters.litert.lower.size_steps import Extent, divides
 from edgekit_converters.litert.lower.steps import Steps
 from edgekit_converters.litert.types import ANYTHING
 
@@ -32,7 +32,7 @@ def lower_reshape(build: Builder, node: Node) -> None:
     if max(len(shape), len(tensor.shape)) > MAX_RANK:
         ranks = f"{len(tensor.shape)} axes to {len(shape)}"
         raise RefusedNodeError(f"it reshapes {ranks}, supported: {MAX_RANK}")
-    if shape.count(None) == 1 and not _divides(tensor.shape, shape):
+    if shape.count(None) == 1 and not divides(tensor.shape, shape):
         sizes = _late_sizes(steps, tensor, shape)
         build.emit("RESHAPE", [tensor, sizes], node)
         return
@@ -43,16 +43,6 @@ def lower_reshape(build: Builder, node: Node) -> None:
         return
     sizes = _computed_sizes(steps, tensor)
     build.emit("RESHAPE", [tensor, sizes], node)
-
-
-def _divides(source: Shape, target: Shape) -> bool:
-    """Whether the target's free size is a whole number whatever the free sizes of the source are.
-
-    The runtime tries the target with sizes of its own before it is told the real ones.
-    """
-    wanted = math.prod(size for size in target if size is not None)
-    given = math.prod(size for size in source if size is not None)
-    return wanted != 0 and given % wanted == 0
 
 
 def _late_sizes(steps: Steps, tensor: Tensor, shape: Shape) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,10 +12,23 @@ from edgekit_converters.litert.lower.elementwise_steps import ElementwiseSteps
 from edgekit_converters.litert.lower.movement_steps import MovementSteps
 from edgekit_converters.litert.program import Tensor
 
+if TYPE_CHECKING:
+    from edgekit_converters.graph import Shape
+
 # A size, an index or a count; a tensor is a scalar of type int32.
 Extent = int | Tensor
 
 _INT32 = np.iinfo(np.int32)
+
+
+def divides(source: Shape, target: Shape) -> bool:
+    """Whether the target's free size is a whole number whatever the free sizes of the source are.
+
+    The runtime tries the target with sizes of its own before it is told the real ones.
+    """
+    wanted = math.prod(size for size in target if size is not None)
+    given = math.prod(size for size in source if size is not None)
+    return wanted != 0 and given % wanted == 0
 
 
 class SizeSteps(ElementwiseSteps, MovementSteps):
@@ -121,7 +136,7 @@ class SizeSteps(ElementwiseSteps, MovementSteps):
     def reshaped(self, tensor: Tensor, extents: Sequence[Extent]) -> Tensor:
         """The same elements in a shape of sizes."""
         shape = tuple(extent if isinstance(extent, int) else None for extent in extents)
-        if shape.count(None) <= 1:
+        if shape.count(None) == 0 or (shape.count(None) == 1 and divides(tensor.shape, shape)):
             return self.reshape(tensor, shape)
         return self.step("RESHAPE", [tensor, self.vector(extents)], shape, tensor.dtype)
 
