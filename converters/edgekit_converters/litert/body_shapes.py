@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgekit_converters.body_constants import bodies_of
-from edgekit_converters.litert.ranks import settle_ranks
+from edgekit_converters.litert.ranks import infer_further, settle_ranks
 
 # Each round can set another axis free, and then nothing changes any more.
 _MAX_ROUNDS: Final = 10
@@ -40,8 +40,6 @@ def settle_bodies(model: Any, prepare: Prepare | None) -> Any:
     Returns:
         A model with inferred shapes, those of values inside of bodies too.
     """
-    from onnx import shape_inference
-
     model = settle_ranks(model)
     while True:
         scope = _Scope(model)
@@ -53,7 +51,7 @@ def settle_bodies(model: Any, prepare: Prepare | None) -> Any:
                 told |= scope.tell(name, kind)
         if not told:
             return model
-        model = settle_ranks(shape_inference.infer_shapes(model, data_prop=True))
+        model = settle_ranks(infer_further(model))
 
 
 class _Scope:
@@ -189,7 +187,7 @@ def _settle(
     scope: _Scope, body: Any, given: Sequence[_Kind | None], prepare: Prepare | None
 ) -> list[_Kind | None] | None:
     """Infer the shapes of a body's outputs; with `prepare`, rewrite the body in place as well."""
-    from onnx import ModelProto, shape_inference
+    from onnx import ModelProto
 
     captured = sorted(free_names(body))
     outer = [scope.kind(name) for name in captured]
@@ -208,7 +206,7 @@ def _settle(
         _write_kind(value, kind)
     for value in graph.output:
         value.ClearField("type")
-    inner = settle_bodies(shape_inference.infer_shapes(inner, data_prop=True), None)
+    inner = settle_bodies(infer_further(inner), None)
     if prepare is not None:
         inner = prepare(inner)
     # Inference passes over outputs that are inputs or constants.

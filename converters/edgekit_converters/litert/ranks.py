@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgekit_converters.onnx_source.skeleton import inferable, skeleton, take_shapes
+
 _REDUCTIONS: Final = (
     "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
     "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare",
@@ -16,15 +18,22 @@ def settle_ranks(model: Any) -> Any:
     """Infer the shapes behind nodes whose rank is known although their sizes are not.
 
     Args:
-        model: An `onnx.ModelProto` with inferred shapes.
+        model: An `onnx.ModelProto` with inferred shapes; it is told more of them.
 
     Returns:
-        The model itself where nothing was left open, else another with more shapes.
+        The model.
     """
+    while _tell_ranks(model.graph):
+        infer_further(model)
+    return model
+
+
+def infer_further(model: Any) -> Any:
+    """Infer, in place, what follows from the shapes that are known by now; return the model."""
     from onnx import shape_inference
 
-    while _tell_ranks(model.graph):
-        model = shape_inference.infer_shapes(model, data_prop=True)
+    bare = inferable(skeleton(model))
+    take_shapes(shape_inference.infer_shapes(bare, data_prop=True), model)
     return model
 
 
