@@ -19,6 +19,8 @@ _TENSOR_TYPES: Final = {
     "uint32": "UINT32",
     "uint64": "UINT64",
 }
+# What only stands between two operators; nothing of the source's may be of such a type.
+_INNER_TENSOR_TYPES: Final = {"complex64": "COMPLEX64"}
 # Every value of the first type is one of the second, and arithmetic that wraps around in the
 # second still does in the first after the way back. Nothing carries float64: in float32 it would
 # lose digits and range without a word. Nor bfloat16: an operator that rounds in another order
@@ -45,7 +47,7 @@ def tensor_type(dtype: str) -> str:
     Raises:
         KeyError: If LiteRT has no such type.
     """
-    return _TENSOR_TYPES[dtype]
+    return _TENSOR_TYPES.get(dtype) or _INNER_TENSOR_TYPES[dtype]
 
 
 def carrier_of(dtype: str, allowed: frozenset[str]) -> str | None:

@@ -123,3 +123,26 @@ def test_short_time_is_one_product(agree: Any) -> None:
         constants=constants, opset=17, tolerance=1e-5,
     )  # fmt: skip
     assert [code for code in codes if code != "RESHAPE"] == ["GATHER", "FULLY_CONNECTED"]
+
+
+def test_long_real_signals_need_no_matrix(agree: Any) -> None:
+    x = _numbers(2, 3, 256, 1)
+    wanted = _parts(np.fft.rfft(_complex(x), axis=2))
+    codes = agree(
+        node("DFT", ["x"], ["y"], onesided=1), [{"x": x}, {"x": x[:1]}], opset=20,
+        free={"x": [0]}, expected=[{"y": wanted}, {"y": wanted[:1]}], tolerance=1e-4,
+    )  # fmt: skip
+    assert "RFFT2D" in codes
+    assert "FULLY_CONNECTED" not in codes
+
+
+def test_long_frames_need_no_matrix(agree: Any) -> None:
+    constants = {
+        "step": np.array(64, dtype=np.int64), "window": np.hanning(256).astype(np.float32),
+    }  # fmt: skip
+    x = _numbers(2, 1024, 1)
+    codes = agree(
+        node("STFT", ["x", "step", "window"], ["y"], onesided=1), [{"x": x}, {"x": x[:1]}],
+        constants=constants, opset=17, free={"x": [0]}, tolerance=1e-4,
+    )  # fmt: skip
+    assert "RFFT2D" in codes

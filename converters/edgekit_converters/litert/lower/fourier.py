@@ -9,6 +9,7 @@ import numpy as np
 from edgekit_converters.litert.layout import identity
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
 from edgekit_converters.litert.lower.folding_steps import FoldingSteps
+from edgekit_converters.litert.lower.half_spectrum import half_spectrum, suits_kernel
 from edgekit_converters.litert.lower.registry import lowers
 from edgekit_converters.litert.lower.spatial import known_sizes
 from edgekit_converters.litert.types import FLOAT
@@ -59,6 +60,14 @@ def lower_short_time_fourier_transform(build: Builder, node: Node) -> None:
     cells = np.arange(most)
     places = steps.minimum(steps.add(starts, steps.integers(cells, "cells")), length - 1)
     framed = steps.gather(signal, places, 1)
+    half = bool(node.integer("onesided", 1))
+    if half and parts == _REAL and suits_kernel(taken, most):
+        weight = _window(build, node, steps, most, taken)
+        framed = steps.squeeze(framed, -1)
+        if weight is not None:
+            framed = steps.mul(framed, weight)
+        steps.finish(half_spectrum(steps, framed))
+        return
     matrix = fourier_matrix(steps, (most, bins), taken, (parts, _COMPLEX))
     weight = _window(build, node, steps, most, taken)
     if weight is not None:
@@ -112,6 +121,12 @@ def _transform(steps: FoldingSteps, value: Tensor, axis: int) -> Tensor:
             "rounding that no two tools agree on"
         )
     parts = (value.shape[-1] or _REAL, _REAL if inverse and half else _COMPLEX)
+    order = [at for at in range(rank) if at != axis]
+    order.insert(rank - 2, axis)
+    back = [order.index(at) for at in range(rank)]
+    moved = steps.transpose(value, order)
+    if half and not inverse and parts[0] == _REAL and suits_kernel(length, before):
+        return steps.transpose(half_spectrum(steps, steps.squeeze(moved, -1)), back)
     if inverse and half:
         matrix = _half_inverse(steps, before, after, parts)
     else:
@@ -121,9 +136,6 @@ def _transform(steps: FoldingSteps, value: Tensor, axis: int) -> Tensor:
         matrix = steps.select(steps.less(within, length), matrix, 0.0)
     if inverse:
         matrix = steps.div(matrix, steps.cast(length, "float32"))
-    order = [at for at in range(rank) if at != axis]
-    order.insert(rank - 2, axis)
-    moved = steps.transpose(value, order)
     whole = length.data is not None and int(length.data) == before
     if whole and not (inverse and half):
         moved, matrix = _fold_mirrored(steps, moved, matrix, before)
@@ -131,7 +143,7 @@ def _transform(steps: FoldingSteps, value: Tensor, axis: int) -> Tensor:
     flat = steps.reshape(moved, (*moved.shape[:-2], inputs))
     made = _product(steps, flat, steps.reshape(matrix, (inputs, after * parts[1])))
     made = steps.reshape(made, (*moved.shape[:-2], after, parts[1]))
-    return steps.transpose(made, [order.index(at) for at in range(rank)])
+    return steps.transpose(made, back)
 
 
 def _fold_mirrored(
