@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgekit_converters.onnx_source.known import Known, known_scopes
+from edgekit_converters.onnx_source.known import Known, known_scopes, value_shape
 from edgekit_converters.onnx_source.skeleton import skeleton
 
 # Where a size is not known, probes have at least so many elements along it.
@@ -71,12 +71,41 @@ def input_ranges(model: Any) -> dict[str, InputRange]:
         for node in scope.body.node:
             for position, name in enumerate(node.input):
                 uses.setdefault(name, []).append(_Use(node, position, known))
+    counted = _loop_counts(model)
     found = {}
     for name in inputs:
         learned = _learn(name, uses, frozenset())
+        if learned is None and name in counted:
+            learned = InputRange(low=1, high=_SMALL)
         if learned is not None:
             found[name] = learned
     return found
+
+
+def _loop_counts(model: Any) -> frozenset[str]:
+    """The small inputs from which it is computed how often a Loop runs.
+
+    Any number would do for the source, and some make a loop without an end: what a division by
+    zero counts, each engine decides for itself.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    waiting = [node.input[0] for node in model.graph.node if node.op_type == "Loop"]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += makers[name].input if name in makers else []
+    return frozenset(
+        value.name
+        for value in model.graph.input
+        if value.name in seen and _elements(value) <= _LEAST_FREE_SIZE
+    )
+
+
+def _elements(value: Any) -> int:
+    shape = value_shape(value) or ()
+    return math.prod(_LEAST_FREE_SIZE if size is None else size for size in shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,25 @@ def test_an_index_inside_a_branch() -> None:
     assert _learned([choice], {"i": [3]}, {**TABLE, "c": np.array(True)}) == {"i": (0, 10)}
 
 
+def test_what_a_loop_counts_is_small() -> None:
+    body = helper.make_graph(
+        [node("Identity", ["going"], ["on"]), node("Add", ["a", "a"], ["b"])],
+        "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+         helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("a", TensorProto.FLOAT, [2])],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("b", TensorProto.FLOAT, [2])],
+    )  # fmt: skip
+    nodes = [
+        node("Div", ["limit", "step"], ["d"]),
+        node("Cast", ["d"], ["trips"], to=TensorProto.INT64),
+        node("Loop", ["trips", "yes", "x"], ["y"], body=body),
+    ]
+    learned = _learned(nodes, {"limit": [], "step": [], "x": [2]}, {"yes": np.array(True)}, dtype=1)
+    assert learned == {"limit": (1, 4), "step": (1, 4)}
+
+
 def test_lengths_of_sequences() -> None:
     lstm = node("LSTM", ["x", "w", "r", "", "n"], ["y"], hidden_size=2)
     model = model_of(

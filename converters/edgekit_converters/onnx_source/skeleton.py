@@ -22,13 +22,13 @@ def skeleton(model: Any) -> Any:
         model: An `onnx.ModelProto`; it is not changed.
     """
     copy = type(model)()
-    for field, value in model.ListFields():
-        if field.name not in {"graph", "training_info"}:
-            _put(copy, field.name, value)
-    copy.graph.SetInParent()
-    for field, value in model.graph.ListFields():
-        if field.name not in {"node", "initializer"}:
-            _put(copy.graph, field.name, value)
+    copy.ir_version = model.ir_version
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    copy.graph.name = model.graph.name
+    copy.graph.input.extend(model.graph.input)
+    copy.graph.output.extend(model.graph.output)
+    copy.graph.value_info.extend(model.graph.value_info)
     declared = {value.name for value in model.graph.input}
     for tensor in model.graph.initializer:
         if math.prod(tensor.dims) <= _MOST_ELEMENTS:
@@ -94,16 +94,6 @@ def take_large_constants(model: Any, changed: Any) -> None:
 
 def _has_body(node: Any) -> bool:
     return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-
-
-def _put(message: Any, name: str, value: Any) -> None:
-    target = getattr(message, name)
-    if hasattr(target, "extend"):
-        target.extend(value)
-    elif hasattr(target, "CopyFrom"):
-        target.CopyFrom(value)
-    else:
-        setattr(message, name, value)
 
 
 def _large_constant(node: Any) -> Any | None:

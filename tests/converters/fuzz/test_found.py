@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -144,7 +145,38 @@ def _axes_that_a_shape_computes() -> Any:
     )
 
 
+def _told_in_no_text() -> Any:
+    """A description that is no text; protobuf hands it out as bytes and does not take it back."""
+    content = model_of([node("Relu", ["x"], ["y"])]).SerializeToString()
+    return onnx.ModelProto.FromString(content + b"\x32\x03a\xff\xfe")
+
+
+def _range_by_a_loop() -> Any:
+    """How often the Loop runs is limit / step; zero by zero is a large number in LiteRT."""
+    body = helper.make_graph(
+        [node("Identity", ["going"], ["on"]), node("Add", ["a", "step"], ["b"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", 7, []),
+            helper.make_tensor_value_info("going", 9, []),
+            helper.make_tensor_value_info("a", 1, []),
+        ],
+        [helper.make_tensor_value_info("on", 9, []), helper.make_tensor_value_info("b", 1, [])],
+    )
+    return model_of(
+        [
+            node("Div", ["limit", "step"], ["d"]),
+            node("Cast", ["d"], ["trips"], to=7),
+            node("Loop", ["trips", "yes", "zero"], ["y"], body=body),
+        ],
+        inputs={"limit": [], "step": []},
+        constants={"yes": np.bool_(True), "zero": np.float32(0)},
+    )
+
+
 SURVIVED = {
+    "description_that_is_no_text": _told_in_no_text(),
+    "range_by_a_loop": _range_by_a_loop(),
     "axes_that_a_shape_computes": _axes_that_a_shape_computes(),
     "output_that_is_an_input_without_a_shape": _input_is_output(),
     "loop_with_an_end": _loop(3),

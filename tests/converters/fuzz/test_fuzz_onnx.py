@@ -26,7 +26,7 @@ def test_the_models_that_mutations_start_from_are_whole(name: str, child: Child)
 
 
 @pytest.mark.slow
-@fuzzing(1500)
+@fuzzing(900)
 @given(name=st.sampled_from(list(SEEDS)), changes=mutations())
 def test_changed_fields(name: str, changes: list[Mutation], child: Child) -> None:
     model = mutate_model(seed_model(name), changes)
@@ -34,7 +34,7 @@ def test_changed_fields(name: str, changes: list[Mutation], child: Child) -> Non
 
 
 @pytest.mark.slow
-@fuzzing(600)
+@fuzzing(400)
 @given(name=st.sampled_from(list(SEEDS)), changes=mutations(12))
 def test_changed_bytes(name: str, changes: list[Mutation], child: Child) -> None:
     content = mutate_bytes(seed_model(name).SerializeToString(), changes)
