@@ -93,11 +93,7 @@ class TfliteSession:
             for detail in self._input_details:
                 self._interpreter.set_tensor(detail["index"], inputs[detail["name"]])
             self._interpreter.invoke()
-            # get_tensor copies: the arrays outlive the next call.
-            return {
-                detail["name"]: self._interpreter.get_tensor(detail["index"])
-                for detail in self._output_details
-            }
+            return {detail["name"]: self._read(detail) for detail in self._output_details}
         except (ValueError, RuntimeError) as error:
             raise UnsupportedModelError(
                 f"the engine failed while running the model: {' '.join(str(error).split())}",
@@ -107,6 +103,20 @@ class TfliteSession:
     def close(self) -> None:
         """Let go of the model."""
         self._interpreter = None
+
+    def _read(self, detail: Mapping[str, Any]) -> NDArray[np.generic]:
+        """A copy of an output, which outlives the next call."""
+        try:
+            array: NDArray[np.generic] = self._interpreter.get_tensor(detail["index"])
+        except ValueError:
+            # The engine cannot read a tensor of a computed size that turns out to be empty.
+            import numpy as np
+
+            shapes = {now["index"]: now["shape"] for now in self._interpreter.get_output_details()}
+            if 0 not in shapes[detail["index"]]:
+                raise
+            array = np.zeros(shapes[detail["index"]], dtype=detail["dtype"])
+        return array
 
     def _resize(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
         changed = False

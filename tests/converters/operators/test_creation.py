@@ -134,6 +134,14 @@ def test_non_zero(dtype: Any, agree: Any) -> None:
           expected=[{"y": np.stack(np.nonzero(x)).astype(I64)}])  # fmt: skip
 
 
+def test_nothing_is_not_zero_or_wanted(agree: Any) -> None:
+    agree(node("NonZero", ["x"], ["y"]), [{"x": np.zeros((2, 3), F)}, {"x": np.ones((2, 3), F)}])
+    agree(node("Compress", ["x", "c"], ["y"], axis=0),
+          {"x": _x(2, 3), "c": np.array([False, False])})  # fmt: skip
+    bounds = {name: np.array(value, F) for name, value in zip("abc", (3, 3, 1), strict=True)}
+    agree(node("Range", ["a", "b", "c"], ["y"]), bounds)
+
+
 @pytest.mark.parametrize("axis", [None, 0, 1, -1])
 @pytest.mark.parametrize("free", [[], [0, 1]])
 def test_compress(axis: Any, free: list[int], agree: Any) -> None:

@@ -83,6 +83,13 @@ def test_non_max_suppression(
           free={"b": [1], "x": [2]} if free else {})  # fmt: skip
 
 
+def test_no_box_is_kept(agree: Any) -> None:
+    arrays = {"b": _boxes(1, 5), "x": _x(1, 2, 5), "n": np.array([2], I64), "o": np.array([0.5], F)}
+    for least in (9.0, 0.5):
+        agree(node("NonMaxSuppression", ["b", "x", "n", "o", "s"], ["y"]),
+              {**arrays, "s": np.array([least], F)})  # fmt: skip
+
+
 def test_an_overlap_of_just_the_threshold_is_kept(agree: Any) -> None:
     boxes = np.array([[[0, 0, 1, 1], [0, 0, 1, 0.5], [0, 0, 0.5, 0.25]]], F)
     arrays = {"b": boxes, "x": np.array([[[0.9, 0.8, 0.7]]], F)}

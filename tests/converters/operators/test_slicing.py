@@ -50,10 +50,6 @@ def test_bounds(bounds: Any, free: list[int], computed: str, agree: Any) -> None
     constants = {name: array for name, array in inputs.items() if name not in computed}
     sets = [{"x": _x(4, 6), **given}] + ([{"x": _x(5, 6), **given}] if free else [])
     expected = [{"y": _slice(arrays["x"], *bounds)} for arrays in sets]
-    if free and not all(arrays["y"].size for arrays in expected):
-        pytest.skip("the engine's Python interface cannot read an output that turns out empty")
-    if computed and not all(arrays["y"].size for arrays in expected):
-        pytest.skip("the engine's Python interface cannot read an output that turns out empty")
     agree(node("Slice", ["x", *"seat"], ["y"]), sets, constants=constants, free={"x": free},
           expected=expected)  # fmt: skip
 
