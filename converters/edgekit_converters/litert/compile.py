@@ -15,6 +15,7 @@ from edgekit_converters.litert.layout import BorderLayout, Permutation, border_o
 from edgekit_converters.litert.lower import lower_graph, registered
 from edgekit_converters.litert.prepare import prepare
 from edgekit_converters.litert.program import Program
+from edgekit_converters.litert.views import separate_views
 from edgekit_converters.normalise import settle_constants
 from edgekit_converters.patterns import simplify_for
 
@@ -64,7 +65,8 @@ def compile_to_litert(
     prepared = prepare(model, registered(), where=where)
     graph = read_graph(prepared)
     borders = border_orders(graph, layout)
-    program = separate_outputs(fuse(lower_graph(graph, where=where, borders=borders)))
+    program = fuse(lower_graph(graph, where=where, borders=borders))
+    program = separate_views(separate_outputs(program))
     metadata = {AXES_METADATA: json.dumps(borders).encode()} if borders else {}
     content = emit(program, description=description, where=where, metadata=metadata)
     return CompiledModel(
