@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from edgekit_runtime.errors import UnsupportedModelError
 
@@ -52,6 +52,23 @@ def test_arg_of_every_type(operator: str, dtype: Any, last: int, agree: Any) -> 
     expected = _arg(x, 1, largest=operator == "ArgMax", last=bool(last))
     agree(node(operator, ["x"], ["y"], axis=1, keepdims=0, select_last_index=last), {"x": x},
           expected=[{"y": expected}])  # fmt: skip
+
+
+@pytest.mark.parametrize("operator", ["ArgMin", "TopK", "Unique", "ReduceMax"])
+def test_bfloat16_is_compared_exactly(operator: str, agree: Any) -> None:
+    x = np.array([1.0078125, 1.0, 300.0, 1.0078125, 298.0], F)
+    nodes = [
+        node("Cast", ["x"], ["b"], to=TensorProto.BFLOAT16),
+        node(operator, ["b", "k"] if operator in {"TopK", "ReduceMax"} else ["b"], ["z"] + (
+            ["i"] if operator == "TopK" else [])),
+        node("Cast", ["z"], ["y"], to=TensorProto.FLOAT),
+    ]  # fmt: skip
+    expected = {
+        "ArgMin": [1.0], "TopK": [300.0, 298.0], "Unique": [1.0, 1.0078125, 298.0, 300.0],
+        "ReduceMax": [300.0],
+    }[operator]  # fmt: skip
+    constants = {"k": np.array([2 if operator == "TopK" else 0])}
+    agree(nodes, {"x": x}, constants=constants, expected=[{"y": np.array(expected, F)}])
 
 
 @pytest.mark.parametrize("keep", [0, 1])

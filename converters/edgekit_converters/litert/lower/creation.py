@@ -22,12 +22,15 @@ _HOT: Final = frozenset({"float32", "int8", "uint8", "int32", "int64", "bool"})
 _MAX_RANK: Final = 6
 
 
-@lowers("Range", dtypes={"T": NUMBERS})
+@lowers("Range", dtypes={"T": NUMBERS | {"bfloat16"}})
 def lower_range(build: Builder, node: Node) -> None:
     """Numbers at equal distances; none where the bounds are the wrong way around."""
     steps = Steps(build, node)
     start, limit, delta = (steps.reshape(steps.in_onnx_order(at), ()) for at in range(3))
     shape = build.shape(node.outputs[0])
+    if start.dtype == "bfloat16":
+        # As ONNX defines it, rounded once.
+        start, limit, delta = (steps.cast(bound, "float32") for bound in (start, limit, delta))
     if start.dtype == "float32":
         # RANGE would add up the rounding errors of all steps.
         way = steps.sub(limit, start)

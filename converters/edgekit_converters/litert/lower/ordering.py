@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node
     from edgekit_converters.litert.program import Tensor
 
-_COMPARED: Final = frozenset({"float32", "int8", "uint8", "int32", "int64", "uint64"})
-_SORTED: Final = frozenset({"float32", "int8", "uint8", "int16", "int32", "int64", "uint64"})
+_COMPARED: Final = frozenset({"float32", "bfloat16", "int8", "uint8", "int32", "int64", "uint64"})
+_SORTED: Final = _COMPARED | {"int16"}
 
 
 def _without_axis(node: Node, graph: Graph, stored: Mapping[str, Permutation]) -> NodeLayout:
@@ -39,6 +39,9 @@ def lower_arg(build: Builder, node: Node) -> None:
         raise RefusedNodeError("there is nothing along its axis")
     largest = node.op == "ArgMax"
     last = bool(node.integer("select_last_index", 0))
+    if tensor.dtype == "bfloat16":
+        # Every one is a float32, and none is computed with.
+        tensor = steps.cast(tensor, "float32")
     if last:
         tensor = steps.reverse(tensor, axis)
     if tensor.dtype in {"int64", "uint64"}:
@@ -94,6 +97,8 @@ def lower_top_k(build: Builder, node: Node) -> None:
 
 def _rising(steps: Steps, tensor: Tensor, *, largest: bool) -> Tensor:
     """Numbers of a type that the kernel sorts, whose largest ones are those that are wanted."""
+    if tensor.dtype == "bfloat16":
+        tensor = steps.cast(tensor, "float32")
     if tensor.dtype == "uint64":
         # The same order, if the first half of the numbers is taken to be negative.
         bits = steps.bits(tensor, "int64")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # XNNPACK claims reductions of higher rank and then fails on them.
 _MAX_RANK: Final = 6
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
-_ORDERED: Final = NUMBERS | {"bool", "int8", "uint8", "int16"}
+_ORDERED: Final = NUMBERS | {"bfloat16", "bool", "int8", "uint8", "int16"}
 
 # What a reduction does over nothing at all.
 _NEUTRAL: Final[Mapping[str, float]] = {
@@ -179,6 +179,9 @@ def lower_extreme(build: Builder, node: Node) -> None:
     largest = node.op == "ReduceMax"
 
     def formula(steps: Steps, tensor: Tensor, axes: _Axes) -> Tensor:
+        if tensor.dtype == "bfloat16":
+            # Every one is a float32, and none is computed with.
+            tensor = steps.cast(tensor, "float32")
         if tensor.dtype == "bool":
             return reduce(steps, "REDUCE_ANY" if largest else "REDUCE_ALL", tensor, axes)
         return reduce(steps, "REDUCE_MAX" if largest else "REDUCE_MIN", tensor, axes)

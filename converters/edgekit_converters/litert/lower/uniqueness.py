@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_COMPARISONS: Final = 1 << 24
 
 
-@lowers("Unique", dtypes={"T": NUMBERS})
+@lowers("Unique", dtypes={"T": NUMBERS | {"bfloat16"}})
 def lower_unique(build: Builder, node: Node) -> None:
     """In rising order, or in that of their first appearance.
 
@@ -26,6 +26,9 @@ def lower_unique(build: Builder, node: Node) -> None:
     """
     steps = Steps(build, node)
     tensor = steps.in_onnx_order(0)
+    if tensor.dtype == "bfloat16":
+        # Every one is a float32, and none is computed with.
+        tensor = steps.cast(tensor, "float32")
     axis = node.attributes.get("axis")
     if axis is None:
         tensor, axis = steps.flatten(tensor), 0
