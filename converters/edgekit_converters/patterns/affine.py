@@ -135,10 +135,10 @@ def scale_before_moving(graph: PatternGraph, node: Any) -> Rewrite | None:
             last = number_of_move == len(moves)
             moved.output[0] = node.output[0] if last else graph.fresh(f"{mover.output[0]}/scaled")
             adds.append(moved)
-        graph.declare_like(scaled, name)
+        alike = {scaled: name}
         for before, after in zip(reversed(moves), adds[1:], strict=True):
-            graph.declare_like(after.output[0], before.output[0])
-        return Rewrite(removes=[*moves, node], adds=adds, constants={factor: array})
+            alike[after.output[0]] = before.output[0]
+        return Rewrite(removes=[*moves, node], adds=adds, constants={factor: array}, alike=alike)
     return None
 
 
@@ -211,7 +211,7 @@ def _scaled(graph: PatternGraph, layer: _Layer, node: Any, factor: NDArray[Any])
     product = graph.fresh(f"{node.output[0]}/product") if as_sum else node.output[0]
     plain = copy_of(layer.node, product)
     plain.input[1] = name
-    removes, adds = [layer.node, node], [plain]
+    removes, adds, alike = [layer.node, node], [plain], {}
     if layer.shift is not None:
         removes.append(layer.shift)
     if has_bias:
@@ -220,7 +220,7 @@ def _scaled(graph: PatternGraph, layer: _Layer, node: Any, factor: NDArray[Any])
         if as_sum and layer.shift is not None:
             from onnx import helper
 
-            graph.declare_like(product, node.output[0])
+            alike[product] = node.output[0]
             adds.append(
                 helper.make_node(
                     "Add", [product, bias_name], node.output, name=layer.shift.name or node.name
@@ -228,7 +228,7 @@ def _scaled(graph: PatternGraph, layer: _Layer, node: Any, factor: NDArray[Any])
             )
         else:
             set_bias(plain, bias_name)
-    return Rewrite(removes=removes, adds=adds, constants=constants)
+    return Rewrite(removes=removes, adds=adds, constants=constants, alike=alike)
 
 
 def _whole_bias(graph: PatternGraph, layer: _Layer) -> NDArray[Any] | None:

@@ -168,7 +168,6 @@ def scale_before_shift(graph: PatternGraph, node: Any) -> Rewrite | None:
     if factor is None or term is None or not graph.same_rank(middle[0], node.output[0]):
         return None
     names = [graph.fresh(f"{node.output[0]}/{role}") for role in ("factor", "term", "scaled")]
-    graph.declare_like(names[2], middle[0])
     return Rewrite(
         removes=[product, shift, node],
         adds=[
@@ -176,6 +175,7 @@ def scale_before_shift(graph: PatternGraph, node: Any) -> Rewrite | None:
             helper.make_node("Add", [names[2], names[1]], node.output, name=shift.name),
         ],
         constants={names[0]: factor, names[1]: term},
+        alike={names[2]: middle[0]},
     )
 
 

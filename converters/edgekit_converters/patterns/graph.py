@@ -29,12 +29,16 @@ class Rewrite:
         adds: What takes their place, in execution order; it stands where the last of them stood.
         constants: New constants by name.
         same: Values of removed nodes that are equal to another value, by name.
+        alike: Values that are new, by name, with one that has their type and shape.
+        shapes: The shapes of those that have the type of another alone.
     """
 
     removes: Sequence[Any]
     adds: Sequence[Any] = ()
     constants: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     same: Mapping[str, str] = field(default_factory=dict)
+    alike: Mapping[str, str] = field(default_factory=dict)
+    shapes: Mapping[str, Sizes] = field(default_factory=dict)
 
 
 class PatternGraph:
@@ -215,19 +219,8 @@ class PatternGraph:
             self._link(node)
         for name, other in rewrite.same.items():
             self._replace(name, other)
+        self._learn(rewrite)
         self.changed = True
-
-    def declare_like(self, name: str, like: str) -> None:
-        """Say that a value that a rewrite makes has another's shape and type."""
-        if like in self._types:
-            self._types[name] = self._types[like]
-        if like in self._sizes:
-            self._sizes[name] = self._sizes[like]
-
-    def declare(self, name: str, sizes: Sizes, like: str) -> None:
-        """Say which shape a value that a rewrite makes has; its type is another's."""
-        self.declare_like(name, like)
-        self._sizes[name] = sizes
 
     def drop_unread(self) -> None:
         """Remove nodes that compute nothing that anyone reads."""
@@ -251,6 +244,19 @@ class PatternGraph:
         for at in reversed(range(len(graph.initializer))):
             if graph.initializer[at].name not in read:
                 del graph.initializer[at]
+
+    def _learn(self, rewrite: Rewrite) -> None:
+        """Take note of what is known about new values, and forget what their names once meant."""
+        known = {name for node in rewrite.removes for name in node.output}
+        for name in (name for node in rewrite.adds for name in node.output if name not in known):
+            self._types.pop(name, None)
+            self._sizes.pop(name, None)
+        for name, like in rewrite.alike.items():
+            if like in self._types:
+                self._types[name] = self._types[like]
+            if like in self._sizes:
+                self._sizes[name] = self._sizes[like]
+        self._sizes.update(rewrite.shapes)
 
     def _place(self, node: Any) -> tuple[int, int]:
         """Where a node stands in the order of execution."""

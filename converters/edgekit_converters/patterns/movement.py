@@ -47,8 +47,7 @@ def merge_movements(graph: PatternGraph, node: Any) -> Rewrite | None:
     steps = Steps(graph=graph, name=row.source, label=node.name or node.output[0])
     if not steps.move(plan, result):
         return None
-    steps.end_as(node.output[0])
-    return Rewrite(removes=row.nodes, adds=steps.nodes, constants=steps.constants)
+    return steps.instead_of(row.nodes, node.output[0])
 
 
 @recognises(*MOVERS)
@@ -71,12 +70,7 @@ def merge_movements_around_layer(graph: PatternGraph, node: Any) -> Rewrite | No
     steps = min(found, key=lambda steps: _cost(steps.nodes))
     if _cost(steps.nodes) >= _cost((*before.nodes, *behind.nodes)):
         return None
-    steps.end_as(node.output[0])
-    return Rewrite(
-        removes=[*before.nodes, *layer.nodes, *behind.nodes],
-        adds=steps.nodes,
-        constants=steps.constants,
-    )
+    return steps.instead_of([*before.nodes, *layer.nodes, *behind.nodes], node.output[0])
 
 
 def _joined_before(
@@ -112,7 +106,8 @@ def _joined_behind(
     if not follow(graph, first, before) or not first.keeps_last_axis():
         return None
     movement = Movement((*source[:-1], wide[-1]))
-    if not follow(graph, movement, before, width=wide[-1]) or not follow(graph, movement, behind):
+    told = follow(graph, movement, before, width=wide[-1]) and follow(graph, movement, behind)
+    if not told or movement.shape != result:
         return None
     plan = movement.plan()
     steps = Steps(graph=graph, name=before.source, label=behind.nodes[-1].output[0])
@@ -148,14 +143,14 @@ def select_weights(graph: PatternGraph, node: Any) -> Rewrite | None:
         return None
     # The parts as an axis of their own, which must arrive as the very axis that they are taken of.
     movement = Movement((*source[:-1], number(count), each))
-    if not follow(graph, movement, row) or not movement.drop(len(source) - 1, axis):
+    told = follow(graph, movement, row) and movement.drop(len(source) - 1, axis)
+    if not told or movement.shape != known_sizes(graph, node.output[0]):
         return None
     steps = Steps(graph=graph, name=layer.source, label=node.output[0])
     steps.compute(layer.part(int(chosen) % count, count))
     if not steps.move(movement.plan(), movement.shape):
         return None
-    steps.end_as(node.output[0])
-    return Rewrite(removes=[node], adds=steps.nodes, constants=steps.constants)
+    return steps.instead_of([node], node.output[0])
 
 
 def _selected_axis(graph: PatternGraph, node: Any) -> int | None:

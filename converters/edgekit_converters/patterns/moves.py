@@ -13,6 +13,7 @@ from edgekit_converters.patterns.arithmetic import (
     integers_attribute,
     number_attribute,
 )
+from edgekit_converters.patterns.graph import Rewrite
 from edgekit_converters.sizes.movement import Movement, MovementPlan, written_shape
 from edgekit_converters.sizes.size import number
 
@@ -183,6 +184,7 @@ class Steps:
         label: What new names start with.
         nodes: The nodes so far.
         constants: Their constants.
+        shapes: What is known about the values that they make.
     """
 
     graph: PatternGraph
@@ -190,6 +192,11 @@ class Steps:
     label: str
     nodes: list[Any] = field(default_factory=list)
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
+    shapes: dict[str, Sizes] = field(default_factory=dict)
+    _source: str = ""
+
+    def __post_init__(self) -> None:
+        self._source = self.name
 
     def move(self, plan: MovementPlan, shape: Sequence[Size]) -> bool:
         """Write a movement that ends in a shape; False if a Reshape cannot be told its target."""
@@ -201,7 +208,7 @@ class Steps:
 
     def compute(self, layer: DenseLayer) -> None:
         """Write a dense layer."""
-        sizes = self.graph.sizes(self.name)
+        sizes = self._sizes()
         wide = None if sizes is None else (*sizes[:-1], number(layer.weights.shape[1]))
         weights = self._constant(layer.weights_name, layer.weights)
         self._write("MatMul", [self.name, weights], wide, label=layer.names[0])
@@ -209,12 +216,24 @@ class Steps:
             bias = self._constant(layer.bias_name, layer.bias)
             self._write("Add", [self.name, bias], wide, label=layer.names[1])
 
-    def end_as(self, name: str) -> None:
-        """Give what the last node makes the name that readers know."""
+    def instead_of(self, removes: Sequence[Any], name: str) -> Rewrite:
+        """The rewrite in which these nodes make a value that others made before."""
         self.nodes[-1].output[0] = name
+        made = [n.output[0] for n in self.nodes[:-1] if n.output[0] in self.shapes]
+        return Rewrite(
+            removes=removes,
+            adds=self.nodes,
+            constants=self.constants,
+            alike=dict.fromkeys(made, self._source),
+            shapes={name: self.shapes[name] for name in made},
+        )
+
+    def _sizes(self) -> Sizes | None:
+        """The shape of what the latest node makes."""
+        return self.shapes.get(self.name) or self.graph.sizes(self.name)
 
     def _reshape(self, shape: Sequence[Size]) -> bool:
-        target = written_shape(shape, self.graph.sizes(self.name))
+        target = written_shape(shape, self._sizes())
         if target is None:
             return False
         name = self.graph.fresh(f"{self.label}/shape{len(self.constants)}")
@@ -223,7 +242,7 @@ class Steps:
         return True
 
     def _permuted(self, order: Sequence[int]) -> Sizes | None:
-        sizes = self.graph.sizes(self.name)
+        sizes = self._sizes()
         return None if sizes is None else tuple(sizes[axis] for axis in order)
 
     def _write(
@@ -241,7 +260,7 @@ class Steps:
             helper.make_node(operator, inputs, [name], name=label or name, **attributes)
         )
         if sizes is not None:
-            self.graph.declare(name, sizes, self.name)
+            self.shapes[name] = sizes
         self.name = name
 
     def _constant(self, name: str, array: NDArray[Any]) -> str:

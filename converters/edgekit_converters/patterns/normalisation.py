@@ -53,7 +53,7 @@ def layer_normalization(graph: PatternGraph, node: Any) -> Rewrite | None:  # no
     applied = _divided(graph, node, parts[1].output[0], shape) or _spread_out(
         graph, node, source, parts[0].output[0], shape
     )
-    if applied is None:
+    if applied is None or not graph.same_rank(source, applied.result):
         return None
     constants, inputs = {}, [source]
     for role, array in (("scale", applied.scale), ("shift", applied.shift)):

@@ -102,17 +102,17 @@ def cancel_transposes(graph: PatternGraph, node: Any) -> Rewrite | None:
     order, back = _order(first, rank), _order(node, rank)
     if tuple(order[axis] for axis in back) != tuple(range(rank)):
         return None
-    adds, source = [], first.input[0]
+    adds, alike, source = [], {}, first.input[0]
     for position, step in enumerate(reversed(chain), start=1):
         copy = type(step).FromString(step.SerializeToString())
         copy.input[0] = source
         last = position == len(chain)
         source = node.output[0] if last else graph.fresh(f"{step.output[0]}/straight")
         if not last and step.op_type != "Cast":
-            graph.declare_like(source, first.input[0])
+            alike[source] = first.input[0]
         copy.output[0] = source
         adds.append(copy)
-    return Rewrite(removes=[first, *chain, node], adds=adds)
+    return Rewrite(removes=[first, *chain, node], adds=adds, alike=alike)
 
 
 @recognises("Expand")

@@ -79,13 +79,13 @@ def space_to_depth(graph: PatternGraph, node: Any) -> Rewrite | None:
         return Rewrite(removes=[first, node, last], adds=[whole])
     names = [graph.fresh(f"{last.output[0]}/{role}") for role in ("blocks", "channels")]
     whole.output[0] = names[0]
-    graph.declare_like(names[0], last.output[0])
     places = np.arange(channels * block * block).reshape(block * block, channels).T.reshape(-1)
     gather = helper.make_node("Gather", names, last.output, name=last.name, axis=1)
     return Rewrite(
         removes=[first, node, last],
         adds=[whole, gather],
         constants={names[1]: places.astype(np.int64)},
+        alike={names[0]: last.output[0]},
     )
 
 

@@ -94,8 +94,11 @@ class Movement:
         return not left
 
     def keeps_last_axis(self) -> bool:
-        """Whether the last axis is still the source's last, whole and by itself."""
-        return bool(self._now and self._before) and self._now[-1] == self._before[-1]
+        """Whether the last axis is still the source's last, whole and by itself.
+
+        An axis of size one has no identity: it is not kept.
+        """
+        return bool(self._now) and bool(self._now[-1]) and self._now[-1] == self._before[-1]
 
     def drop(self, before: int, now: int) -> bool:
         """Take away an axis, as if the source never had it.

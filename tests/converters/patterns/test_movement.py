@@ -108,3 +108,17 @@ def test_weights_of_two_layers_are_taken_apart_once(simplified: Any) -> None:
     model = simplified(text, {"w": weights(8, 16)}, tolerance=1e-5)
     assert operators(model) == {"MatMul": 4, "Add": 2}
     assert len(model.graph.initializer) == 2
+
+
+def test_axes_of_one_are_not_taken_for_each_other(left: Left) -> None:
+    text = """(float[n,1,2,1] x) => (float[n,4,2,1] y)
+    { a = Transpose<perm = [0,3,2,1]>(x) b = MatMul(a, w)
+      y = Transpose<perm = [0,3,2,1]>(b) }"""
+    assert left(text, {"w": weights(1, 4)})["Transpose"] >= 1
+
+
+def test_what_is_tried_and_not_chosen_leaves_no_trace(left: Left) -> None:
+    """Both sides of a layer are tried, and name their steps alike."""
+    text = """(float[n,1,4,3] x) => (float[n,2,2,3] y) <int64[3] a = {-1,4,3}, int64[4] b = {-1,2,2,3}>
+    { r = Relu(x) s = Reshape(r, a) m = MatMul(s, w) y = Reshape(m, b) }"""
+    assert left(text, {"w": weights(3, 3)}) == {"Relu": 1, "Reshape": 1, "MatMul": 1}
