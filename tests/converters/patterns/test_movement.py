@@ -119,6 +119,7 @@ def test_axes_of_one_are_not_taken_for_each_other(left: Left) -> None:
 
 def test_what_is_tried_and_not_chosen_leaves_no_trace(left: Left) -> None:
     """Both sides of a layer are tried, and name their steps alike."""
-    text = """(float[n,1,4,3] x) => (float[n,2,2,3] y) <int64[3] a = {-1,4,3}, int64[4] b = {-1,2,2,3}>
+    text = """(float[n,1,4,3] x) => (float[n,2,2,3] y)
+    <int64[3] a = {-1,4,3}, int64[4] b = {-1,2,2,3}>
     { r = Relu(x) s = Reshape(r, a) m = MatMul(s, w) y = Reshape(m, b) }"""
     assert left(text, {"w": weights(3, 3)}) == {"Relu": 1, "Reshape": 1, "MatMul": 1}
