@@ -54,6 +54,18 @@ def test_bounds(bounds: Any, free: list[int], computed: str, agree: Any) -> None
           expected=expected)  # fmt: skip
 
 
+@pytest.mark.parametrize("computed", ["", "s", "seat"])
+@pytest.mark.parametrize("free", [False, True])
+def test_backwards_from_before_the_beginning(computed: str, free: bool, agree: Any) -> None:
+    bounds = {"s": [-9, -2], "e": [FIRST, FIRST], "a": [0, 1], "t": [-1, -2]}
+    inputs = {name: np.array(values, dtype=I64) for name, values in bounds.items()}
+    given = {name: array for name, array in inputs.items() if name in computed}
+    constants = {name: array for name, array in inputs.items() if name not in computed}
+    # In ONNX, the first element is there, unlike in numpy.
+    agree(node("Slice", ["x", *"seat"], ["y"]), {"x": _x(4, 6), **given}, constants=constants,
+          free={"x": [0, 1]} if free else {})  # fmt: skip
+
+
 def test_bounds_of_all_axes_in_their_order(agree: Any) -> None:
     sets = [{"x": _x(4, 6), "s": np.array([1, 2], dtype=np.int32)}]
     agree(node("Slice", ["x", "s", "e"], ["y"]), sets, constants={"e": np.array([3, 9], np.int32)})

@@ -49,8 +49,14 @@ def lower_slice(build: Builder, node: Node) -> None:
         stride.append(part.step or 1)
         begins |= (part.start is None) << axis
         ends |= (part.stop is None) << axis
+    first: list[int] | Tensor = begin
+    if any(
+        size is None and step < 0 and start < -1
+        for size, step, start in zip(tensor.shape, stride, begin, strict=True)
+    ):
+        first = _not_before(steps, steps.integers(begin), tensor)
     steps.finish(
-        steps.strided_slice(tensor, begin, end, stride, shape, beginMask=begins, endMask=ends)
+        steps.strided_slice(tensor, first, end, stride, shape, beginMask=begins, endMask=ends)
     )
 
 
@@ -123,7 +129,14 @@ def _slice_computed(steps: Steps, tensor: Tensor) -> Tensor:
         ]
     shape = tuple(build.shape(node.outputs[0])[axis] for axis in order)
     begin, end, stride = bounds
+    if stride.data is None or (stride.data < 0).any():
+        begin = _not_before(steps, begin, tensor)
     return steps.strided_slice(tensor, begin, end, stride, shape)
+
+
+def _not_before(steps: Steps, begin: Tensor, tensor: Tensor) -> Tensor:
+    """Backwards from before the beginning, ONNX has the first element and LiteRT nothing."""
+    return steps.maximum(begin, steps.neg(steps.vector(steps.extents(tensor))))
 
 
 def _spread(
