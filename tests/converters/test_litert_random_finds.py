@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 node = helper.make_node
 I64 = np.int64
@@ -74,3 +74,13 @@ def test_groups_of_channels_that_inference_does_not_count(
     ]
     constants = {"k": np.array([1], I64), "w": weights(6, 1, 3, 3)}
     assert_parity(make_model(nodes, {"x": ["n", 3, 5, 5]}, ["y"], constants))
+
+
+def test_integer_products_of_many_axes(make_model: Any, assert_parity: Any) -> None:
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        node("MatMulInteger", ["q", "w", "zero"], ["p"]),
+        node("Cast", ["p"], ["y"], to=TensorProto.FLOAT),
+    ]
+    w = np.arange(-6, 6).reshape(4, 3).astype(np.int8)
+    assert_parity(make_model(nodes, {"x": ["n", 2, 1, 2, 1, 3, 4]}, ["y"], {"w": w}))

@@ -9,7 +9,6 @@ import numpy as np
 from edgekit_converters.litert.layout import identity
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
 from edgekit_converters.litert.lower.registry import lowers
-from edgekit_converters.litert.lower.size_steps import Extent
 from edgekit_converters.litert.lower.steps import Steps
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from edgekit_converters.litert.program import Tensor
 
 _MATRIX = 2
-# XNNPACK refuses models with a FULLY_CONNECTED of more axes, the plain kernels BATCH_MATMUL.
-_MAX_DENSE_RANK = 6
-_MAX_BATCHED_RANK = 5
 
 
 @lowers("MatMul")
@@ -37,11 +33,8 @@ def lower_matmul(build: Builder, node: Node) -> None:
         return
     second = build.value(node.input(1), identity(len(right)))
     steps = Steps(build, node)
-    if max(len(left), len(right)) > _MAX_BATCHED_RANK:
-        steps.finish(_multiply_flat(steps, first, second))
-        return
     if min(len(left), len(right)) >= _MATRIX:
-        build.emit("BATCH_MATMUL", [first, second], node, adjX=False, adjY=False)
+        steps.finish(steps.matmul(first, second))
         return
     row = first if len(left) > 1 else steps.expand_dims(first, 0)
     column = second if len(right) > 1 else steps.expand_dims(second, 1)
@@ -50,39 +43,6 @@ def lower_matmul(build: Builder, node: Node) -> None:
     if len(left) == 1:
         extra.append(-2)
     steps.finish(steps.squeeze(product, *extra))
-
-
-def _multiply_flat(steps: Steps, first: Tensor, second: Tensor) -> Tensor:
-    """A product of many axes, with one axis for all that are no matrix's."""
-    left, right = steps.extents(first), steps.extents(second)
-    rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else []
-    inner = left[-1:]
-    rank = max(len(left), len(right)) - _MATRIX
-    batches = [
-        (*(1,) * (rank - len(extents[:-_MATRIX])), *extents[:-_MATRIX]) for extents in (left, right)
-    ]
-    batch = [_wider(steps, one, other) for one, other in zip(*batches, strict=True)]
-    total = steps.times(*batch)
-    wide = [
-        steps.reshaped(
-            steps.widened(steps.reshaped(tensor, [*own, *matrix]), [*batch, *matrix]),
-            [total, *matrix],
-        )
-        for tensor, own, matrix in (
-            (first, batches[0], [*(rows or [1]), *inner]),
-            (second, batches[1], [*inner, *(columns or [1])]),
-        )
-    ]
-    return steps.reshaped(steps.matmul(*wide), [*batch, *rows, *columns])
-
-
-def _wider(steps: Steps, one: Extent, other: Extent) -> Extent:
-    """What two sizes are broadcast to."""
-    if isinstance(one, int) and (one != 1 or isinstance(other, int)):
-        return one if one != 1 else other
-    if isinstance(other, int):
-        return one if other == 1 else other
-    return other if one == 1 else steps.maximum(steps.scalar(one), steps.scalar(other))
 
 
 @lowers("Gemm")
@@ -134,30 +94,10 @@ def _fully_connected(
     """Emit FULLY_CONNECTED; `weights` are (outputs, inputs)."""
     if bias is None:
         bias = np.zeros(weights.shape[0], dtype=np.float32)
-    if len(first.shape) > _MAX_DENSE_RANK:
-        steps = Steps(build, node)
-        *rows, inner = steps.extents(first)
-        flat = steps.reshaped(first, [steps.times(*rows), inner])
-        made = steps.step(
-            "FULLY_CONNECTED",
-            [flat, build.constant(node.input(1), weights), steps.constant(bias, "bias")],
-            (flat.shape[0], weights.shape[0]), "float32",
-            fusedActivationFunction="NONE", weightsFormat="DEFAULT", keepNumDims=False,
-        )  # fmt: skip
-        steps.finish(steps.reshaped(made, [*rows, weights.shape[0]]))
-        return
-    build.emit(
-        "FULLY_CONNECTED",
-        [
-            first,
-            build.constant(node.input(1), weights),
-            build.constant(node.input(2) or f"{node.outputs[0]}/bias", bias),
-        ],
-        node,
-        fusedActivationFunction="NONE",
-        weightsFormat="DEFAULT",
-        keepNumDims=len(first.shape) != _MATRIX,
-    )
+    steps = Steps(build, node)
+    kernel = build.constant(node.input(1), weights)
+    addend = build.constant(node.input(2) or f"{node.outputs[0]}/bias", bias)
+    steps.finish(steps.fully_connected(first, kernel, addend))
 
 
 def _as_bias(addend: NDArray[Any] | None, result: Shape, beta: float) -> NDArray[Any] | None:

@@ -105,12 +105,9 @@ def _matmul(steps: Steps, left: Tensor, second: Tensor, start: int, end: int) ->
         return steps.matmul(left, steps.slice_axis(second, -2, start, end - start))
     rows = np.ascontiguousarray(second.data[start:end].T)
     bias = np.zeros(rows.shape[0], dtype=np.float32)
-    inputs = [left, steps.constant(rows, "weights"), steps.constant(bias, "no_bias")]
-    return steps.step(
-        "FULLY_CONNECTED", inputs, (*left.shape[:-1], rows.shape[0]), "float32",
-        fusedActivationFunction="NONE", weightsFormat="DEFAULT",
-        keepNumDims=len(left.shape) != _MATRIX,
-    )  # fmt: skip
+    return steps.fully_connected(
+        left, steps.constant(rows, "weights"), steps.constant(bias, "no_bias")
+    )
 
 
 def _channels(

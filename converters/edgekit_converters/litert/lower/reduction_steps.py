@@ -1,15 +1,15 @@
-"""Steps that go over whole axes: reductions, running sums, products of matrices, orders."""
+"""Steps that go over whole axes: reductions, running sums, orders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit_converters.litert.lower.step_base import StepBase, broadcast
+from edgekit_converters.litert.lower.step_base import StepBase
 from edgekit_converters.litert.program import Tensor
 
 
 class ReductionSteps(StepBase):
-    """Reductions, matrices, orders."""
+    """Reductions, orders."""
 
     def reduce(
         self, code: str, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False
@@ -58,17 +58,6 @@ class ReductionSteps(StepBase):
         inputs = [tensor, self.integers(axis % len(tensor.shape), "axis")]
         return self.step(
             "CUMSUM", inputs, tensor.shape, tensor.dtype, exclusive=exclusive, reverse=reverse
-        )
-
-    def matmul(
-        self, first: Tensor, second: Tensor, *, turn_first: bool = False, turn_second: bool = False
-    ) -> Tensor:
-        """Products of matrices, the leading axes broadcast; either factor may be turned."""
-        rows = first.shape[-1] if turn_first else first.shape[-2]
-        columns = second.shape[-2] if turn_second else second.shape[-1]
-        shape = (*broadcast(first.shape[:-2], second.shape[:-2]), rows, columns)
-        return self.step(
-            "BATCH_MATMUL", [first, second], shape, first.dtype, adjX=turn_first, adjY=turn_second
         )
 
     def top_k(self, tensor: Tensor, count: Tensor, size: int | None) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgekit_converters.litert.lower.product_steps import ProductSteps
 from edgekit_converters.litert.lower.reduction_steps import ReductionSteps
 from edgekit_converters.litert.lower.wide_steps import WideSteps
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from edgekit_converters.litert.program import Tensor
 
 
-class Steps(WideSteps, ReductionSteps):
+class Steps(WideSteps, ProductSteps, ReductionSteps):
     """The formula of one node."""
 
     def __init__(self, build: Builder, node: Node) -> None:
