@@ -95,6 +95,15 @@ def test_what_only_looks_like_it_stays(body: str, left: Left) -> None:
     assert "LayerNormalization" not in left(graph(body), CONSTANTS, tolerance=1e-4)
 
 
+def test_an_epsilon_with_more_axes_than_the_value_stays(simplified: Any) -> None:
+    body = f"""{HEAD} q = Mul(d, d) v = ReduceMean<axes = [-1]>(q) e = Add(v, eps) r = Sqrt(e)
+        y = Div(d, r)"""
+    wide = graph(body).replace("(float[n,4,6] y)", "(float[1,n,4,6] y)")
+    constants = {**CONSTANTS, "eps": np.full((1, 1, 1, 1), 1e-5, np.float32)}
+    nodes = simplified(wide, constants).graph.node
+    assert "LayerNormalization" not in {node.op_type for node in nodes}
+
+
 def test_a_scale_that_differs_along_another_axis_stays_outside(left: Left) -> None:
     constants = {**CONSTANTS, "g": RNG.normal(1, 0.3, (4, 1)).astype(np.float32)}
     body = f"""{HEAD} q = Mul(d, d) v = ReduceMean<axes = [-1]>(q) e = Add(v, eps) r = Sqrt(e)
