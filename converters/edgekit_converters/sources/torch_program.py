@@ -43,6 +43,8 @@ _PLAIN_MEMBERS: Final = re.compile(
     r"|data/sample_inputs/model\.pt)"
 )
 _NAME: Final = re.compile(r"[\w.$\-\[\]]*")
+# What a size is called that has bounds: PyTorch looks it up, and does not evaluate it.
+_SIZE_TEXT: Final = re.compile(r"[\w\s+\-*/(),]*")
 _OPERATOR: Final = re.compile(
     r"torch\.ops\.(aten|prim|prims|higher_order|quantized_decomposed|torchvision)"
     r"\.(?!save\b|from_file\b)\w+(\.\w+)*"
@@ -65,8 +67,8 @@ _SIZE_REST: Final = re.compile(r"[\w\s,()=\-]*")
 _LONG_NUMBER: Final = re.compile(r"\d{19}")
 # A condition such as L['image'].size()[0] == 2: PyTorch compiles it as Python.
 _GUARD_ACCESS: Final = re.compile(r"L(\['[\w.]+'\]|\[\d+\])+(\.size\(\)\[\d+\]|\.shape\[\d+\])?")
-_GUARD_WORDS: Final = frozenset({"and", "or", "not", "True", "False"})
-_GUARD_REST: Final = re.compile(r"[\w\s+\-*/%()<>=!]*")
+_GUARD_WORDS: Final = frozenset({"and", "or", "not", "True", "False", "max", "min"})
+_GUARD_REST: Final = re.compile(r"[\w\s+\-*/%(),<>=!]*")
 # Text that PyTorch only reads, or that says where an operator came from.
 _FREE_TEXT: Final = frozenset({"metadata", "torch_version", "verifiers", "as_string", "as_strings"})
 _SPECIFICATIONS: Final = frozenset({"in_spec", "out_spec"})
@@ -166,8 +168,9 @@ def _code_in_json(value: Any, key: str = "") -> Iterator[str]:
     if isinstance(value, dict):
         if value.get("use_pickle"):
             yield "a tensor as a pickle"
+        names = _SIZE_TEXT if key == "range_constraints" else _NAME
         for name, item in value.items():
-            if not _NAME.fullmatch(name):
+            if not names.fullmatch(name):
                 yield f"a name that is none: {name[:60]!r}"
             yield from _code_in_json(item, name)
     elif isinstance(value, list):

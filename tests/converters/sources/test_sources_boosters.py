@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from edgekit_converters.sources.boosted_trees import floor32
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.session import Session
 
+ONNX, LITERT = ModelFormat.ONNX, ModelFormat.LITERT
 pytestmark = pytest.mark.usefixtures("calm")
 
 XGBOOST = {
@@ -78,9 +80,11 @@ def _check(session: Session, rows: NDArray[np.float32], expected: NDArray[Any]) 
     assert np.abs(found - expected).max() <= 2e-6 * max(np.abs(expected).max(), 1e-3)
 
 
-@pytest.mark.parametrize("suffix", ["json", "ubj"])
+@pytest.mark.parametrize(("suffix", "target"), [("json", ONNX), ("ubj", ONNX), ("ubj", LITERT)])
 @pytest.mark.parametrize("name", list(XGBOOST))
-def test_xgboost(name: str, suffix: str, convert: Any, table: Any, tmp_path: Path) -> None:
+def test_xgboost(
+    name: str, suffix: str, target: ModelFormat, convert: Any, table: Any, tmp_path: Path
+) -> None:
     xgboost = pytest.importorskip("xgboost", reason="needs pip install 'edgekit[xgboost]'")
     kind, settings = XGBOOST[name]
     features, wanted = table(kind)
@@ -88,13 +92,14 @@ def test_xgboost(name: str, suffix: str, convert: Any, table: Any, tmp_path: Pat
     booster = xgboost.train(settings, xgboost.DMatrix(features, wanted), 8)
     source = tmp_path / f"model.{suffix}"
     booster.save_model(source)
-    session, report = convert(source)
+    session, report = convert(source, target=target)
     assert report.source_kind is SourceKind.XGBOOST
     rows = _hard_rows(features)
     _check(session, rows, booster.predict(xgboost.DMatrix(rows)))
 
 
-def test_xgboost_categories(convert: Any, table: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [ONNX, LITERT])
+def test_xgboost_categories(target: ModelFormat, convert: Any, table: Any, tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost", reason="needs pip install 'edgekit[xgboost]'")
     features, wanted = table("regression")
     features[:, 0] = np.arange(300) % 12
@@ -107,7 +112,7 @@ def test_xgboost_categories(convert: Any, table: Any, tmp_path: Path) -> None:
     assert json.loads(booster.save_raw("json"))["learner"]["gradient_booster"]["model"]["trees"][0][
         "categories"
     ]
-    session, _ = convert(tmp_path / "model.json")
+    session, _ = convert(tmp_path / "model.json", target=target)
     answer = session.run({"features": features})["prediction"][:, 0]
     assert np.abs(answer - booster.predict(rows)).max() < 1e-5
 
@@ -146,8 +151,9 @@ def test_xgboost_that_is_damaged_or_unknown(convert_apart: Any, table: Any, tmp_
         convert_apart(tmp_path / "vector.json")
 
 
+@pytest.mark.parametrize("target", [ONNX, LITERT])
 @pytest.mark.parametrize("name", list(LIGHTGBM))
-def test_lightgbm(name: str, convert: Any, table: Any, tmp_path: Path) -> None:
+def test_lightgbm(name: str, target: ModelFormat, convert: Any, table: Any, tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm", reason="needs pip install 'edgekit[lightgbm]'")
     kind, settings = LIGHTGBM[name]
     features, wanted = table(kind)
@@ -157,13 +163,14 @@ def test_lightgbm(name: str, convert: Any, table: Any, tmp_path: Path) -> None:
     booster = lightgbm.train(settings, lightgbm.Dataset(rows, wanted), 8)
     source = tmp_path / "model.txt"
     booster.save_model(source)
-    session, report = convert(source)
+    session, report = convert(source, target=target)
     assert report.source_kind is SourceKind.LIGHTGBM
     hard = _hard_rows(features)
     _check(session, hard, booster.predict(hard))
 
 
-def test_lightgbm_categories(convert: Any, table: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", [ONNX, LITERT])
+def test_lightgbm_categories(target: ModelFormat, convert: Any, table: Any, tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm", reason="needs pip install 'edgekit[lightgbm]'")
     features, wanted = table("regression")
     features[:, 0] = np.arange(300) % 12
@@ -174,7 +181,7 @@ def test_lightgbm_categories(convert: Any, table: Any, tmp_path: Path) -> None:
     )
     booster.save_model(tmp_path / "model.txt")
     assert "==" in json.dumps(booster.dump_model())
-    session, _ = convert(tmp_path / "model.txt")
+    session, _ = convert(tmp_path / "model.txt", target=target)
     rows = features.copy()
     rows[::9, 0] = np.nan
     answer = session.run({"features": rows})["prediction"][:, 0]
