@@ -35,13 +35,15 @@ def test_concat_of_several_with_nothing_among_them(count: int, agree: Any) -> No
 
 
 @pytest.mark.parametrize("rank", [6, 7, 8])
-def test_concat_and_split_of_many_axes(rank: int, agree: Any) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.int8, np.uint8, np.int64])
+def test_concat_and_split_of_many_axes(rank: int, dtype: Any, agree: Any) -> None:
     shape = [2, 2, 1, 3, 1, 2, 2, 2][:rank]
     nodes = [
         node("Concat", ["a", "b"], ["c"], axis=-1),
         node("Split", ["c"], ["y", "z"], axis=-1, num_outputs=2),
     ]
-    agree(nodes, {"a": _x(*shape), "b": _x(*shape, seed=5)}, ("c", "y", "z"))
+    arrays = {"a": _x(*shape, dtype=dtype), "b": _x(*shape, dtype=dtype, seed=5)}
+    agree(nodes, arrays, ("c", "y", "z"))
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -64,8 +64,8 @@ class BitSteps(StepBase):
     def moved_as(self, code: str, dtype: str, rank: int) -> str:
         """The type of the same width in which an operator moves elements of a type."""
         allowed = _MOVED.get(code)
-        if code in _CLAIMED and rank > _MAX_FLOAT_RANK and dtype == "float32":
-            return "int32"
+        if code in _CLAIMED and rank > _MAX_FLOAT_RANK and dtype in {"float16", "float32"}:
+            return "int16" if dtype == "float16" else "int32"
         if allowed is None or dtype in allowed:
             return dtype
         for other in _SAME_WIDTH.get(dtype, ()):

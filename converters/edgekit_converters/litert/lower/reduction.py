@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from edgekit_converters.litert.layout import NodeLayout, Permutation, as_onnx, reduced
 from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
+from edgekit_converters.litert.lower.reduction_steps import MAX_REDUCED
 from edgekit_converters.litert.lower.registry import lowers
 from edgekit_converters.litert.lower.steps import Steps
 from edgekit_converters.litert.types import FLOAT, NUMBERS
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node
     from edgekit_converters.litert.program import Tensor
 
-# XNNPACK claims reductions of higher rank and then fails on them.
-_MAX_RANK: Final = 6
 _FLOAT32_MAX: Final = float(np.finfo(np.float32).max)
 _ORDERED: Final = NUMBERS | {"bfloat16", "bool", "int8", "uint8", "int16"}
 
@@ -99,7 +98,7 @@ def _lower(build: Builder, node: Node, formula: Callable[[Steps, Tensor, _Axes],
     if computed.shape == (None,) and not node.integer("noop_with_empty_axes", 0):
         # None at all would mean all of them, which the kernel does not know.
         raise RefusedNodeError("the number of its axes is free")
-    if len(source) > _MAX_RANK:
+    if len(source) > MAX_REDUCED:
         raise RefusedNodeError(f"its axes are computed and its rank is {len(source)}")
     result = formula(steps, steps.in_onnx_order(0), _Axes(known=None, computed=computed, keep=keep))
     if len(result.shape) != len(shape):
@@ -130,34 +129,7 @@ def reduce(steps: Steps, code: str, tensor: Tensor, axes: _Axes) -> Tensor:
         rank = len(tensor.shape if axes.keep else steps.build.shape(steps.node.outputs[0]))
         inputs = [tensor, axes.computed]
         return steps.step(code, inputs, (None,) * rank, tensor.dtype, keepDims=axes.keep)
-    if len(tensor.shape) <= _MAX_RANK:
-        return steps.reduce(code, tensor, axes.known, keep=axes.keep)
-    return _reduce_joined(steps, code, tensor, axes.known, keep=axes.keep)
-
-
-def _reduce_joined(
-    steps: Steps, code: str, tensor: Tensor, axes: tuple[int, ...], *, keep: bool
-) -> Tensor:
-    """With neighbouring axes joined that are all reduced, or all not."""
-    extents = steps.extents(tensor)
-    joined: list[Any] = []
-    chosen: list[int] = []
-    for axis, extent in enumerate(extents):
-        if joined and (axis in axes) == (axis - 1 in axes):
-            joined[-1] = steps.times(joined[-1], extent)
-            continue
-        if axis in axes:
-            chosen.append(len(joined))
-        joined.append(extent)
-    if len(joined) > _MAX_RANK:
-        raise RefusedNodeError(f"it reduces every other axis of {len(extents)}")
-    made = steps.reduce(code, steps.reshaped(tensor, joined), chosen)
-    left = [
-        1 if axis in axes else extent
-        for axis, extent in enumerate(extents)
-        if keep or axis not in axes
-    ]
-    return steps.reshaped(made, left)
+    return steps.reduce(code, tensor, axes.known, keep=axes.keep)
 
 
 @lowers("ReduceSum", "ReduceMean", layout=_rule, dtypes=NUMBERS)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from edgekit_converters.litert.lower.step_base import StepBase
+from edgekit_converters.litert.lower.builder import RefusedNodeError
+from edgekit_converters.litert.lower.size_steps import Extent, SizeSteps
 from edgekit_converters.litert.program import Tensor
 
+# XNNPACK claims reductions of higher rank and then fails on them.
+MAX_REDUCED: Final = 6
 
-class ReductionSteps(StepBase):
+
+class ReductionSteps(SizeSteps):
     """Reductions, orders."""
 
     def reduce(
@@ -24,8 +29,32 @@ class ReductionSteps(StepBase):
         )
         if not chosen:
             return tensor
+        if rank > MAX_REDUCED:
+            return self._reduce_joined(code, tensor, chosen, keep=keep)
         inputs = [tensor, self.integers(chosen, "axes")]
         return self.step(code, inputs, shape, tensor.dtype, keepDims=keep)
+
+    def _reduce_joined(self, code: str, tensor: Tensor, axes: list[int], *, keep: bool) -> Tensor:
+        """With neighbouring axes joined that are all reduced, or all not."""
+        extents = self.extents(tensor)
+        joined: list[Extent] = []
+        chosen: list[int] = []
+        for axis, extent in enumerate(extents):
+            if joined and (axis in axes) == (axis - 1 in axes):
+                joined[-1] = self.times(joined[-1], extent)
+                continue
+            if axis in axes:
+                chosen.append(len(joined))
+            joined.append(extent)
+        if len(joined) > MAX_REDUCED:
+            raise RefusedNodeError(f"it reduces every other axis of {len(extents)}")
+        made = self.reduce(code, self.reshaped(tensor, joined), chosen)
+        left = [
+            1 if axis in axes else extent
+            for axis, extent in enumerate(extents)
+            if keep or axis not in axes
+        ]
+        return self.reshaped(made, left)
 
     def sum(self, tensor: Tensor, axes: int | Sequence[int], *, keep: bool = False) -> Tensor:
         """The sum over axes."""
