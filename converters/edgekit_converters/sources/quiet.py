@@ -6,9 +6,14 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import Final
+
+# What sets a terminal's colours.
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @contextlib.contextmanager
@@ -47,6 +52,13 @@ def quiet_below_python() -> Iterator[None]:
 
 
 def one_line(error: BaseException, *, limit: int = 300) -> str:
-    """An exception's text without its line breaks, or its type where it has none."""
-    text = " ".join(str(error).split())
+    """An exception's text without line breaks and colours, or its type where it has none."""
+    text = " ".join(_COLOURS.sub("", str(error)).split())
     return text[:limit] or type(error).__name__
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first of a chain of exceptions: the others say in whose hands it broke."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -15,7 +15,7 @@ from edgekit_converters.sources.imported import (
     ReferenceSession,
     specs_of,
 )
-from edgekit_converters.sources.quiet import one_line, quiet
+from edgekit_converters.sources.quiet import one_line, quiet, root_cause
 from edgekit_converters.sources.torch_unsupported import listed
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.extras import require
@@ -106,7 +106,9 @@ def import_module(
                 with quiet(), torch.no_grad():
                     model = exporter.export(inputs, free)
             except Exception as error:  # noqa: BLE001 - whatever the framework raises
-                failures.append(f"{exporter.name}: {one_line(error, limit=600)}")
+                cause = root_cause(error)
+                reason = f"{type(cause).__name__}: {one_line(cause)}"
+                failures.append(f"{exporter.name}: {reason}")
                 continue
             _name_batch(model)
             difference = _difference(model, run, examples, _PROBED_BATCHES if free else ())
