@@ -220,7 +220,7 @@ class _Work:
     ) -> Comparison:
         session = self._open(artifact)
         try:
-            return compare(self._session, session, probes, tolerance=tolerance)
+            return compare(self._session, session, probes, tolerance=tolerance, where=self._where)
         finally:
             session.close()
 
@@ -353,7 +353,7 @@ class _Work:
         path.write_bytes(model.SerializeToString())
         session = self._source.present(open_session(path))
         try:
-            comparison = compare(self._session, session, [probe])
+            comparison = compare(self._session, session, [probe], where=self._where)
         finally:
             session.close()
         return not comparison.within(self._request.max_error)

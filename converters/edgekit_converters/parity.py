@@ -146,6 +146,7 @@ def compare(
     probes: Iterable[Probe],
     *,
     tolerance: float | None = None,
+    where: str | None = None,
 ) -> Comparison:
     """Run both models on every probe; probes that the source refuses are left out.
 
@@ -155,9 +156,11 @@ def compare(
         probes: What to try.
         tolerance: The largest relative error that is allowed. A probe with more is set aside if
             the source itself is not determined there; without a tolerance, none is.
+        where: The source's path, for errors.
 
     Raises:
-        UnsupportedModelError: If the source refuses every probe, or none is left to judge by.
+        UnsupportedModelError: If the source refuses every probe, computes no array for an
+            output, or no probe is left to judge by.
     """
     tallies = {spec.name: _Tally() for spec in source.outputs}
     refusal: UnsupportedModelError | None = None
@@ -171,6 +174,13 @@ def compare(
         except UnsupportedModelError as error:
             refusal = error
             continue
+        absent = [name for name in tallies if not isinstance(expected[name], np.ndarray)]
+        if absent:
+            raise UnsupportedModelError(
+                f"the model computes no array for its output {absent[0]!r}",
+                where=where,
+                fix="export it with that output, or without naming it as one",
+            )
         try:
             computed = artifact.run(probe.inputs)
         except UnsupportedModelError as error:
@@ -194,7 +204,7 @@ def compare(
         if error_here > worst_error:
             worst, worst_error = probe, error_here
     if first is None or worst is None or count < len(set_aside):
-        raise _nothing_compared(refusal, set_aside)
+        raise _nothing_compared(refusal, set_aside, where)
     return Comparison(
         outputs=tuple(tally.result(name) for name, tally in tallies.items()),
         probes=count,
@@ -433,16 +443,17 @@ def _failed(source: Session, probe: Probe, count: int, error: UnsupportedModelEr
 
 
 def _nothing_compared(
-    refusal: UnsupportedModelError | None, set_aside: list[str]
+    refusal: UnsupportedModelError | None, set_aside: list[str], where: str | None
 ) -> UnsupportedModelError:
     if set_aside:
         return UnsupportedModelError(
             "what the model computes depends on the last bits of its inputs, on "
             f"{len(set_aside)} probes ({', '.join(set_aside[:3])}, …): two engines cannot agree",
+            where=where,
             fix="give --calibration with inputs like those in use",
         )
     return UnsupportedModelError(
         f"the model could not be tried: {refusal.what if refusal else 'there was no input'}",
-        where=refusal.where if refusal else None,
+        where=where or (refusal.where if refusal else None),
         fix="give --calibration with inputs that the model accepts",
     )

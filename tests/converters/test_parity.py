@@ -185,6 +185,17 @@ def test_a_source_that_refuses_everything() -> None:
     assert "--calibration" in str(caught.value.fix)
 
 
+def test_a_source_that_computes_nothing_for_an_output() -> None:
+    with pytest.raises(UnsupportedModelError, match="computes no array for its output 'y'") as it:
+        compare(_Nothing(lambda x: x), Model(lambda x: x), [_probe(1)], where="m.onnx")
+    assert it.value.where == "m.onnx"
+
+
+class _Nothing(Model):
+    def run(self, inputs: Any) -> Any:
+        return {"y": None}
+
+
 def test_no_probe_at_all() -> None:
     with pytest.raises(UnsupportedModelError, match="there was no input"):
         _compare(lambda x: x, lambda x: x)

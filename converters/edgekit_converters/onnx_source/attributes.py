@@ -124,6 +124,7 @@ _ANYWHERE: Final[Mapping[str, Rule]] = {
     "perm": _permutation,
     "pooled_shape": _SIZES,
     "q_num_heads": _COUNTS,
+    "qk_matmul_output_mode": between(0, 3),
     "sample_size": _SIZES,
     "sampling_ratio": _COUNTS,
     "sorted": _FLAG,
