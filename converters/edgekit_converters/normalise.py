@@ -206,6 +206,7 @@ def _fold_constants(model: Any, where: str) -> bool:
     constants = {tensor.name for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     sizes = _element_counts(graph)
+    strange = _strange_values(graph)
     folded, kept = [], []
     for node in graph.node:
         foldable = (
@@ -214,6 +215,7 @@ def _fold_constants(model: Any, where: str) -> bool:
             and all(name in constants or not name for name in node.input)
             and not any(attribute.HasField("g") for attribute in node.attribute)
             and not outputs.intersection(node.output)
+            and not strange.intersection((*node.input, *node.output))
             and all(sizes.get(name, 0) <= _FOLD_LIMIT_ELEMENTS for name in node.output)
         )
         if foldable:
@@ -342,6 +344,17 @@ def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
     copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def _strange_values(graph: Any) -> set[str]:
+    """Values of types that numpy lacks: no engine's answer could be read back."""
+    from onnx import TensorProto
+
+    known = set(range(TensorProto.FLOAT, TensorProto.COMPLEX128 + 1)) | {TensorProto.UNDEFINED}
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for value in (*graph.value_info, *graph.input, *graph.output):
+        types[value.name] = value.type.tensor_type.elem_type
+    return {name for name, kind in types.items() if kind not in known}
 
 
 def _element_counts(graph: Any) -> dict[str, int]:
