@@ -244,6 +244,9 @@ def _evaluate(model: Any, nodes: list[Any], wanted: list[str], where: str) -> li
     graph = part.graph
     graph.name = "constants"
     graph.node.extend(nodes)
+    for node in graph.node:
+        # The engine takes no two of one name, ONNX does.
+        node.name = ""
     graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     graph.output.extend(ValueInfoProto(name=name) for name in wanted)
     options = onnxruntime.SessionOptions()
@@ -274,7 +277,7 @@ def _skip_identities(model: Any) -> None:
     outputs = {value.name for value in graph.output}
     # What the body of an If or a Loop reads from outside keeps its name as well.
     for node in graph.node:
-        outputs.update(set(_reads(node)).difference(node.input))
+        outputs.update(_reads(node)[len(node.input) :])
     constants = {tensor.name: tensor for tensor in graph.initializer}
     read = {name for node in graph.node for name in _reads(node)} | outputs
     renamed: dict[str, str] = {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.normalise import normalise
+from edgekit_runtime.session import open_session
 
 node = helper.make_node
 I64 = np.int64
@@ -84,3 +89,41 @@ def test_integer_products_of_many_axes(make_model: Any, assert_parity: Any) -> N
     ]
     w = np.arange(-6, 6).reshape(4, 3).astype(np.int8)
     assert_parity(make_model(nodes, {"x": ["n", 2, 1, 2, 1, 3, 4]}, ["y"], {"w": w}))
+
+
+def _run(model: Any, folder: Path, **arrays: Any) -> Any:
+    """The first output of a model that onnxruntime or strict inference does not take."""
+    path = folder / "model.tflite"
+    path.write_bytes(compile_to_litert(normalise(model, where="x"), where="x").content)
+    (computed, *_) = open_session(path).run(arrays).values()
+    return computed
+
+
+def test_two_constant_nodes_of_one_name(make_model: Any, tmp_path: Path) -> None:
+    nodes = [
+        node("Neg", ["c"], ["a"], name="twin"), node("Abs", ["a"], ["b"], name="twin"),
+        node("Add", ["x", "b"], ["y"], name="add"),
+    ]  # fmt: skip
+    model = make_model(nodes, {"x": ["n", 3]}, ["y"], {"c": np.full(3, 2, np.float32)})
+    assert (_run(model, tmp_path, x=np.zeros((1, 3), np.float32)) == 2).all()
+
+
+def test_what_a_body_reads_beside_its_node_keeps_its_name(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Identity", ["on"], ["still"]), node("Add", ["a", "same"], ["c"])],
+        "body",
+        [
+            value("round", TensorProto.INT64, []), value("on", TensorProto.BOOL, []),
+            value("a", TensorProto.FLOAT, [2]),
+        ],
+        [value("still", TensorProto.BOOL, []), value("c", TensorProto.FLOAT, [2])],
+    )  # fmt: skip
+    nodes = [node("Identity", ["x"], ["same"]), node("Loop", ["k", "", "same"], ["y"], body=body)]
+    graph = helper.make_graph(
+        nodes, "g", [value("x", TensorProto.FLOAT, [2])], [value("y", TensorProto.FLOAT, [2])],
+        [numpy_helper.from_array(np.array(3), "k")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.array([1, 2], np.float32)
+    np.testing.assert_array_equal(_run(model, tmp_path, x=x), 4 * x)
