@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,35 @@ def conversion_memory(source: Path, folder: Path) -> Comparison:
     )
 
 
+def environment() -> Comparison:
+    """What `pip install "edgekit[convert]"` puts beside Python, against 400 MB."""
+    size = sum(_installed_bytes(name) for name in _required({("edgekit", "convert")}))
+    return compared("installed size of edgekit[convert] / 400 MB", "MB", [(size / 1e6, 400.0)])
+
+
+def _required(wanted: set[tuple[str, str]]) -> set[str]:
+    """The distributions that some need, with their extras, all the way down."""
+    from packaging.requirements import Requirement
+
+    seen: set[tuple[str, str]] = set()
+    while wanted:
+        name, extra = wanted.pop()
+        seen.add((name, extra))
+        for text in metadata.requires(name) or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                found = {(requirement.name, each) for each in ("", *requirement.extras)}
+                wanted |= found - seen
+    return {name for name, _ in seen}
+
+
+def _installed_bytes(name: str) -> int:
+    files = metadata.files(name) or []
+    return sum(
+        path.stat().st_size for file in files if (path := Path(str(file.locate()))).is_file()
+    )
+
+
 def print_peak(source: Path, folder: Path) -> None:
     """Convert a model, and print this process's peak resident memory in megabytes."""
     import resource
@@ -204,6 +234,7 @@ def main() -> None:
             conversion(DIGITS / "digits_v2.onnx", folder),
             conversion(mobilenet, folder),
             conversion_memory(mobilenet, folder),
+            environment(),
             measuring(),
             chunking(),
         ]
