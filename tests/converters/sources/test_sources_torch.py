@@ -386,3 +386,31 @@ def test_a_missing_package_is_named_with_its_installation(
     with pytest.raises(EnvironmentLackError) as caught:
         convert(program)
     assert caught.value.fix == 'pip install "edgekit[torch]"'
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches a process group otherwise")
+def test_ctrl_c_while_the_framework_works_leaves_nothing(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    models = Path(__file__).with_name("torch_models.py")
+    (tmp_path / "torch_models.py").write_bytes(models.read_bytes())
+    before = sorted(tmp_path.iterdir())
+    command = [sys.executable, "-m", "edgekit", "convert", "torch_models:convolutional"]
+    with subprocess.Popen(
+        [*command, "--input-shape", IMAGE, "-o", "out"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    ) as running:  # fmt: skip
+        assert running.stderr is not None
+        while "exporting" not in (line := running.stderr.readline()):
+            assert line, "it ended before it could be interrupted"
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.stderr.read()
+        assert running.wait(timeout=60) == 130
+    assert "Interrupted" in said
+    assert "Traceback" not in said
+    left = [path for path in sorted(tmp_path.iterdir()) if path.name != "__pycache__"]
+    assert left == before
+    with pytest.raises(ProcessLookupError):
+        # The group is empty: the process that held the framework ended as well.
+        os.killpg(running.pid, 0)
