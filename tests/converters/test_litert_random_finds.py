@@ -127,3 +127,12 @@ def test_what_a_body_reads_beside_its_node_keeps_its_name(tmp_path: Path) -> Non
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     x = np.array([1, 2], np.float32)
     np.testing.assert_array_equal(_run(model, tmp_path, x=x), 4 * x)
+
+
+def test_integers_under_their_other_name(make_model: Any, tmp_path: Path) -> None:
+    model = make_model(
+        [node("Neg", ["x"], ["y"])], {"x": ["n"]}, ["y"], dtype=TensorProto.INT64
+    )  # fmt: skip
+    # What onnxruntime returns: equal to int64 for numpy, not for LiteRT.
+    x = np.arange(3).astype(np.longlong)
+    np.testing.assert_array_equal(_run(model, tmp_path, x=x), -x)

@@ -85,13 +85,17 @@ class TfliteSession:
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Run one inference, independent of those before; see `Session.run`."""
+        import numpy as np
+
         check_inputs(self.inputs, inputs, where=self._where)
         try:
             self._resize(inputs)
             # LiteRT's own recurrent layers would go on from the last call's state.
             self._interpreter.reset_all_variables()
             for detail in self._input_details:
-                self._interpreter.set_tensor(detail["index"], inputs[detail["name"]])
+                # The engine knows int64 but not `longlong`, as which onnxruntime gives the same.
+                array = np.asarray(inputs[detail["name"]], dtype=detail["dtype"])
+                self._interpreter.set_tensor(detail["index"], array)
             self._interpreter.invoke()
             return {detail["name"]: self._read(detail) for detail in self._output_details}
         except (ValueError, RuntimeError) as error:
