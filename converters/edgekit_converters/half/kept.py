@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,7 +44,11 @@ class KeptNodes:
 
 
 def nodes_to_keep(
-    model: Any, types: Mapping[str, int], *, known_failing: Iterable[str] = ()
+    model: Any,
+    types: Mapping[str, int],
+    *,
+    known_failing: Iterable[str] = (),
+    wanted: Collection[str] = (),
 ) -> KeptNodes:
     """Choose the nodes of the outermost graph that stay in float32.
 
@@ -52,6 +56,7 @@ def nodes_to_keep(
         model: Its nodes have unique names.
         types: The element type of every value.
         known_failing: Operator types that the tool at hand is known to convert wrongly.
+        wanted: Nodes that are to stay so in any case, by their names or their outputs'.
     """
     from onnx import TensorProto, numpy_helper
 
@@ -63,6 +68,7 @@ def nodes_to_keep(
         for node in graph.node
         if node.op_type in failing or _must_stay(node, types, opset)
     }
+    names |= {n.name for n in graph.node if n.name in wanted or n.output[0] in wanted}
     names |= {node.name for node in _size_arithmetic(graph)}
     readers: dict[str, list[Any]] = {}
     for node in graph.node:

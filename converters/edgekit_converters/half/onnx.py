@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -42,7 +43,7 @@ class HalfModel:
     kept: tuple[str, ...]
 
 
-def to_float16(model: Any, *, where: str) -> HalfModel:
+def to_float16(model: Any, *, where: str, keep: Collection[str] = ()) -> HalfModel:
     """Make the float16 form of a float32 model.
 
     Weights and arithmetic become float16; inputs and outputs stay as they are. Some nodes stay
@@ -52,6 +53,7 @@ def to_float16(model: Any, *, where: str) -> HalfModel:
     Args:
         model: A checked `onnx.ModelProto` with its weights loaded; it is left as it is.
         where: The path that the user gave, for errors.
+        keep: More nodes that stay in float32; those without a name by that of their output.
 
     Raises:
         UnsupportedModelError: If the model is float16 or quantized already, the type of a value
@@ -71,7 +73,7 @@ def to_float16(model: Any, *, where: str) -> HalfModel:
         raise _failed(f"its types contradict each other: {_words(error)}", where) from error
     types = element_types(half)
     _refuse_unknown(half, types, where)
-    kept = nodes_to_keep(half, types, known_failing=float16.DEFAULT_OP_BLOCK_LIST)
+    kept = nodes_to_keep(half, types, known_failing=float16.DEFAULT_OP_BLOCK_LIST, wanted=keep)
     _unshare(half.graph, kept.names)
     stand_ins = _shield_outputs(half.graph, kept.names)
     try:

@@ -10,45 +10,61 @@ from edgekit_runtime.errors import UnsupportedModelError
 # Below this, names and per-operator tables weigh more than what quantization saves.
 _WEIGHTS_DOMINATE_BYTES: Final = 64 * 1024
 _SHARE: Final = 0.5
+_SHOWN: Final = 5
 
 
 def refuse_quantized(evidence: Sequence[str], *, where: str) -> None:
     """Raise an `UnsupportedModelError` if anything shows that a model is quantized already."""
     if evidence:
         raise UnsupportedModelError(
-            f"the model is quantized already: {', '.join(evidence[:5])}"
-            + (f" and {len(evidence) - 5} more" if len(evidence) > 5 else ""),  # noqa: PLR2004
+            f"the model is quantized already: {', '.join(evidence[:_SHOWN])}"
+            + (f" and {len(evidence) - _SHOWN} more" if len(evidence) > _SHOWN else ""),
             where=where,
             fix="give the float model that it was made from",
         )
 
 
 def check_outcome(
-    *, where: str, changed: int, weight_bytes: int, bytes_before: int, bytes_after: int
+    *,
+    where: str,
+    changed: int,
+    weight_bytes: int,
+    bytes_before: int,
+    bytes_after: int,
+    scheme: str = "int8",
+    hidden: Sequence[str] = (),
 ) -> None:
     """Check that operators were quantized and that the file shrank.
 
     Args:
         where: The source's path, for errors.
         changed: How many operators of the result are quantized.
-        weight_bytes: Float weights of the source.
+        weight_bytes: Float weights of the source that a scheme makes integers of.
         bytes_before: Size of the source's file.
         bytes_after: Size of the result's file.
+        scheme: What the model was quantized to.
+        hidden: Names of the nodes whose bodies hold operators that could be quantized elsewhere.
 
     Raises:
         UnsupportedModelError: If nothing changed, or the file did not shrink although weights
             are most of it.
     """
     if not changed:
+        reason = "the model has no operator that can be quantized"
+        if hidden:
+            reason = (
+                f"all operators that could be quantized are inside of {', '.join(hidden[:_SHOWN])}"
+            )
         raise UnsupportedModelError(
-            "int8 changed nothing: the model has no operator that can be quantized",
+            f"{scheme} changed nothing: {reason}",
             where=where,
-            fix="convert in float32",
+            fix="convert in float32"
+            + (", or export the branch alone that the device takes" if hidden else ""),
         )
     dominate = weight_bytes >= max(_WEIGHTS_DOMINATE_BYTES, _SHARE * bytes_before)
     if dominate and bytes_after >= bytes_before:
         raise UnsupportedModelError(
-            f"int8 did not shrink the model: {bytes_before} bytes before, {bytes_after} after",
+            f"{scheme} did not shrink the model: {bytes_before} bytes before, {bytes_after} after",
             where=where,
             fix="its weights were not quantized; convert in float32, or report the model",
         )

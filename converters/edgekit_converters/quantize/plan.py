@@ -40,6 +40,8 @@ class QuantizationPlan:
             value without one stays float.
         keep_float: Names of the nodes that stay float, as `node_name` tells them.
         wide: Names of the nodes whose activations have 16 bits although the scheme says 8.
+        saturates: Whether the engine may add products of bytes with 16 bits, as onnxruntime does
+            on x86 without VNNI; weights are then chosen so that this makes no difference.
         io: What the model's inputs and outputs are; "int8" asks for a static scheme.
     """
 
@@ -47,9 +49,16 @@ class QuantizationPlan:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     keep_float: frozenset[str] = frozenset()
     wide: frozenset[str] = frozenset()
+    saturates: bool = True
     io: Io = "float"
 
     def __post_init__(self) -> None:
+        if self.wide and self.scheme not in {Scheme.INT8, Scheme.MIXED}:
+            raise UsageError(
+                f"{self.scheme} has no nodes that are wider than others",
+                where="wide",
+                fix="choose mixed, or int16x8 for all of them",
+            )
         if self.io == "int8" and not self.scheme.needs_ranges:
             raise UsageError(
                 f"{self.scheme} computes in float, its inputs and outputs cannot be int8",
