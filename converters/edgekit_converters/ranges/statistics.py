@@ -1,0 +1,95 @@
+"""What was seen of one value of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit_converters.quantize.plan import Range
+from edgekit_converters.ranges.method import (
+    PERCENTILE,
+    STEPS,
+    RangeMethod,
+    entropy_range,
+    error_range,
+    percentile_range,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_converters.ranges.histogram import Bins, Histogram
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeStatistics:
+    """The values of one tensor, over all samples.
+
+    Attributes:
+        low: The least finite value of all.
+        high: The largest.
+        average: The extremes of a batch, averaged with more weight on the latest.
+        channel_axis: Along which the per-channel figures are; None where they are for the whole
+            tensor and have one entry.
+        channel_low: The least finite value of each channel.
+        channel_high: The largest.
+        channel_mean: The mean; NaN where a channel had values that are not finite.
+        histogram: Of values drawn evenly from each batch, up to 4096 a sample.
+        finite: Whether all values were, those included that were not drawn.
+        batches: How many batches held any value.
+    """
+
+    low: float
+    high: float
+    average: Range
+    channel_axis: int | None
+    channel_low: NDArray[np.float32]
+    channel_high: NDArray[np.float32]
+    channel_mean: NDArray[np.float64]
+    histogram: Histogram
+    finite: bool
+    batches: int
+
+    def range(
+        self, method: RangeMethod, *, percentile: float = PERCENTILE, steps: int = STEPS
+    ) -> Range:
+        """The range that a method chooses; it never goes beyond the extremes.
+
+        Args:
+            method: How to choose.
+            percentile: What the method of that name keeps, in per cent.
+            steps: Intervals between neighbouring integers: 255 for 8 bits.
+        """
+        full = Range(low=self.low, high=self.high)
+        if method is RangeMethod.MIN_MAX:
+            return full
+        if method is RangeMethod.MOVING_AVERAGE:
+            return self.average
+        bins = self.bins()
+        if not bins.counts.size:
+            return full
+        if method is RangeMethod.PERCENTILE:
+            return percentile_range(bins, percentile)
+        choose = entropy_range if method is RangeMethod.ENTROPY else error_range
+        return choose(bins, full, steps)
+
+    def bins(self) -> Bins:
+        """The histogram's bins, ascending, none beyond the extremes."""
+        return self.histogram.bins().within(self.low, self.high)
+
+    def saturation(self, kept: Range) -> float:
+        """The share of the values, 0 to 1, that a range clips."""
+        bins = self.bins()
+        if not bins.counts.size:
+            return 0.0
+        outside = (bins.centre < kept.low) | (bins.centre > kept.high)
+        return float(bins.counts[outside].sum() / bins.counts.sum())
+
+    @property
+    def channel_ratio(self) -> float:
+        """The largest channel's magnitude by the smallest one's, channels of zeros left out."""
+        magnitude = np.maximum(np.abs(self.channel_low), np.abs(self.channel_high))
+        used = magnitude[magnitude > 0].astype(np.float64)
+        return float(used.max() / used.min()) if used.size else 1.0
