@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgekit_converters.sources.imported import ImportedModel, Progress
+from edgekit_converters.sources.imported import (
+    ImportedModel,
+    Progress,
+    ReferenceSession,
+    specs_of,
+)
 from edgekit_converters.sources.options import SourceOptions
-from edgekit_converters.sources.sklearn_model import import_estimator
+from edgekit_converters.sources.sklearn_model import import_estimator, rows_of
 from edgekit_runtime.errors import UnsupportedModelError
 
 
@@ -33,7 +38,9 @@ def import_any(
     Raises:
         UnsupportedModelError: If it is none of these, or has no ONNX form.
     """
-    made = _import_booster(held, where, progress)
+    made = _import_booster(held, where, progress) or _import_pipeline(
+        held, options, where, progress
+    )
     if made is not None:
         return replace(made, warnings=(*warnings, *made.warnings))
     if not hasattr(held, "predict") and not hasattr(held, "transform"):
@@ -74,6 +81,58 @@ def _import_booster(held: Any, where: str, progress: Progress) -> ImportedModel 
                 lightgbm, held.booster_, where=where, progress=progress, classes=_classes(held)
             )
     return None
+
+
+def _import_pipeline(
+    held: Any, options: SourceOptions, where: str, progress: Progress
+) -> ImportedModel | None:
+    """A pipeline of scikit-learn that ends in a booster, which skl2onnx does not know."""
+    steps = getattr(held, "steps", None)
+    booster = _import_booster(steps[-1][1], where, progress) if steps else None
+    if booster is None or steps is None:
+        return None
+    if len(steps) == 1:
+        return booster
+    before = import_estimator(held[:-1], options, where=where, progress=progress)
+    model = _joined(before.model, booster.model)
+    inputs, outputs = specs_of(model)
+    names = [spec.name for spec in inputs]
+
+    def predict(arrays: Mapping[str, Any]) -> list[Any]:
+        if len(outputs) == 1:
+            return [held.predict(rows_of(arrays, names, where))]
+        rows = rows_of(arrays, names, where)
+        return [held.predict(rows), held.predict_proba(rows)]
+
+    return ImportedModel(
+        model=model,
+        reference=ReferenceSession(
+            inputs=inputs,
+            outputs=outputs,
+            runtime=before.reference.runtime,
+            predict=predict,
+            where=where,
+        ),
+        exporter=f"{before.exporter} and {booster.exporter}",
+        decision=booster.decision,
+    )
+
+
+def _joined(first: Any, second: Any) -> Any:
+    """The second model behind the first, which has one output for its one input."""
+    from onnx import compose
+
+    for model in (first, second):
+        # To be joined they have to name the same versions; the newer knows the older's operators.
+        versions: dict[str, int] = {}
+        for opset in (*first.opset_import, *second.opset_import):
+            versions[opset.domain] = max(versions.get(opset.domain, 0), opset.version)
+        del model.opset_import[:]
+        for domain, version in versions.items():
+            model.opset_import.add(domain=domain, version=version)
+    inner = compose.add_prefix(second, "booster/", rename_inputs=True, rename_outputs=False)
+    mapping = [(first.graph.output[0].name, inner.graph.input[0].name)]
+    return compose.merge_models(first, inner, io_map=mapping)
 
 
 def _best(model: Any, booster: Any) -> Any:

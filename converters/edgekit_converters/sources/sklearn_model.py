@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import sys
+import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,16 +31,6 @@ _OPSET: Final = 18
 _ML_OPSET: Final = 3
 _IR_VERSION: Final = 8
 _MATRIX: Final = 2
-_CONVERTERS: Final = {
-    "xgboost": (
-        "onnxmltools.convert.xgboost.operator_converters.XGBoost",
-        ("XGBClassifier", "XGBRegressor"),
-    ),
-    "lightgbm": (
-        "onnxmltools.convert.lightgbm.operator_converters.LightGbm",
-        ("LGBMClassifier", "LGBMRegressor"),
-    ),
-}
 _BINARY: Final = 2
 
 
@@ -74,7 +63,6 @@ def import_estimator(
     skl2onnx: Any = require("skl2onnx", extra="sklearn")
     types = _input_types(estimator, options, where)
     progress("exporting to ONNX with skl2onnx")
-    _register_boosters(skl2onnx)
     try:
         with quiet(), _plain_attributes():
             model = skl2onnx.convert_sklearn(
@@ -153,13 +141,8 @@ def _predictor(
 ) -> Callable[[Mapping[str, NDArray[Any]]], list[Any]]:
     """The estimator's own functions that give what the ONNX form gives."""
 
-    def rows(arrays: Mapping[str, NDArray[Any]]) -> Any:
-        if len(inputs) == 1:
-            return arrays[inputs[0]]
-        return _pandas(where).DataFrame({name: arrays[name].reshape(-1) for name in inputs})
-
     def predict(arrays: Mapping[str, NDArray[Any]]) -> list[Any]:
-        given = rows(arrays)
+        given = rows_of(arrays, inputs, where)
         with quiet():
             if not hasattr(estimator, "predict"):
                 return [_dense(estimator.transform(given))]
@@ -176,6 +159,13 @@ def _predictor(
             fix="convert its parts one by one",
         )
     return predict
+
+
+def rows_of(arrays: Mapping[str, NDArray[Any]], names: Sequence[str], where: str) -> Any:
+    """Inputs as an estimator takes them: one matrix, or the columns of a data frame."""
+    if len(names) == 1:
+        return arrays[names[0]]
+    return _pandas(where).DataFrame({name: arrays[name].reshape(-1) for name in names})
 
 
 def _pandas(where: str) -> Any:
@@ -324,24 +314,3 @@ def _plain_attributes() -> Iterator[None]:
         yield
     finally:
         _container.make_node = original
-
-
-def _register_boosters(skl2onnx: Any) -> None:
-    """Let pipelines have XGBoost's and LightGBM's classifiers in them, if onnxmltools is there."""
-    for package in ("xgboost", "lightgbm"):
-        if package not in sys.modules or importlib.util.find_spec("onnxmltools") is None:
-            continue
-        shapes: Any = importlib.import_module("skl2onnx.common.shape_calculator")
-        converters: Any = importlib.import_module(_CONVERTERS[package][0])
-        for name in _CONVERTERS[package][1]:
-            classifier = name.endswith("Classifier")
-            options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
-            skl2onnx.update_registered_converter(
-                getattr(sys.modules[package], name),
-                f"{package}{name}",
-                shapes.calculate_linear_classifier_output_shapes
-                if classifier
-                else shapes.calculate_linear_regressor_output_shapes,
-                getattr(converters, f"convert_{package}"),
-                options=options if classifier else None,
-            )

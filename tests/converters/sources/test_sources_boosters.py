@@ -132,6 +132,38 @@ def test_xgboost_in_its_scikit_learn_form(convert: Any, table: Any, tmp_path: Pa
     assert (answer["label"] == model.predict(features)).all()
 
 
+@pytest.mark.parametrize("target", [ONNX, LITERT])
+@pytest.mark.parametrize("package", ["xgboost", "lightgbm"])
+@pytest.mark.parametrize("kind", ["classes", "regression"])
+def test_a_pipeline_that_ends_in_a_booster(
+    kind: str, package: str, target: ModelFormat, convert: Any, table: Any, tmp_path: Path
+) -> None:
+    module = pytest.importorskip(package, reason=f"needs pip install 'edgekit[{package}]'")
+    joblib = pytest.importorskip("joblib", reason="needs pip install 'edgekit[sklearn]'")
+    pytest.importorskip("skl2onnx", reason="needs pip install 'edgekit[sklearn]'")
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features, wanted = table(kind)
+    name = {"xgboost": "XGB", "lightgbm": "LGBM"}[package]
+    last = getattr(module, name + ("Classifier" if kind == "classes" else "Regressor"))
+    quiet = {"verbose": -1} if package == "lightgbm" else {}
+    model = make_pipeline(StandardScaler(), PCA(5), last(n_estimators=6, n_jobs=1, **quiet))
+    model.fit(features, wanted)
+    joblib.dump(model, tmp_path / "pipe.joblib")
+    session, report = convert(tmp_path / "pipe.joblib", target=target, trust_pickle=True)
+    assert report.exporter.startswith("skl2onnx")
+    # XGBoost's thresholds are values of the training rows: there the last bit decides.
+    features = features + np.float32(0.0123)
+    answer = session.run({"features": features})
+    if kind == "regression":
+        found, expected = answer["prediction"][:, 0], model.predict(features)
+    else:
+        found, expected = answer["probabilities"], model.predict_proba(features)
+    assert np.abs(found - expected).max() < 1e-5
+
+
 def test_xgboost_that_is_damaged_or_unknown(convert_apart: Any, table: Any, tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost", reason="needs pip install 'edgekit[xgboost]'")
     features, wanted = table("regression")

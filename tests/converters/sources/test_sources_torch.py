@@ -22,7 +22,7 @@ from edgekit_runtime.formats import ModelFormat
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'edgekit[torch]'")
 pytest.importorskip("onnxscript", reason="needs onnxscript: pip install 'edgekit[torch]'")
-pytestmark = pytest.mark.usefixtures("calm", "_models")
+pytestmark = [pytest.mark.usefixtures("calm", "_models"), pytest.mark.slow]
 IMAGE = "image:1,3,8,8"
 
 
