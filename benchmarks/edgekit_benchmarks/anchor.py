@@ -9,15 +9,28 @@ that ran there. How near that comes is known from the models that were left out 
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
 
 from edgekit_benchmarks.features import OPERATORS
 from edgekit_benchmarks.predict import nearest
-from edgekit_benchmarks.profile import Calibration, Profile
-from edgekit_benchmarks.results import Counts, RecordedRun
-from edgekit_runtime.errors import UsageError
+from edgekit_benchmarks.profile import (
+    NAME_PATTERN,
+    Calibration,
+    Profile,
+    list_profiles,
+    load_profiles,
+    private_folder,
+)
+from edgekit_benchmarks.profile_text import write_profile
+from edgekit_benchmarks.results import Counts, RecordedRun, read_results
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
+
+_SUFFIX: Final = "-mine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +65,66 @@ def guess_profile(runs: Sequence[RecordedRun], profiles: Sequence[Profile]) -> P
         if any(board.startswith(profile.title) for board in boards):
             return profile
     return None
+
+
+def calibrate_profile(
+    results: Path, *, base: str | None = None, name: str | None = None, out: Path | None = None
+) -> tuple[Path, Profile, tuple[Anchor, ...]]:
+    """Write a private profile of the device that made a results file.
+
+    Args:
+        results: What `edgekit bench --json` wrote there.
+        base: The board that it is, or is most like; None for what it calls itself.
+        name: The new profile's name; None for the board's, and "-mine".
+        out: The file to write; None for the user's private profiles.
+
+    Returns:
+        The file, the profile, and what the runs said.
+
+    Raises:
+        UsageError: If the results are none or say nothing, the board is not known, or the name is
+            taken or none.
+        EnvironmentLackError: If the file cannot be written.
+    """
+    runs = read_results(results)
+    if base is not None:
+        found = load_profiles(base)
+        if len(found) > 1:
+            raise UsageError(
+                f"{base!r} is a family of {len(found)} boards",
+                where="--profile",
+                fix=f"choose one of {', '.join(profile.name for profile in found)}",
+            )
+        profile: Profile | None = found[0]
+    else:
+        profile = guess_profile(runs, list_profiles())
+    if profile is None:
+        boards = sorted({run.board or "a machine without a name" for run in runs})
+        raise UsageError(
+            f"no profile is known of {', '.join(boards)}",
+            where=str(results),
+            fix="name the board that is most like it with --profile",
+        )
+    name = name or f"{profile.name.removesuffix(_SUFFIX)}{_SUFFIX}"
+    taken = {n for shipped in list_profiles() for n in (shipped.name, shipped.family)}
+    if name in taken or not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(
+            f"{name!r} is the name of a shipped profile"
+            if name in taken
+            else f"{name!r} is no name for a profile",
+            where="--name",
+            fix="choose one of lower-case letters, digits and dashes, such as garage-pi",
+        )
+    device, anchors = anchor_profile(profile, runs, name=name, source=results.name)
+    path = out or private_folder() / f"{name}.toml"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentLackError(
+            f"the folder cannot be made: {error.strerror}", where=str(path.parent)
+        ) from error
+    write_profile(device, path)
+    return path, device, anchors
 
 
 def anchor_profile(

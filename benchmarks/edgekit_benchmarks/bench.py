@@ -3,23 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edgekit_benchmarks.layers import list_layers
-from edgekit_benchmarks.measure import Measurement, measure
+from edgekit_benchmarks.features import Counting, count_features, count_macs
+from edgekit_benchmarks.footprint import Footprint, compare_activations, plan_footprint
+from edgekit_benchmarks.gates import (
+    Limits,
+    Verdict,
+    check_limits,
+    compare_with_baseline,
+    judge,
+)
+from edgekit_benchmarks.layers import ModelLayers, list_layers
+from edgekit_benchmarks.measure import (
+    Measurement,
+    measure,
+    measure_operators,
+    measure_plain_memory,
+)
+from edgekit_benchmarks.operators import OperatorTime
 from edgekit_benchmarks.predict import Prediction, predict
 from edgekit_benchmarks.profile import Profile, load_profiles
-from edgekit_runtime.errors import UsageError
+from edgekit_benchmarks.results import FORMAT, FORMAT_VERSION, Counts, RecordedRun, read_results
+from edgekit_benchmarks.timeline import Step, live_steps
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
+from edgekit_runtime.files import require_file
 from edgekit_runtime.formats import ModelFormat, detect_format
 
-FORMAT: Final = "edgekit-bench"
-FORMAT_VERSION: Final = 1
-_ENGINES: Final = {ModelFormat.ONNX: "onnxruntime", ModelFormat.LITERT: "litert"}
+if TYPE_CHECKING:
+    from edgekit_runtime.graph.model import Graph
+
+_RUNTIMES: Final = {ModelFormat.ONNX: "onnxruntime", ModelFormat.LITERT: "litert"}
 # What a model computes in, by how it is quantized: float16 weights are widened before they are
 # used, and dynamic quantization keeps activations in float.
 _COMPUTES_IN: Final = {"int8": "int8"}
+_MOST_SECONDS: Final = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be done with every model.
+
+    Attributes:
+        profiles: Names of boards, or of families of boards, to predict for.
+        measure_here: Whether to run the models on this machine.
+        threads: How many threads one inference may use, here and on the boards; each in turn.
+        runs: The fewest timed inferences.
+        min_seconds: The shortest time to spend on them.
+        sustained_seconds: For how long to go on at full load afterwards and note the course.
+        memory_limit_bytes: What the measured process may hold; None for no limit.
+        runtime: The engine for `.tflite` files, here and on the boards; None for the first that
+            is installed, and LiteRT on the boards.
+        reference_kernels: Whether to use the engine's plain kernels and no graph optimisation.
+        operators: Whether to find out where the time goes in ONNX models, operator by operator.
+        explain_memory: Whether to find out why an engine takes other memory than was planned, by
+            a run with its plain kernels.
+        inputs: An `.npz` to feed instead of made-up values.
+        input_shapes: Full shapes, by name, of inputs with free axes other than the first.
+        limits: What must be kept.
+        baseline: Results to compare with.
+        most_regression: By what share a median may be above the baseline's.
+        timeout_s: The longest that one model may take.
+    """
+
+    profiles: Sequence[str] = ()
+    measure_here: bool = True
+    threads: Sequence[int] = (1,)
+    runs: int = 50
+    min_seconds: float = 1.0
+    sustained_seconds: float = 0.0
+    memory_limit_bytes: int | None = None
+    runtime: str | None = None
+    reference_kernels: bool = False
+    operators: bool = False
+    explain_memory: bool = False
+    inputs: Path | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    limits: Limits = field(default_factory=Limits)
+    baseline: Path | None = None
+    most_regression: float = 0.1
+    timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,39 +93,81 @@ class ModelBench:
 
     Attributes:
         model: The file as it was given.
-        measurement: What it did here; None where only predictions were asked for.
-        predictions: One for each board.
-        notes: What a reader of the predictions must know about this model.
+        file_bytes: Its size.
+        measurements: What it did here, one for each thread count; empty where only predictions
+            were asked for.
+        predictions: One for each board and thread count.
+        operators: Where the time goes here, with the first thread count; empty unless asked for.
+        footprint: The memory and flash that it needs, planned; None if it cannot be read as a
+            graph.
+        steps: The memory of its activations over its operators; empty likewise.
+        counts: What it computes; None likewise.
+        notes: What a reader of these figures must know about this model.
     """
 
     model: str
-    measurement: Measurement | None
+    file_bytes: int
+    measurements: tuple[Measurement, ...]
     predictions: tuple[Prediction, ...]
+    operators: tuple[OperatorTime, ...]
+    footprint: Footprint | None
+    steps: tuple[Step, ...]
+    counts: Counts | None
     notes: tuple[str, ...]
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The first measurement, or None."""
+        return self.measurements[0] if self.measurements else None
 
     def to_json(self) -> dict[str, object]:
         """The model's figures as a JSON object."""
         return {
             "model": self.model,
-            "measurement": self.measurement.to_json() if self.measurement else None,
+            "file_bytes": self.file_bytes,
+            "measurements": [measurement.to_json() for measurement in self.measurements],
             "predictions": [prediction.to_json() for prediction in self.predictions],
+            "operators": [found.to_json() for found in self.operators],
+            "footprint": self.footprint.to_json() if self.footprint else None,
+            "live_bytes": [step.live_bytes for step in self.steps],
+            "counts": self.counts.to_json() if self.counts else None,
             "notes": list(self.notes),
         }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchReport:
-    """Every model, in the order in which they were given."""
+    """Every model, in the order in which they were given, and what was judged of them."""
 
     models: tuple[ModelBench, ...]
+    verdicts: tuple[Verdict, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every limit was kept."""
+        return all(verdict.passed for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, object]:
-        """The report as a JSON object."""
+        """The report as a JSON object, as `bench_schema.json` describes it."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "models": [entry.to_json() for entry in self.models],
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "passed": self.passed,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """A model before anything ran."""
+
+    path: Path
+    format: ModelFormat
+    graph: Graph | None
+    layers: ModelLayers | None
+    dtype: str
+    notes: tuple[str, ...]
 
 
 def _ignore(_text: str) -> None:
@@ -71,15 +178,20 @@ def bench_models(
     models: Sequence[Path],
     *,
     profiles: Sequence[str] = (),
-    measure_here: bool = True,
-    threads: int = 1,
     runs: int = 50,
     min_seconds: float = 1.0,
-    runtime: str | None = None,
-    inputs: Path | None = None,
-    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    timeout_s: float = 600.0,
     progress: Callable[[str], None] = _ignore,
+) -> BenchReport:
+    """Measure models on this machine and predict them for boards, all else as usual.
+
+    See `run_bench` for the errors, and `Plan` for the arguments.
+    """
+    plan = Plan(profiles=profiles, runs=runs, min_seconds=min_seconds)
+    return run_bench(models, plan, progress=progress)
+
+
+def run_bench(
+    models: Sequence[Path], plan: Plan, *, progress: Callable[[str], None] = _ignore
 ) -> BenchReport:
     """Measure models on this machine, and predict them for boards.
 
@@ -87,15 +199,7 @@ def bench_models(
 
     Args:
         models: `.onnx` and `.tflite` files.
-        profiles: Names of boards, or of families of boards.
-        measure_here: Whether to run the models on this machine.
-        threads: How many threads one inference may use, here and on the boards.
-        runs: See `measure`; so are the remaining arguments.
-        min_seconds: The shortest time to spend on the timed runs of a model.
-        runtime: The engine for `.tflite` files, here and on the boards.
-        inputs: An `.npz` to feed instead of made-up values.
-        input_shapes: Full shapes, by name, of inputs with free axes other than the first.
-        timeout_s: The longest that one model may take.
+        plan: What to do with them.
         progress: Told one plain sentence a step.
 
     Raises:
@@ -103,46 +207,43 @@ def bench_models(
             setting makes no sense.
         UnsupportedModelError: If a file is no model, or the engine refuses it or fails on it.
         EnvironmentLackError: If an engine or the package that reads a format is missing.
+        GateFailedError: If the memory limit that a model runs under is exceeded.
     """
+    _check(models, plan)
+    boards = _boards(plan.profiles)
+    baseline = read_results(plan.baseline) if plan.baseline else ()
+    # A measurement alone needs no package that reads graphs.
+    read = [_read(model, plan, needed=bool(boards)) for model in models]
+    predicted = [_predict(entry, boards, plan) for entry in read]
+    done = tuple(
+        _bench(entry, predictions, plan, position, len(read), progress)
+        for position, (entry, predictions) in enumerate(zip(read, predicted, strict=True))
+    )
+    return BenchReport(models=done, verdicts=_judge(done, plan, baseline))
+
+
+def _check(models: Sequence[Path], plan: Plan) -> None:
     if not models:
         raise UsageError("there is no model to bench", fix="give at least one model file")
-    if not profiles and not measure_here:
+    if not plan.profiles and not plan.measure_here:
         raise UsageError("there is nothing to do", fix="measure here, or name a device profile")
-    boards = _boards(profiles)
-    formats = {model: detect_format(model) for model in models}
-    predicted = {
-        model: _predict(
-            model,
-            boards,
-            runtime=_engine_for(formats[model], runtime),
-            threads=threads,
-            input_shapes=input_shapes,
+    if not plan.threads:
+        raise UsageError("there is no thread count", fix="give one, such as --threads 1")
+    if not 0 <= plan.sustained_seconds <= _MOST_SECONDS:
+        raise UsageError(
+            f"sustained load for {plan.sustained_seconds:g} s is not between 0 and a day"
         )
-        for model in models
-    }
-    return BenchReport(
-        models=tuple(
-            ModelBench(
-                model=str(model),
-                measurement=measure(
-                    model,
-                    threads=threads,
-                    runs=runs,
-                    min_seconds=min_seconds,
-                    runtime=_engine_for(formats[model], runtime) if runtime else None,
-                    inputs=inputs,
-                    input_shapes=input_shapes,
-                    timeout_s=timeout_s,
-                    progress=progress,
-                )
-                if measure_here
-                else None,
-                predictions=predicted[model][0],
-                notes=predicted[model][1],
-            )
-            for model in models
+    if plan.baseline and not plan.measure_here:
+        raise UsageError(
+            "a baseline is compared with what is measured, and nothing is",
+            where="--baseline",
+            fix="leave out --predict-only",
         )
-    )
+    if plan.most_regression < 0:
+        raise UsageError("a regression of less than nothing cannot be allowed")
+    if plan.inputs is not None:
+        require_file(plan.inputs, kind="the inputs, an .npz file")
+    check_limits(plan.limits)
 
 
 def _boards(names: Sequence[str]) -> tuple[Profile, ...]:
@@ -151,34 +252,159 @@ def _boards(names: Sequence[str]) -> tuple[Profile, ...]:
     return tuple(found.values())
 
 
-def _engine_for(model_format: ModelFormat, runtime: str | None) -> str:
+def _runtime_for(model_format: ModelFormat, runtime: str | None) -> str:
     """`runtime` chooses among the engines for TFLite; for ONNX there is one."""
     if model_format is ModelFormat.LITERT and runtime:
         return runtime
-    return _ENGINES[model_format]
+    return _RUNTIMES[model_format]
 
 
-def _predict(
-    model: Path,
-    boards: Sequence[Profile],
-    *,
-    runtime: str,
-    threads: int,
-    input_shapes: Mapping[str, tuple[int, ...]] | None,
-) -> tuple[tuple[Prediction, ...], tuple[str, ...]]:
-    if not boards:
-        return (), ()
+def _read(model: Path, plan: Plan, *, needed: bool) -> _Read:
+    model_format = detect_format(model)
     from edgekit_runtime.graph.read import read_graph
     from edgekit_runtime.graph.summary import describe_quantization
 
-    graph = read_graph(model, shapes=input_shapes)
-    layers = list_layers(graph)
+    try:
+        graph = read_graph(model, shapes=plan.input_shapes)
+    except EnvironmentLackError:
+        if needed:
+            raise
+        return _Read(
+            path=model, format=model_format, graph=None, layers=None, dtype="float32", notes=()
+        )
     kind = describe_quantization(graph).kind
     dtype = _COMPUTES_IN.get(kind, "float32")
-    predictions = tuple(
-        predict(layers, board, runtime=runtime, dtype=dtype, threads=threads) for board in boards
-    )
     notes = list(graph.assumptions)
-    if kind != dtype:
+    if kind != dtype and needed:
         notes.append(f"priced as {dtype}: this model's quantization is {kind}")
-    return predictions, tuple(notes)
+    return _Read(
+        path=model,
+        format=model_format,
+        graph=graph,
+        layers=list_layers(graph),
+        dtype=dtype,
+        notes=tuple(notes),
+    )
+
+
+def _predict(entry: _Read, boards: Sequence[Profile], plan: Plan) -> tuple[Prediction, ...]:
+    if entry.layers is None:
+        return ()
+    return tuple(
+        predict(
+            entry.layers,
+            board,
+            runtime=_runtime_for(entry.format, plan.runtime),
+            dtype=entry.dtype,
+            threads=threads,
+            with_layers=True,
+        )
+        for board in boards
+        for threads in plan.threads
+    )
+
+
+def _bench(
+    entry: _Read,
+    predictions: tuple[Prediction, ...],
+    plan: Plan,
+    position: int,
+    count: int,
+    progress: Callable[[str], None],
+) -> ModelBench:
+    engine = _runtime_for(entry.format, plan.runtime)
+    numbered = f"[{position + 1}/{count}] " if count > 1 else ""
+    measurements = tuple(
+        measure(
+            entry.path,
+            threads=threads,
+            runs=plan.runs,
+            min_seconds=plan.min_seconds,
+            runtime=engine if plan.runtime else None,
+            inputs=plan.inputs,
+            input_shapes=plan.input_shapes,
+            reference_kernels=plan.reference_kernels,
+            sustained_seconds=plan.sustained_seconds,
+            memory_limit_bytes=plan.memory_limit_bytes,
+            timeout_s=plan.timeout_s,
+            progress=lambda text: progress(numbered + text),
+        )
+        for threads in (plan.threads if plan.measure_here else ())
+    )
+    file_bytes = entry.path.stat().st_size
+    used = measurements[0].runtime if measurements else engine
+    footprint = (
+        plan_footprint(entry.graph, file_bytes=file_bytes, engine=used) if entry.graph else None
+    )
+    return ModelBench(
+        model=str(entry.path),
+        file_bytes=file_bytes,
+        measurements=measurements,
+        predictions=predictions,
+        operators=_operators(entry, plan, measurements),
+        footprint=footprint,
+        steps=live_steps(entry.graph) if entry.graph else (),
+        counts=_counts(entry),
+        notes=(*entry.notes, *_memory_notes(entry, footprint, measurements, plan)),
+    )
+
+
+def _operators(
+    entry: _Read, plan: Plan, measurements: Sequence[Measurement]
+) -> tuple[OperatorTime, ...]:
+    """The profiler's times, scaled so that they add up to the median that was measured."""
+    if not plan.operators or not measurements or entry.format is not ModelFormat.ONNX:
+        return ()
+    found = measure_operators(
+        entry.path,
+        threads=plan.threads[0],
+        inputs=plan.inputs,
+        input_shapes=plan.input_shapes,
+        timeout_s=plan.timeout_s,
+    )
+    total = sum(operator.milliseconds for operator in found)
+    scale = measurements[0].latency.median_ms / total if total else 0.0
+    return tuple(
+        replace(operator, milliseconds=operator.milliseconds * scale) for operator in found
+    )
+
+
+def _memory_notes(
+    entry: _Read, footprint: Footprint | None, measurements: Sequence[Measurement], plan: Plan
+) -> tuple[str, ...]:
+    if footprint is None or not measurements:
+        return ()
+    measurement = measurements[0]
+    own = measurement.memory.own
+    if own is None:
+        return ()
+    plain = None
+    if plan.explain_memory:
+        plain = measure_plain_memory(
+            entry.path,
+            runtime=measurement.runtime if plan.runtime else None,
+            inputs=plan.inputs,
+            input_shapes=plan.input_shapes,
+            timeout_s=plan.timeout_s,
+        )
+    return compare_activations(footprint, own, engine=measurement.runtime, plain=plain)
+
+
+def _counts(entry: _Read) -> Counts | None:
+    if entry.layers is None:
+        return None
+    layers = entry.layers.layers
+    return Counts(
+        dtype=entry.dtype,
+        macs=count_macs(layers),
+        features={counting: count_features(layers, counting) for counting in Counting},
+    )
+
+
+def _judge(
+    models: Sequence[ModelBench], plan: Plan, baseline: Sequence[RecordedRun]
+) -> tuple[Verdict, ...]:
+    verdicts = [verdict for entry in models for verdict in judge(entry, plan.limits)]
+    if plan.baseline:
+        verdicts += compare_with_baseline(models, baseline, most_regression=plan.most_regression)
+    return tuple(verdicts)

@@ -24,6 +24,7 @@ class Job:
         inputs: The user's `.npz`, or None to make inputs up.
         input_shapes: Full shapes of inputs that have free axes, by name.
         reference_kernels: Whether to use the engine's plain kernels and no graph optimisation.
+        memory_only: Whether to look at memory alone, and time a single inference.
         curve_seconds: For how long to go on at full load and note the course; 0 for not at all.
     """
 
@@ -35,6 +36,7 @@ class Job:
     inputs: Path | None
     input_shapes: Mapping[str, tuple[int, ...]]
     reference_kernels: bool = False
+    memory_only: bool = False
     curve_seconds: float = 0.0
 
     def to_line(self) -> str:
@@ -66,6 +68,25 @@ class InputUsed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMemory:
+    """What a model needs beside an engine whose code is already resident.
+
+    Attributes:
+        model_bytes: What loading adds and keeps: the weights as the engine lays them out.
+        mapped_bytes: How much of that is pages of the file, which the system may drop and read
+            again.
+        first_activations_bytes: What the first inference adds at its peak: the arena, the
+            engine's scratch memory, and the outputs.
+        activations_bytes: What is added once the second one has run as well.
+    """
+
+    model_bytes: int
+    mapped_bytes: int
+    first_activations_bytes: int
+    activations_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What the measuring process saw.
 
@@ -81,10 +102,8 @@ class Observation:
         process_seconds: Processor time of this process since it began, all threads together.
         baseline_bytes: Resident memory with Python, numpy and the engine imported, before
             the model; None where it cannot be read.
-        loaded_bytes: Resident memory with the model loaded, before the first inference.
-        mapped_bytes: How much of that is pages of the model's file.
-        first_peak_bytes: The peak during the first inference.
         peak_bytes: Peak resident memory after the last run; None where it cannot be read.
+        memory: What the model needs of its own; None where that cannot be told.
         inputs: What was fed.
         curve: The course under sustained load: seconds since the start, and the median latency
             in milliseconds of the inferences in the time before; empty unless it was asked for.
@@ -99,10 +118,8 @@ class Observation:
     cpu_share: float
     process_seconds: float
     baseline_bytes: int | None
-    loaded_bytes: int | None
-    mapped_bytes: int | None
-    first_peak_bytes: int | None
     peak_bytes: int | None
+    memory: ModelMemory | None
     inputs: tuple[InputUsed, ...]
     curve: tuple[tuple[float, float], ...] = ()
 
@@ -139,5 +156,6 @@ def read_answer(line: str) -> Observation:
         InputUsed(name=entry["name"], dtype=entry["dtype"], shape=tuple(entry["shape"]))
         for entry in seen["inputs"]
     )
+    seen["memory"] = ModelMemory(**seen["memory"]) if seen["memory"] else None
     seen["curve"] = tuple((float(at), float(value)) for at, value in seen["curve"])
     return Observation(**seen)

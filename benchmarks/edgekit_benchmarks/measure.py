@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from edgekit_benchmarks.job import InputUsed, Job, Observation, read_answer
-from edgekit_benchmarks.latency import LatencyStatistics, describe_latencies
+from edgekit_benchmarks.job import InputUsed, Job, ModelMemory, Observation, read_answer
+from edgekit_benchmarks.latency import LatencyStatistics, describe_latencies, quantile
 from edgekit_benchmarks.machine import (
     MachineFacts,
     others_share,
@@ -24,6 +25,7 @@ from edgekit_benchmarks.machine import (
     warnings_between,
 )
 from edgekit_benchmarks.memory_limit import MemoryLimit, limit_memory
+from edgekit_benchmarks.operators import OperatorTime
 from edgekit_benchmarks.worker import MOST_RUNS
 from edgekit_runtime.errors import (
     EnvironmentLackError,
@@ -37,6 +39,7 @@ from edgekit_runtime.formats import ModelFormat, detect_format
 MEASURED_HERE: Final = "measured here"
 # -P: a file called numpy.py in the user's folder must not get in the way.
 WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "edgekit_benchmarks.worker")
+_OPERATORS_COMMAND: Final = (sys.executable, "-P", "-m", "edgekit_benchmarks.operators")
 _MEMORY_INCLUDES: Final = (
     "peak resident memory of a fresh process above Python, numpy and the imported engine: "
     "the model, its activations, the engine's working memory, and one set of inputs and outputs"
@@ -54,20 +57,42 @@ class PeakMemory:
         peak_bytes: The peak minus the baseline; None where it was not measured.
         baseline_bytes: The runtime: resident memory with Python, numpy and the engine imported,
             before the model.
-        model_bytes: What loading added and kept: the weights as the engine lays them out.
+        engine_bytes: How much of the peak is neither of the two below: the engine's code and
+            tables that this model was the first to need.
+        model_bytes: What loading adds and keeps: the weights as the engine lays them out.
         mapped_bytes: How much of that is pages of the file, which the system may drop and read
             again.
-        activations_bytes: What the first inference added at its peak: the arena and the engine's
-            scratch memory.
+        first_activations_bytes: What the first inference adds at its peak: the arena, the
+            engine's scratch memory, and the outputs.
+        activations_bytes: What is added once the second one has run as well.
         includes: What `peak_bytes` counts, or why there is none.
     """
 
     peak_bytes: int | None
     baseline_bytes: int | None
+    engine_bytes: int | None = None
     model_bytes: int | None = None
     mapped_bytes: int | None = None
+    first_activations_bytes: int | None = None
     activations_bytes: int | None = None
     includes: str
+
+    @property
+    def own(self) -> ModelMemory | None:
+        """What the model needs of its own, or None where that was not told apart."""
+        if (
+            self.model_bytes is None
+            or self.mapped_bytes is None
+            or self.first_activations_bytes is None
+            or self.activations_bytes is None
+        ):
+            return None
+        return ModelMemory(
+            model_bytes=self.model_bytes,
+            mapped_bytes=self.mapped_bytes,
+            first_activations_bytes=self.first_activations_bytes,
+            activations_bytes=self.activations_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +124,7 @@ class Measurement:
         first_ms: The first inference.
         warm_up_runs: Untimed runs between the first and the timed ones.
         latency: Of the timed runs.
+        percentiles_ms: From the quickest to the slowest, in hundredths of the timed runs.
         memory: Peak memory and what it includes.
         limit: The memory limit that it ran under and survived; None without one.
         curve: The course under sustained load, seconds and median milliseconds.
@@ -122,6 +148,7 @@ class Measurement:
     first_ms: float
     warm_up_runs: int
     latency: LatencyStatistics
+    percentiles_ms: tuple[float, ...]
     memory: PeakMemory
     limit: LimitedRun | None
     curve: tuple[tuple[float, float], ...]
@@ -244,6 +271,7 @@ def measure(
         first_ms=seen.first_ms,
         warm_up_runs=seen.warm_up_runs,
         latency=describe_latencies(seen.latencies_ms),
+        percentiles_ms=_percentiles(seen.latencies_ms),
         memory=_memory(seen),
         limit=limited,
         curve=seen.curve,
@@ -254,6 +282,61 @@ def measure(
         warnings=tuple(warnings),
         measured_at=now(),
     )
+
+
+def measure_operators(
+    model: Path,
+    *,
+    threads: int,
+    inputs: Path | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    timeout_s: float = 600.0,
+) -> tuple[OperatorTime, ...]:
+    """Where the time goes in an ONNX model, operator by operator, with onnxruntime's profiler.
+
+    Arguments and errors as those of `measure`.
+    """
+    job = Job(
+        model=model.resolve(),
+        runtime=None,
+        threads=threads,
+        runs=1,
+        min_seconds=0.0,
+        inputs=inputs.resolve() if inputs else None,
+        input_shapes=dict(input_shapes or {}),
+    )
+    line = _run_process(job, command=_OPERATORS_COMMAND, timeout_s=timeout_s)
+    document = json.loads(line)
+    if "refusal" in document:
+        read_answer(line)
+    return tuple(OperatorTime(**entry) for entry in document["operators"])
+
+
+def measure_plain_memory(
+    model: Path,
+    *,
+    runtime: str | None = None,
+    inputs: Path | None = None,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    timeout_s: float = 600.0,
+) -> ModelMemory | None:
+    """The memory of a model with the engine's plain kernels and no graph optimisation.
+
+    That is an engine's plan without what its optimised kernels add or save. None where memory
+    cannot be measured. Arguments and errors as those of `measure`.
+    """
+    job = Job(
+        model=model.resolve(),
+        runtime=runtime,
+        threads=1,
+        runs=1,
+        min_seconds=0.0,
+        inputs=inputs.resolve() if inputs else None,
+        input_shapes=dict(input_shapes or {}),
+        reference_kernels=True,
+        memory_only=True,
+    )
+    return _run_worker(job, command=WORKER_COMMAND, timeout_s=timeout_s).memory
 
 
 def _check(*, threads: int, runs: int, min_seconds: float, timeout_s: float) -> None:
@@ -295,6 +378,23 @@ def _run_worker(
     timeout_s: float,
     started: Callable[[int], None] = _unwatched,
 ) -> Observation:
+    line = _run_process(job, command=command, timeout_s=timeout_s, started=started)
+    try:
+        return read_answer(line)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnsupportedModelError(
+            "the measuring process ended without an answer", where=str(job.model)
+        ) from error
+
+
+def _run_process(
+    job: Job,
+    *,
+    command: Sequence[str],
+    timeout_s: float,
+    started: Callable[[int], None] = _unwatched,
+) -> str:
+    """Give a process its job on standard input, and return what it answers."""
     # The write end stays here: the worker ends by itself should this process be killed.
     read_end, write_end = os.pipe()
     try:
@@ -331,12 +431,7 @@ def _run_worker(
                 stream.close()
     if process.returncode != 0:
         raise _death_of(process.returncode, stderr, job)
-    try:
-        return read_answer(stdout.decode("utf-8", errors="replace"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnsupportedModelError(
-            "the measuring process ended without an answer", where=str(job.model)
-        ) from error
+    return stdout.decode("utf-8", errors="replace")
 
 
 def _death_of(code: int, stderr: bytes, job: Job) -> UnsupportedModelError | EnvironmentLackError:
@@ -361,17 +456,25 @@ def _death_of(code: int, stderr: bytes, job: Job) -> UnsupportedModelError | Env
     )
 
 
+def _percentiles(latencies_ms: Sequence[float]) -> tuple[float, ...]:
+    ordered = sorted(latencies_ms)
+    return tuple(quantile(ordered, share / 100) for share in range(101))
+
+
 def _memory(seen: Observation) -> PeakMemory:
     if seen.peak_bytes is None or seen.baseline_bytes is None:
         return PeakMemory(
             peak_bytes=None, baseline_bytes=seen.baseline_bytes, includes=_MEMORY_UNKNOWN
         )
-    loaded = seen.loaded_bytes or seen.baseline_bytes
+    peak = max(0, seen.peak_bytes - seen.baseline_bytes)
+    own = seen.memory
     return PeakMemory(
-        peak_bytes=max(0, seen.peak_bytes - seen.baseline_bytes),
+        peak_bytes=peak,
         baseline_bytes=seen.baseline_bytes,
-        model_bytes=max(0, loaded - seen.baseline_bytes),
-        mapped_bytes=seen.mapped_bytes,
-        activations_bytes=max(0, (seen.first_peak_bytes or loaded) - loaded),
+        engine_bytes=max(0, peak - own.model_bytes - own.activations_bytes) if own else None,
+        model_bytes=own.model_bytes if own else None,
+        mapped_bytes=own.mapped_bytes if own else None,
+        first_activations_bytes=own.first_activations_bytes if own else None,
+        activations_bytes=own.activations_bytes if own else None,
         includes=_MEMORY_INCLUDES,
     )

@@ -151,7 +151,9 @@ def predict(
             was measured on it.
     """
     _check(profile, runtime=runtime, dtype=dtype, threads=threads)
-    calibration, changes = _nearest(profile, runtime=runtime, dtype=dtype, threads=threads)
+    calibration, changes = _nearest(
+        profile, runtime=runtime, dtype=dtype, threads=threads, macs=count_macs(model.layers)
+    )
     features = count_features(model.layers, calibration.counting)
     priced_ms = _price_ms(features, calibration)
     # In models as large as the calibrated ones this is far less than what is priced. A tiny model
@@ -250,7 +252,7 @@ def nearest(
 
 
 def _nearest(
-    profile: Profile, *, runtime: str, dtype: str, threads: int
+    profile: Profile, *, runtime: str, dtype: str, threads: int, macs: float | None = None
 ) -> tuple[Calibration, tuple[Change, ...]]:
     """The calibration from which the least has to be carried over, and what."""
     candidates = [
@@ -264,13 +266,17 @@ def _nearest(
         )
         for calibration in _newest(profile.calibrations)
     ]
-    return min(candidates, key=lambda candidate: _distance(*candidate))
+    return min(candidates, key=lambda candidate: _distance(candidate[0], candidate[1], macs))
 
 
-def _distance(calibration: Calibration, changes: Sequence[Change]) -> tuple[bool, float]:
+def _distance(
+    calibration: Calibration, changes: Sequence[Change], macs: float | None
+) -> tuple[bool, float]:
     """The user's own device before all published ones, then the narrowest band that results."""
     width = sum(change.width for change in changes)
-    return not (calibration.anchored and width == 0), width + 2 * math.log(calibration.band)
+    inside = macs is None or calibration.least_macs / _FAR <= macs <= calibration.most_macs * _FAR
+    band = width + 2 * math.log(calibration.band) + (0.0 if inside else 2 * math.log(_FAR))
+    return not (calibration.anchored and width == 0), band
 
 
 def _newest(calibrations: Sequence[Calibration]) -> list[Calibration]:
@@ -330,17 +336,20 @@ def _carried(
     reason: str,
     taken: str,
 ) -> Change:
-    wanted = (setting, *values, within)
-    found = next((s for s in known if (s.setting, s.source, s.target, s.within) == wanted), None)
-    if found is None:
+    same = [s for s in known if (s.setting, s.source, s.target) == (setting, *values)]
+    if not same:
         return _unmeasured(known, setting, reason, taken)
+    found = next((s for s in same if s.within == within), None)
+    # Measured for something else alone: its factor, in the band of all that is known.
+    band = [found] if found else same
+    found = found or same[0]
     return Change(
         factor=found.factor,
-        low=found.low,
-        high=found.high,
+        low=min(s.low for s in band),
+        high=max(s.high for s in band),
         reason=reason,
-        basis=f"times {found.factor:.2f} from {found.source} to {found.target}, "
-        f"as {found.measurements} models did on {', '.join(found.boards)}",
+        basis=f"times {found.factor:.2f} from {found.source} to {found.target} "
+        f"({found.within}), as {found.measurements} models did on {', '.join(found.boards)}",
     )
 
 

@@ -272,6 +272,11 @@ def profile_files() -> list[Traversable]:
     )
 
 
+def shipped_folder() -> Path:
+    """Where the shipped files lie, for the tool that makes them anew."""
+    return Path(str(resources.files("edgekit_benchmarks") / "profiles"))
+
+
 def _read_hardware(reader: FieldReader) -> Hardware:
     return Hardware(
         soc=reader.text("soc"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 from typing import Final
@@ -30,9 +31,13 @@ def peak_bytes(process: Path = Path("/proc/self")) -> int | None:
     return _status(process, "VmHWM:")
 
 
-def resident_bytes(process: Path = Path("/proc/self")) -> int | None:
-    """The memory that is resident now, in bytes, or None."""
-    return _status(process, "VmRSS:")
+def give_back_freed() -> bool:
+    """Let the allocator return what was freed to the system; whether it can (malloc_trim(3))."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def mapped_bytes(file: Path, process: Path = Path("/proc/self")) -> int | None:

@@ -17,12 +17,12 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
-from edgekit_benchmarks.job import InputUsed, Job, Observation, answer, refusal
+from edgekit_benchmarks.job import InputUsed, Job, ModelMemory, Observation, answer, refusal
 from edgekit_benchmarks.resident import (
+    give_back_freed,
     mapped_bytes,
     peak_bytes,
     reset_peak_bytes,
-    resident_bytes,
 )
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.formats import ModelFormat, detect_format
@@ -67,11 +67,6 @@ def observe(job: Job) -> Observation:
         reference_kernels=job.reference_kernels,
     )
     load_ns = time.perf_counter_ns() - start
-    gc.collect()
-    loaded, mapped = resident_bytes(), mapped_bytes(job.model)
-    # What loading needed for a moment is part of the peak, and not of the first inference's.
-    load_peak = peak_bytes()
-    reset_peak_bytes()
     try:
         shapes = resolve_shapes(session.inputs, job.input_shapes)
         inputs = (
@@ -80,36 +75,76 @@ def observe(job: Job) -> Observation:
             else make_inputs(session.inputs, shapes)
         )
         first_ns = _run_once(session, inputs)
-        first_peak = peak_bytes()
-        warm_up_runs = _warm_up(session, inputs)
+        warm_up_runs = 0 if job.memory_only else _warm_up(session, inputs)
         cpu_ns, wall_start = time.process_time_ns(), time.perf_counter_ns()
         latencies = _time_runs(session, inputs, runs=job.runs, min_seconds=job.min_seconds)
         wall_ns = time.perf_counter_ns() - wall_start
         cpu_ns = time.process_time_ns() - cpu_ns
-        peak = max(load_peak or 0, peak_bytes() or 0) if baseline_bytes is not None else None
+        peak = peak_bytes() if baseline_bytes is not None else None
         curve = _curve(session, inputs, job.curve_seconds) if job.curve_seconds else ()
-        return Observation(
-            runtime=session.runtime.name,
-            runtime_version=session.runtime.version,
-            load_ms=load_ns / 1e6,
-            first_ms=first_ns / 1e6,
-            warm_up_runs=warm_up_runs,
-            latencies_ms=tuple(value / 1e6 for value in latencies),
-            cpu_share=cpu_ns / wall_ns,
-            process_seconds=time.process_time(),
-            baseline_bytes=baseline_bytes,
-            loaded_bytes=loaded if baseline_bytes is not None else None,
-            mapped_bytes=mapped,
-            first_peak_bytes=first_peak if baseline_bytes is not None else None,
-            peak_bytes=peak,
-            inputs=tuple(
-                InputUsed(name=name, dtype=values.dtype.name, shape=values.shape)
-                for name, values in inputs.items()
-            ),
-            curve=curve,
-        )
+        runtime = session.runtime
     finally:
         session.close()
+    del session
+    memory = _memory(job, inputs) if peak is not None else None
+    return Observation(
+        runtime=runtime.name,
+        runtime_version=runtime.version,
+        load_ms=load_ns / 1e6,
+        first_ms=first_ns / 1e6,
+        warm_up_runs=warm_up_runs,
+        latencies_ms=tuple(value / 1e6 for value in latencies),
+        cpu_share=cpu_ns / wall_ns,
+        process_seconds=time.process_time(),
+        baseline_bytes=baseline_bytes,
+        peak_bytes=peak,
+        memory=memory,
+        inputs=tuple(
+            InputUsed(name=name, dtype=values.dtype.name, shape=values.shape)
+            for name, values in inputs.items()
+        ),
+        curve=curve,
+    )
+
+
+def _memory(job: Job, inputs: Mapping[str, NDArray[np.generic]]) -> ModelMemory | None:
+    """Load and run the model once more: what it needs of its own.
+
+    The engine's code, and what it keeps for all models, is resident by now and does not count.
+    Memory that was freed is given back first, or it would be used again unseen.
+    """
+    gc.collect()
+    if not give_back_freed():
+        return None
+    before = reset_peak_bytes()
+    session = open_session(
+        job.model,
+        threads=job.threads,
+        runtime=job.runtime,
+        reference_kernels=job.reference_kernels,
+    )
+    try:
+        # Reading the maps takes memory itself: before the peak is reset, and after it was read.
+        mapped = mapped_bytes(job.model) or 0
+        gc.collect()
+        give_back_freed()
+        loaded = reset_peak_bytes()
+        session.run(inputs)
+        first_peak = peak_bytes()
+        session.run(inputs)
+        peak = peak_bytes()
+        # Plain kernels read the weights where the file is mapped: those pages are no activations.
+        mapped_later = (mapped_bytes(job.model) or 0) - mapped
+    finally:
+        session.close()
+    if before is None or loaded is None or first_peak is None or peak is None:
+        return None
+    return ModelMemory(
+        model_bytes=max(0, loaded - before + mapped_later),
+        mapped_bytes=mapped + mapped_later,
+        first_activations_bytes=max(0, first_peak - loaded - mapped_later),
+        activations_bytes=max(0, peak - loaded - mapped_later),
+    )
 
 
 def main() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.render import emit_json, milliseconds, say, size, table
+from edgekit.cli.render import emit_json, say
 
-if TYPE_CHECKING:
-    from edgekit_benchmarks.bench import BenchReport
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @click.command()
@@ -23,13 +21,42 @@ if TYPE_CHECKING:
     help="Predict for a board or a family of boards; repeat it. `edgekit profiles list` has them.",
 )
 @click.option("--predict-only", is_flag=True, help="Do not run the models here.")
-@click.option("--threads", default=1, show_default=True, help="For one inference.")
+@click.option(
+    "--threads",
+    default="1",
+    show_default=True,
+    metavar="COUNTS",
+    help="For one inference; several with commas between, each in turn.",
+)
 @click.option("--runs", default=50, show_default=True, help="The fewest timed inferences.")
 @click.option("--min-seconds", default=1.0, show_default=True, help="The shortest time to spend.")
+@click.option(
+    "--sustained",
+    metavar="TIME",
+    help="Afterwards go on at full load for so long (90s, 10m), and show the course.",
+)
 @click.option(
     "--runtime",
     type=click.Choice(["litert", "tflite-runtime"]),
     help="The engine for .tflite models.  [default: the first that is installed]",
+)
+@click.option(
+    "--reference-kernels",
+    is_flag=True,
+    help="Run the engine's plain kernels, without graph optimisation or XNNPACK.",
+)
+@click.option(
+    "--operators", is_flag=True, help="Show where the time goes, operator by operator (ONNX)."
+)
+@click.option(
+    "--explain-memory",
+    is_flag=True,
+    help="Find out why an engine takes other memory than was planned.",
+)
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Run under this limit (64MB), Python and engine included, and say whether it survives.",
 )
 @click.option(
     "--inputs",
@@ -44,97 +71,134 @@ if TYPE_CHECKING:
     metavar="NAME:1,3,224,224",
     help="The shape of an input with free axes; repeat it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--max-latency-ms", type=float, metavar="MS", help="Fail if the median is above.")
+@click.option(
+    "--max-p99-ms", type=float, metavar="MS", help="Fail if the 99th percentile is above."
+)
+@click.option(
+    "--max-memory-mb", type=float, metavar="MB", help="Fail if the whole process needs more."
+)
+@click.option("--max-size-mb", type=float, metavar="MB", help="Fail if the file is larger.")
+@click.option(
+    "--confidence",
+    default=0.9,
+    show_default=True,
+    help="How sure a prediction must be to keep a limit.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Compare with earlier results of --json.",
+)
+@click.option(
+    "--max-regression",
+    default="10%",
+    show_default=True,
+    metavar="SHARE",
+    help="With --baseline: fail if a median surely grew by more.",
+)
+@click.option(
+    "--accuracy",
+    "accuracies",
+    multiple=True,
+    metavar="MODEL=SHARE",
+    help="What a model gets right (0.98), for the report's picture; repeat it.",
+)
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write an HTML page with pictures.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def bench(
     models: tuple[Path, ...],
     profiles: tuple[str, ...],
     predict_only: bool,
-    threads: int,
+    threads: str,
     runs: int,
     min_seconds: float,
+    sustained: str | None,
     runtime: str | None,
+    reference_kernels: bool,
+    operators: bool,
+    explain_memory: bool,
+    memory_limit: str | None,
     inputs: Path | None,
     input_shapes: tuple[str, ...],
+    max_latency_ms: float | None,
+    max_p99_ms: float | None,
+    max_memory_mb: float | None,
+    max_size_mb: float | None,
+    confidence: float,
+    baseline: Path | None,
+    max_regression: str,
+    accuracies: tuple[str, ...],
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Measure MODELS on this machine, and predict their latency on boards.
 
-    Every figure says what it is: measured here (each model in a fresh process), predicted (from
-    published measurements of that board, with a 90 % band), or estimate only, with the reason.
+    Every figure says what it is: measured here (each model in a fresh process), anchored on your
+    device, predicted (from published measurements of that board, with a 90 % band), weakly
+    predicted, or estimate only, with the reason. With a limit or a baseline it is a gate: exit
+    code 1, with the reason, if one does not hold.
 
     \b
     edgekit bench model-int8.tflite --profile raspberrypi
-    edgekit bench model.onnx model-int8.onnx --threads 4
+    edgekit bench model.onnx model-int8.onnx --threads 1,4 --report page.html
+    edgekit bench model.onnx --profile raspberrypi4 --predict-only --max-latency-ms 50
+    edgekit bench model.onnx --baseline before.json --max-regression 10%
+    edgekit bench model.onnx --memory-limit 128MB
     """
-    from edgekit_benchmarks.bench import bench_models
+    from edgekit.cli.bench_text import show
+    from edgekit_benchmarks.bench import Plan, run_bench
+    from edgekit_benchmarks.gates import Limits
+    from edgekit_benchmarks.memory_limit import parse_bytes
+    from edgekit_benchmarks.page import check_accuracies, write_page
+    from edgekit_runtime.errors import GateFailedError
 
-    report = bench_models(
-        models,
+    accuracy = check_accuracies(_pairs(accuracies), models)
+    plan = Plan(
         profiles=profiles,
         measure_here=not predict_only,
-        threads=threads,
+        threads=_counts(threads),
         runs=runs,
         min_seconds=min_seconds,
+        sustained_seconds=_seconds(sustained) if sustained else 0.0,
+        memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
         runtime=runtime,
+        reference_kernels=reference_kernels,
+        operators=operators,
+        explain_memory=explain_memory,
         inputs=inputs,
         input_shapes=_shapes(input_shapes),
-        progress=say,
+        limits=Limits(
+            latency_ms=max_latency_ms,
+            p99_ms=max_p99_ms,
+            memory_mb=max_memory_mb,
+            size_mb=max_size_mb,
+            confidence=confidence,
+        ),
+        baseline=baseline,
+        most_regression=_share(max_regression),
     )
+    report = run_bench(models, plan, progress=say)
+    if page:
+        write_page(report, page, accuracies=accuracy)
+        say(f"wrote {page}")
     if as_json:
         emit_json(report.to_json())
     else:
-        _show(report)
-
-
-def _show(report: BenchReport) -> None:
-    measured = [entry.measurement for entry in report.models if entry.measurement]
-    if measured:
-        rows = [
-            [
-                entry.model,
-                f"{entry.runtime} {entry.runtime_version}",
-                milliseconds(entry.latency.median_ms),
-                milliseconds(entry.latency.p90_ms),
-                milliseconds(entry.latency.p99_ms),
-                milliseconds(entry.load_ms),
-                size(entry.memory.peak_bytes) if entry.memory.peak_bytes is not None else "-",
-                size(entry.file_bytes),
-            ]
-            for entry in measured
-        ]
-        head = ["measured here", "engine", "median", "p90", "p99", "load", "peak memory", "file"]
-        click.echo(table(rows, head=head))
-        click.echo(f"Peak memory: {measured[0].memory.includes}.\n")
-        for text in dict.fromkeys(text for entry in measured for text in entry.warnings):
-            click.echo(click.style("Warning: ", fg="yellow", bold=True) + text, err=True)
-    rows = [
-        [
-            Path(entry.model).name,
-            prediction.board,
-            milliseconds(prediction.latency_ms),
-            f"{prediction.low_ms:.2g} to {prediction.high_ms:.2g} ms",
-            prediction.kind,
-        ]
-        for entry in report.models
-        for prediction in entry.predictions
-    ]
-    if rows:
-        click.echo(table(rows, head=["not measured", "board", "latency", "90 % band", "kind"]))
-    doubts: dict[str, list[str]] = {}
-    for entry in report.models:
-        for prediction in entry.predictions:
-            for reason in prediction.reasons:
-                boards = doubts.setdefault(f"{Path(entry.model).name}: {reason}", [])
-                boards.append(prediction.board)
-    if doubts:
-        click.echo("\nEstimates only, because:")
-    for reason, boards in doubts.items():
-        click.echo(f"  {reason} ({', '.join(boards)})")
-    for entry in report.models:
-        for note in entry.notes:
-            click.echo(f"  {Path(entry.model).name}: {note}")
-    if rows:
-        click.echo("\nWhat each prediction rests on, with sources: --json.")
+        show(report)
+    if not report.passed:
+        failed = [verdict for verdict in report.verdicts if not verdict.passed]
+        reasons = [f"{Path(v.model).name}, {v.what}, {v.on}: {v.reason}" for v in failed]
+        raise GateFailedError(
+            f"{len(failed)} of {len(report.verdicts)} limits do not hold, the first: {reasons[0]}"
+        )
 
 
 def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
@@ -147,3 +211,54 @@ def _shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
             raise UsageError(f"{text!r} is no shape", fix="write it as NAME:1,3,224,224")
         shapes[name] = tuple(int(size) for size in sizes.split(","))
     return shapes
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    from edgekit_runtime.errors import UsageError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise UsageError(
+            f"{text!r} are no thread counts", where="--threads", fix="write them as 1 or 1,2,4"
+        )
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+def _seconds(text: str) -> float:
+    from edgekit_runtime.errors import UsageError
+
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _SECONDS else (text, "s")
+    try:
+        return float(number) * _SECONDS[unit]
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no time", where="--sustained", fix="write it as 90s, 10m or 1h"
+        ) from None
+
+
+def _share(text: str) -> float:
+    from edgekit_runtime.errors import UsageError
+
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no share", where="--max-regression", fix="write it as 10% or 0.1"
+        ) from None
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, float]:
+    from edgekit_runtime.errors import UsageError
+
+    pairs = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        try:
+            pairs[name] = float(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise UsageError(
+                f"{text!r} is no accuracy", where="--accuracy", fix="write it as model.onnx=0.98"
+            )
+    return pairs

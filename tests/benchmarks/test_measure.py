@@ -86,8 +86,8 @@ def test_memory_that_was_not_measured_says_so(model: Path) -> None:
         "import json, sys; sys.stdin.readline();"
         "print(json.dumps({'observation': {'runtime': 'litert', 'runtime_version': '1',"
         "'load_ms': 1.0, 'first_ms': 1.0, 'warm_up_runs': 3, 'latencies_ms': [1.0, 2.0],"
-        "'cpu_share': 0.5, 'process_seconds': 0.0, 'baseline_bytes': None, 'loaded_bytes': None,"
-        "'mapped_bytes': None, 'first_peak_bytes': None, 'peak_bytes': None, 'inputs': [],"
+        "'cpu_share': 0.5, 'process_seconds': 0.0, 'baseline_bytes': None,"
+        "'memory': None, 'peak_bytes': None, 'inputs': [],"
         "'curve': []}}))"
     )
     found = quick(model, command=command)
@@ -308,8 +308,9 @@ def test_memory_is_told_apart_by_what_it_is_for(tmp_path: Path) -> None:
     assert found.activations_bytes is not None
     assert found.peak_bytes is not None
     assert found.model_bytes > 15 << 20
-    assert 7 << 20 < found.activations_bytes < 40 << 20
-    assert found.peak_bytes >= found.model_bytes
+    assert 7 << 20 < found.activations_bytes < 20 << 20
+    assert found.engine_bytes is not None
+    assert found.peak_bytes >= found.model_bytes + found.activations_bytes
     assert found.mapped_bytes is not None
 
 

@@ -69,7 +69,7 @@ def test_a_model_under_a_limit(tmp_path: Path) -> None:
     found = measure(small, runs=1, min_seconds=0.0, memory_limit_bytes=170 << 20)
     assert found.limit is not None
     assert found.limit.limit_bytes == 170 << 20
-    with pytest.raises(GateFailedError, match="does not run in 178.3 MB") as caught:
+    with pytest.raises(GateFailedError, match=r"does not run in 178\.3 MB") as caught:
         measure(large, runs=1, min_seconds=0.0, memory_limit_bytes=170 << 20, timeout_s=60)
     assert caught.value.exit_code == 1
     assert measure(small, runs=1, min_seconds=0.0).limit is None

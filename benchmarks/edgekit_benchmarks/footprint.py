@@ -1,0 +1,198 @@
+"""What a model needs of a device's memory and flash: planned from its graph, not fitted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+from edgekit_runtime.graph.lifetimes import plan_memory
+
+if TYPE_CHECKING:
+    from edgekit_benchmarks.job import ModelMemory
+    from edgekit_runtime.graph.model import Graph
+
+# Within this the plan and what was taken are the same.
+_CLOSE: Final = 0.15
+# Resident memory is told to about this: allocators grow by the megabyte, and the kernel counts
+# pages in batches.
+_RESOLUTION_BYTES: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EngineFacts:
+    """An engine's own needs, measured with Python 3.11 and numpy on Linux x86-64.
+
+    Attributes:
+        resident_bytes: Python, numpy and the engine, a model of a few layers included.
+        installed_bytes: The package on disk, without Python and numpy.
+        weight_copies: How often the weights are resident: mapped or read, and packed.
+        arenas: How many arenas' worth of activations stay resident from the second run on.
+        note: What is behind the last two.
+    """
+
+    resident_bytes: int
+    installed_bytes: int
+    weight_copies: float
+    arenas: float
+    note: str
+
+
+_ENGINES: Final = {
+    "onnxruntime": _EngineFacts(
+        resident_bytes=67_000_000,
+        installed_bytes=73_000_000,
+        weight_copies=1.0,
+        arenas=2.0,
+        note="onnxruntime keeps the blocks of the first inference, and from the second on takes "
+        "its planned arena as one block beside them",
+    ),
+    "litert": _EngineFacts(
+        resident_bytes=51_000_000,
+        installed_bytes=58_000_000,
+        weight_copies=2.0,
+        arenas=1.0,
+        note="the file is mapped, and XNNPACK packs the weights once more",
+    ),
+    "tflite-runtime": _EngineFacts(
+        resident_bytes=45_000_000,
+        installed_bytes=7_000_000,
+        weight_copies=2.0,
+        arenas=1.0,
+        note="the file is mapped, and XNNPACK packs the weights once more",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """What a model needs with an engine.
+
+    Attributes:
+        weights_bytes: Everything stored in the file that is computed with.
+        activations_bytes: An arena that holds the computed tensors, planned over their lifetimes.
+        busiest: The operator at which most is alive.
+        unplanned: How many tensors have no known size and are left out.
+        engine_bytes: Python, numpy and the engine.
+        peak_bytes: The whole process: the engine, the weights as often as it holds them, and the
+            activations as often as it holds those.
+        flash_bytes: The file and the engine's package, without Python and numpy.
+        note: What is behind the two "as often".
+    """
+
+    weights_bytes: int
+    activations_bytes: int
+    busiest: str
+    unplanned: int
+    engine_bytes: int
+    peak_bytes: int
+    flash_bytes: int
+    note: str
+
+    def to_json(self) -> dict[str, object]:
+        """The figures as a JSON object."""
+        return asdict(self)
+
+
+def plan_footprint(graph: Graph, *, file_bytes: int, engine: str) -> Footprint:
+    """Plan what a model needs.
+
+    Args:
+        graph: The model.
+        file_bytes: The size of its file.
+        engine: "onnxruntime", "litert" or "tflite-runtime".
+    """
+    plan = plan_memory(graph)
+    facts = _ENGINES[engine]
+    weights = sum(tensor.constant_bytes or 0 for tensor in graph.tensors.values())
+    return Footprint(
+        weights_bytes=weights,
+        activations_bytes=plan.peak_bytes,
+        busiest=plan.busiest,
+        unplanned=plan.unknown,
+        engine_bytes=facts.resident_bytes,
+        peak_bytes=round(
+            facts.resident_bytes + weights * facts.weight_copies + plan.peak_bytes * facts.arenas
+        ),
+        flash_bytes=file_bytes + facts.installed_bytes,
+        note=facts.note,
+    )
+
+
+def compare_activations(
+    footprint: Footprint,
+    taken: ModelMemory,
+    *,
+    engine: str,
+    plain: ModelMemory | None = None,
+) -> tuple[str, ...]:
+    """Say how the planned activations agree with what an engine took, and why they do not.
+
+    Args:
+        footprint: What was planned.
+        taken: What the engine took as it is used.
+        engine: Its name.
+        plain: What it took with its plain kernels and no optimisation; None if that was not tried.
+    """
+    planned = footprint.activations_bytes
+    if engine != "onnxruntime":
+        # LiteRT touches its arena while it loads: weights and arena cannot be told apart.
+        planned += round(footprint.weights_bytes * _ENGINES[engine].weight_copies)
+        took = taken.model_bytes + taken.first_activations_bytes
+        what = "weights and activations"
+    else:
+        took = taken.first_activations_bytes
+        what = "activations"
+    said = [f"{what}: planned {_mega(planned)}, the first inference took {_mega(took)}"]
+    if _same(planned, took):
+        said[0] += ", as planned"
+    elif plain is None:
+        said[0] += f" ({took / max(1, planned) - 1:+.0%}): {_REASONS[engine]}"
+    else:
+        said.append(_explain(footprint, took - planned, plain, engine=engine))
+    if taken.activations_bytes > taken.first_activations_bytes + max(
+        _RESOLUTION_BYTES, round(taken.first_activations_bytes * _CLOSE)
+    ):
+        said.append(
+            f"{_mega(taken.activations_bytes)} stay resident from the second inference on: "
+            f"{_ENGINES[engine].note}"
+        )
+    return tuple(said)
+
+
+_PACKING: Final = (
+    "XNNPACK plans an arena of its own and packs weights; --explain-memory tells how much"
+)
+_REASONS: Final = {
+    "onnxruntime": "its arena grows in steps before there is a plan, fusions save tensors, blocked "
+    "layouts add some; --explain-memory tells how much",
+    "litert": _PACKING,
+    "tflite-runtime": _PACKING,
+}
+
+
+def _explain(footprint: Footprint, difference: int, plain: ModelMemory, *, engine: str) -> str:
+    planned = footprint.activations_bytes
+    took = plain.first_activations_bytes
+    if _same(planned, took):
+        return (
+            f"with {engine}'s plain kernels, and no graph optimisation, the activations take "
+            f"{_mega(took)} of {_mega(planned)} planned: the remaining {difference / 1e6:+.1f} MB "
+            "are its optimised kernels' layouts, fusions and scratch memory"
+        )
+    return (
+        f"with {engine}'s plain kernels the activations take {_mega(took)} of {_mega(planned)} "
+        "planned: the engine computes "
+        + (
+            "some operators in place"
+            if took < planned
+            else "with scratch memory, or its arena grows in steps before there is a plan"
+        )
+    )
+
+
+def _same(planned: int, took: int) -> bool:
+    return abs(took - planned) <= max(_RESOLUTION_BYTES, planned * _CLOSE)
+
+
+def _mega(count: float) -> str:
+    return f"{count / 1e6:.1f} MB"

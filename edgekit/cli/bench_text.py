@@ -1,0 +1,181 @@
+"""What `edgekit bench` prints: measured, predicted, what they rest on, and what was judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.render import milliseconds, size, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edgekit_benchmarks.bench import BenchReport, ModelBench
+    from edgekit_benchmarks.measure import Measurement
+    from edgekit_benchmarks.operators import OperatorTime
+
+_MOST_OPERATORS = 12
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def show(report: BenchReport) -> None:
+    """Print a report for people."""
+    _show_measured(report.models)
+    _show_operators(report.models)
+    _show_predicted(report.models)
+    _show_verdicts(report)
+
+
+def _show_measured(models: Iterable[ModelBench]) -> None:
+    measured = [found for entry in models for found in entry.measurements]
+    if not measured:
+        return
+    head = ["measured here", "engine", "threads", "median", "p90", "p99", "a second", "load"]
+    rows = [
+        [
+            entry.model,
+            f"{entry.runtime} {entry.runtime_version}" + " plain" * entry.reference_kernels,
+            str(entry.threads),
+            milliseconds(entry.latency.median_ms),
+            milliseconds(entry.latency.p90_ms),
+            milliseconds(entry.latency.p99_ms),
+            f"{entry.latency.throughput_per_s:.4g}",
+            milliseconds(entry.load_ms),
+        ]
+        for entry in measured
+    ]
+    click.echo(table(rows, head=head))
+    head = ["memory", "file", "runtime", "engine", "weights", "of it mapped", "activations", "peak"]
+    rows = [
+        [
+            entry.model,
+            size(entry.file_bytes),
+            *(
+                "-" if count is None else size(count)
+                for count in (
+                    entry.memory.baseline_bytes,
+                    entry.memory.engine_bytes,
+                    entry.memory.model_bytes,
+                    entry.memory.mapped_bytes,
+                    entry.memory.activations_bytes,
+                    entry.memory.peak_bytes,
+                )
+            ),
+        ]
+        for entry in {found.model: found for found in reversed(measured)}.values()
+    ]
+    click.echo("\n" + table(list(reversed(rows)), head=head))
+    click.echo(f"Peak: {measured[0].memory.includes}. Runtime: Python, numpy and the engine.")
+    for entry in measured:
+        _show_course(entry)
+        if entry.limit:
+            click.echo(
+                f"{entry.model} survived a limit of {size(entry.limit.limit_bytes)} for the whole "
+                f"process ({entry.limit.how})."
+            )
+    click.echo()
+    for text in dict.fromkeys(text for entry in measured for text in entry.warnings):
+        click.echo(click.style("Warning: ", fg="yellow", bold=True) + text, err=True)
+
+
+def _show_course(entry: Measurement) -> None:
+    if not entry.curve:
+        return
+    values = [value for _, value in entry.curve]
+    low, high = min(values), max(values)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    line = "".join(_BARS[round((value - low) * scale)] for value in values[::2])
+    start, end = sorted(values[:10])[5], sorted(values[-10:])[5]
+    click.echo(
+        f"\n{entry.model} for {entry.curve[-1][0]:.0f} s: {line}\n"
+        f"  median {milliseconds(start)} in the first tenth, {milliseconds(end)} in the last "
+        f"({end / start - 1:+.1%}); from {milliseconds(low)} to {milliseconds(high)}"
+    )
+
+
+def _show_operators(models: Iterable[ModelBench]) -> None:
+    for entry in models:
+        if not entry.operators:
+            continue
+        total = sum(found.milliseconds for found in entry.operators)
+        ranked = sorted(entry.operators, key=lambda found: -found.milliseconds)
+        rows = [_operator_row(found, total) for found in ranked[:_MOST_OPERATORS]]
+        rest = sum(found.milliseconds for found in ranked[_MOST_OPERATORS:])
+        if rest:
+            rows.append([f"{len(ranked) - _MOST_OPERATORS} others", "", milliseconds(rest),
+                         f"{rest / total:.0%}"])  # fmt: skip
+        head = [f"operators of {Path(entry.model).name}", "type", "time", "share"]
+        click.echo(table(rows, head=head) + "\n")
+
+
+def _operator_row(found: OperatorTime, total: float) -> list[str]:
+    share = found.milliseconds / total if total else 0.0
+    return [found.name[-48:], found.type, milliseconds(found.milliseconds), f"{share:.0%}"]
+
+
+def _show_predicted(models: Iterable[ModelBench]) -> None:
+    models = list(models)
+    rows = [
+        [
+            Path(entry.model).name,
+            prediction.board,
+            str(prediction.threads),
+            milliseconds(prediction.latency_ms),
+            f"{_short(prediction.low_ms)} to {_short(prediction.high_ms)} ms",
+            size(entry.footprint.peak_bytes) if entry.footprint else "-",
+            prediction.kind,
+        ]
+        for entry in models
+        for prediction in entry.predictions
+    ]
+    if rows:
+        head = ["not measured", "board", "threads", "latency", "90 % band", "memory", "kind"]
+        click.echo(table(rows, head=head))
+        _show_doubts(models)
+    for entry in models:
+        if entry.footprint:
+            found = entry.footprint
+            click.echo(
+                f"  {Path(entry.model).name}: planned {size(found.weights_bytes)} of weights and "
+                f"{size(found.activations_bytes)} of activations (most at {found.busiest[-48:]}); "
+                f"on flash {size(found.flash_bytes)} with the engine, without Python and numpy"
+            )
+        for note in entry.notes:
+            click.echo(f"  {Path(entry.model).name}: {note}")
+    if rows:
+        click.echo(
+            "\nMemory: the whole process, planned. What each prediction rests on, with sources: "
+            "--json."
+        )
+
+
+def _short(value: float) -> str:
+    """Two significant digits, and never an exponent."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"  # noqa: PLR2004 - one decimal
+
+
+def _show_doubts(models: Iterable[ModelBench]) -> None:
+    doubts: dict[str, list[str]] = {}
+    for entry in models:
+        for prediction in entry.predictions:
+            for reason in prediction.reasons:
+                boards = doubts.setdefault(f"{Path(entry.model).name}: {reason}", [])
+                if prediction.board not in boards:
+                    boards.append(prediction.board)
+    if doubts:
+        click.echo("\nEstimates only, or weak, because:")
+    for reason, boards in doubts.items():
+        click.echo(f"  {reason} ({', '.join(boards)})")
+
+
+def _show_verdicts(report: BenchReport) -> None:
+    if not report.verdicts:
+        return
+    click.echo()
+    for verdict in report.verdicts:
+        word = click.style("pass", fg="green") if verdict.passed else click.style("FAIL", fg="red")
+        click.echo(
+            f"{word}  {Path(verdict.model).name}, {verdict.what}, {verdict.on}: {verdict.reason}"
+        )
