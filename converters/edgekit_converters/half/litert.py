@@ -55,13 +55,13 @@ def write_half_litert(source: Path, output: Path, *, where: str) -> tuple[str, .
         UsageError: If the file is missing, a folder, empty or unreadable.
         UnsupportedModelError: If the file is damaged, its weights are float16 or integers
             already, the quantizer fails, or it leaves the model as it was.
-        EnvironmentLackError: If the extra `convert` is not installed.
+        EnvironmentLackError: If the extra `quantize` is not installed.
     """
     require_file(source, kind="a .tflite model")
     data = source.read_bytes()
     check_tflite_bytes(data, where=where)
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
-    require("ai_edge_quantizer", extra="convert")
+    require("ai_edge_quantizer", extra="quantize")
     model = read_model(schema, data)
     before = _weights(schema, model)
     _refuse(schema, before, where)

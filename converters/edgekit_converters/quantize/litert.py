@@ -32,10 +32,10 @@ def quantize_litert(source: Path, output: Path, calibration: CalibrationSet, *, 
     Raises:
         UnsupportedModelError: If the file is damaged or quantized already, the quantizer fails,
             or it leaves the model as it was.
-        EnvironmentLackError: If the extra `convert` is not installed.
+        EnvironmentLackError: If the extra `quantize` is not installed.
     """
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
-    require("ai_edge_quantizer", extra="convert")
+    require("ai_edge_quantizer", extra="quantize")
     refuse_quantized(quantized_tensors(source), where=where)
     model = read_model(schema, source.read_bytes())
     weight_bytes = _weight_bytes(schema, model)
