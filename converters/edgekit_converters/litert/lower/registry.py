@@ -111,14 +111,12 @@ def lower_graph(
 def _find_faults(graph: Graph) -> list[str]:
     """What can be refused by name, type and shape alone."""
     faults = []
-    lacking = set()
     for kind, names in (("input", graph.inputs), ("output", graph.outputs)):
         for name in names:
             value = graph.values.get(name)
             if value is not None and value.container:
                 faults.append(f"the {kind} {name!r} is a {value.container}, not a tensor")
             elif graph.dtype(name) not in ANYTHING:
-                lacking.add(name)
                 faults.append(
                     f"the {kind} {name!r} is of a type that LiteRT lacks: "
                     f"{graph.dtype(name) or 'unknown'}"
@@ -136,12 +134,7 @@ def _find_faults(graph: Graph) -> list[str]:
         for name, variable in typed:
             allowed = lowering.dtypes.get(variable, ANYTHING)
             dtype = graph.dtype(name)
-            # What is said of the model's own inputs and outputs need not be said again.
-            if (
-                dtype not in allowed
-                and name not in {"", *lacking}
-                and not _is_container(graph, name)
-            ):
+            if name and dtype not in allowed and not _is_container(graph, name):
                 faults.append(
                     f"{node.name} ({node.op}): {name!r} is {dtype or 'of unknown type'}, "
                     f"supported: {', '.join(sorted(allowed))}"
