@@ -148,7 +148,7 @@ class BenchReport:
         return all(verdict.passed for verdict in self.verdicts)
 
     def to_json(self) -> dict[str, object]:
-        """The report as a JSON object, as `bench_schema.json` describes it."""
+        """The report as a JSON object, as `results_schema.json` describes it."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
