@@ -77,7 +77,7 @@ def _detect_folder(source: Path) -> SourceKind:
 
 
 def _detect_file(source: Path, head: bytes) -> SourceKind | None:  # noqa: PLR0911 - one a kind
-    if zipfile.is_zipfile(source) and head.startswith(b"PK"):
+    if head.startswith(b"PK\x03\x04"):
         return _detect_archive(source)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return SourceKind.KERAS
@@ -104,7 +104,7 @@ def _detect_archive(source: Path) -> SourceKind:
     try:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise _refusal(source, f"a damaged zip archive ({error})") from error
     # PyTorch puts everything below one folder, named after the file.
     inner = {name.partition("/")[2] for name in names}

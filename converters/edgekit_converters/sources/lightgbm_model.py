@@ -73,6 +73,8 @@ def import_lightgbm_file(source: Path, options: SourceOptions, progress: Progres
         with quiet():
             # By its text: the file's name may have letters that LightGBM cannot open.
             booster = lightgbm.Booster(model_str=source.read_text(encoding="utf-8"))
+            # It reads numbers that are none, and writes them so that nobody can read them.
+            booster.dump_model()
     except Exception as error:
         raise UnsupportedModelError(
             f"LightGBM cannot load this model: {one_line(error)}",

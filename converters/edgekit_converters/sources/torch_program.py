@@ -12,6 +12,7 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from edgekit_converters.sources.torch_unsupported import in_program
 from edgekit_converters.sources.trust import refuse_untrusted
 from edgekit_runtime.errors import UnsupportedModelError
 
+_DAMAGES: Final = (zipfile.BadZipFile, zlib.error, OSError, ValueError)
 _MAX_TEXT_BYTES: Final = 256 << 20
 _ADVICE: Final = (
     "save the exported program again with torch.export.save from a plain module, or give the "
@@ -158,7 +160,7 @@ def _code_in(torch: Any, source: Path) -> Iterator[str]:
                         torch.load(content, map_location="cpu", weights_only=True)
                     except Exception:  # noqa: BLE001 - whatever a hostile pickle raises
                         yield "example inputs that are more than tensors (a pickle)"
-    except (zipfile.BadZipFile, OSError, ValueError, RecursionError, NotImplementedError) as error:
+    except (*_DAMAGES, RecursionError, NotImplementedError) as error:
         raise _unreadable(str(source), error) from error
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ def import_script(source: Path, options: SourceOptions, progress: Progress) -> I
     try:
         with quiet():
             module: Any = torch.jit.load(where, map_location="cpu").eval()
+            parameters = [argument.name for argument in module.forward.schema.arguments[1:]]
     except Exception as error:
         raise UnsupportedModelError(
             f"PyTorch cannot load this TorchScript file: {one_line(error)}",
@@ -51,7 +53,6 @@ def import_script(source: Path, options: SourceOptions, progress: Progress) -> I
             fix="it may be damaged, or need operators of a package such as torchvision: save it "
             "again, or export the module with torch.export",
         ) from error
-    parameters = [argument.name for argument in module.forward.schema.arguments[1:]]
     examples = example_inputs(options, parameters, where=where)
 
     def export(inputs: Arrays, free: bool) -> Any:  # noqa: FBT001 - Exporter's signature
@@ -91,7 +92,7 @@ def _refuse_file_access(source: Path) -> None:
         for info in code:
             try:
                 found = _FILE_ACCESS.search(archive.read(info))
-            except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, zlib.error, OSError, NotImplementedError) as error:
                 raise UnsupportedModelError(
                     f"this TorchScript file is damaged: {one_line(error)}",
                     where=str(source),

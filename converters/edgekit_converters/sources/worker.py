@@ -50,8 +50,12 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         except EdgekitError as error:
             send(answers, _problem(error))
         except Exception as error:  # noqa: BLE001 - the other side tells the user
-            text = f"{type(error).__name__}: {one_line(error)}"
-            send(answers, _problem(UnsupportedModelError(f"reading failed: {text}", where=where)))
+            failed = UnsupportedModelError(
+                f"reading failed: {type(error).__name__}: {one_line(error)}",
+                where=where,
+                fix="the file may be damaged, or made for another version: save or copy it again",
+            )
+            send(answers, _problem(failed))
 
 
 def _load(head: Any, answers: IO[bytes]) -> ImportedModel:
