@@ -136,3 +136,11 @@ def test_integers_under_their_other_name(make_model: Any, tmp_path: Path) -> Non
     # What onnxruntime returns: equal to int64 for numpy, not for LiteRT.
     x = np.arange(3).astype(np.longlong)
     np.testing.assert_array_equal(_run(model, tmp_path, x=x), -x)
+
+
+@pytest.mark.parametrize("order", [[0, 3, 1, 2], [0, 2, 1, 3], [0, 1, 3, 2]])
+def test_a_product_of_a_transposed_tensor_with_itself(
+    order: list[int], make_model: Any, assert_parity: Any
+) -> None:
+    nodes = [node("Transpose", ["x"], ["t"], perm=order), node("MatMul", ["t", "t"], ["y"])]
+    assert_parity(make_model(nodes, {"x": ["n", 3, 3, 3]}, ["y"]))

@@ -10,6 +10,7 @@ from typing import Any, Final
 from edgekit_converters.graph import Graph, read_graph
 from edgekit_converters.litert.bodies import separate_outputs
 from edgekit_converters.litert.emit import emit
+from edgekit_converters.litert.factors import separate_factors
 from edgekit_converters.litert.fuse import fuse
 from edgekit_converters.litert.layout import BorderLayout, Permutation, border_orders
 from edgekit_converters.litert.lower import lower_graph, registered
@@ -66,7 +67,7 @@ def compile_to_litert(
     graph = read_graph(prepared)
     borders = border_orders(graph, layout)
     program = fuse(lower_graph(graph, where=where, borders=borders))
-    program = separate_views(separate_outputs(program))
+    program = separate_views(separate_factors(separate_outputs(program)))
     metadata = {AXES_METADATA: json.dumps(borders).encode()} if borders else {}
     content = emit(program, description=description, where=where, metadata=metadata)
     return CompiledModel(
