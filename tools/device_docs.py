@@ -23,7 +23,7 @@ which no board's prices had seen any; where a combination has one family, a sing
 out. "In band" is the share of left-out latencies inside the band for nine in ten. With 7 or 8
 models it can only be 86, 88 or 100 %.
 
-| board | profile | measured with | dtype | threads | models | mean error | median | p90 | in band | band |
+| board | profile | engine | dtype | threads | models | mean error | median | p90 | in band | band |
 |---|---|---|---|---|---|---|---|---|---|---|
 """
 
@@ -64,7 +64,7 @@ def table_lines(board: Profile) -> list[str]:
     return [
         f"| {board.title} | `{board.name}` | {c.runtime} {c.runtime_version} | {c.dtype} "
         f"| {c.threads} | {c.measurements} | {c.lofo_mape:.1%} | {c.lofo_median:.1%} "
-        f"| {c.lofo_p90:.1%} | {c.coverage:.0%} | ÷ × {c.band:.2f} |"
+        f"| {c.lofo_p90:.1%} | {c.coverage:.0%} | / {c.band:.2f} to x {c.band:.2f} |"
         for c in board.calibrations
     ]
 
