@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit_converters.difference import relative_error
 from edgekit_converters.divergence import find_divergence, find_wrong_part
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.litert_trace import LitertTrace, run_litert
 from edgekit_converters.onnx_source.known import value_shape
 from edgekit_converters.onnx_trace import OnnxTrace, run_onnx
-from edgekit_converters.parity import Arrays, relative_error
+from edgekit_converters.probes import Arrays
 from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
 
 if TYPE_CHECKING:

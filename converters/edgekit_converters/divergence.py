@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from edgekit_converters.difference import allowed_error, relative_error
 from edgekit_converters.onnx_trace import OnnxTrace
-from edgekit_converters.parity import Arrays, allowed_error, relative_error
+from edgekit_converters.probes import Arrays
 from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -153,14 +154,13 @@ def find_wrong_part(
     """
     search = _Search(source, artifact, inputs, tolerance, run_alone, sizes or {})
     for name, error, failure, known in search.differences():
-        own = math.inf if failure else search.own_error(name, known)
+        if failure:
+            # The whole model ran: it is the cut that the engine does not like.
+            return None
+        own = search.own_error(name, known)
         if own > search.allowed(known[name]):
             return Divergence(
-                blamed=search.nodes(name, known),
-                own_error=own,
-                over_at=name,
-                error=error,
-                failure=failure,
+                blamed=search.nodes(name, known), own_error=own, over_at=name, error=error
             )
     return None
 

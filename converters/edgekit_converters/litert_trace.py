@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgekit_converters.litert.compile import CompiledModel
     from edgekit_converters.litert.program import Operator, Tensor
-    from edgekit_converters.parity import Arrays
+    from edgekit_converters.probes import Arrays
 
 
 class LitertTrace:
@@ -106,7 +106,8 @@ class LitertTrace:
         for tensor in inputs:
             name = fed[id(tensor)]
             stored = np.asarray(given[name]).transpose(places[name][1])
-            arrays.append(np.ascontiguousarray(stored, dtype=tensor.dtype))
+            # Not ascontiguousarray, which makes a number a list of one.
+            arrays.append(np.asarray(stored, dtype=tensor.dtype, order="C"))
         content = emit(program, description="", where=program.name)
         found = dict(zip(map(id, tensors), run_litert(content, arrays), strict=True))
         values: Arrays = {}
@@ -159,7 +160,10 @@ def run_litert(content: bytes, inputs: Sequence[NDArray[Any]]) -> list[NDArray[n
             interpreter.set_tensor(detail["index"], array)
         interpreter.invoke()
         return [
+            # An empty tensor has no memory that the engine could hand out.
             np.asarray(interpreter.get_tensor(detail["index"]))
+            if np.prod(detail["shape"])
+            else np.empty(detail["shape"], detail["dtype"])
             for detail in interpreter.get_output_details()
         ]
     except (ValueError, RuntimeError) as error:

@@ -14,7 +14,7 @@ from edgekit_runtime.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_converters.parity import Arrays
+    from edgekit_converters.probes import Arrays
 
 _FATAL_ONLY: Final = 4
 _LEAST_IR_VERSION: Final = 8

@@ -22,6 +22,7 @@ Arrays = dict[str, "NDArray[np.generic]"]
 _SEED: Final = 20240229
 _WIDE: Final = 10.0
 _EXTREME: Final = 1e3
+_HALF_BYTES: Final = 2
 _DENORMAL: Final = 1e-40
 _FREE_SIZE: Final = 16
 # Another size than before for axes that are free as well as the batch.
@@ -39,10 +40,12 @@ class Probe:
     Attributes:
         label: What it is, for a person: "zeros, batch 1".
         inputs: An array for each input.
+        edge: Whether it is an edge case, on which the source itself may overflow or be undefined.
     """
 
     label: str
     inputs: Arrays
+    edge: bool = False
 
 
 def probes_for(
@@ -84,10 +87,16 @@ def user_probes(specs: Sequence[TensorSpec], samples: Samples) -> Iterator[Probe
 
 @dataclass(frozen=True, slots=True)
 class _Fill:
-    """How arrays are filled: floats by a function, whole numbers from a part of their range."""
+    """How arrays are filled: floats by a function, whole numbers from a part of their range.
+
+    `edge` is as in `Probe`. A half-precision input is given the root of the scale: its squares
+    would overflow.
+    """
 
     floats: Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
     whole: str = "any"
+    edge: bool = True
+    scale: float = 1.0
 
 
 def _constant(
@@ -97,14 +106,14 @@ def _constant(
 
 
 _KINDS: Final[Mapping[str, _Fill]] = {
-    "random": _Fill(lambda rng, shape: rng.standard_normal(shape)),
+    "random": _Fill(lambda rng, shape: rng.standard_normal(shape), edge=False),
     "random, wide": _Fill(lambda rng, shape: _WIDE * rng.standard_normal(shape)),
-    "random, 0 to 1": _Fill(lambda rng, shape: rng.random(shape)),
+    "random, 0 to 1": _Fill(lambda rng, shape: rng.random(shape), edge=False),
     "zeros": _Fill(_constant(0.0), "lowest"),
     "ones": _Fill(_constant(1.0), "highest"),
     "negative": _Fill(lambda rng, shape: -np.abs(rng.standard_normal(shape))),
     "denormals": _Fill(_constant(_DENORMAL)),
-    "extremes": _Fill(lambda rng, shape: rng.choice([-_EXTREME, _EXTREME], shape)),
+    "extremes": _Fill(lambda rng, shape: rng.choice([-1.0, 1.0], shape), scale=_EXTREME),
 }
 
 
@@ -132,13 +141,14 @@ class _Maker:
         }
         batched = any(spec.shape and spec.shape[0] is None for spec in self._specs)
         tail = f", batch {batch}" if batched else ", again" if again else ""
-        return Probe(label=label + tail, inputs=inputs)
+        return Probe(label=label + tail, inputs=inputs, edge=fill.edge)
 
     def _array(self, spec: TensorSpec, shape: tuple[int, ...], fill: _Fill) -> NDArray[np.generic]:
         dtype = np.dtype(spec.dtype)
         known = self._ranges.get(spec.name)
         if dtype.kind in "fc" and known is None:
-            return fill.floats(self._rng, shape).astype(dtype)
+            scale = fill.scale if dtype.itemsize > _HALF_BYTES else fill.scale**0.5
+            return (fill.floats(self._rng, shape) * scale).astype(dtype)
         if dtype.kind == "b":
             low, high = 0, 1
         elif known is not None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from edgekit_converters.parity import Probe, compare, difference, relative_error
+from edgekit_converters.difference import difference, relative_error
+from edgekit_converters.parity import Probe, compare
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.session import RuntimeInfo
 from edgekit_runtime.tensors import TensorSpec
@@ -24,10 +25,10 @@ Function = Callable[[Any], Any]
 class Model:
     """A session that computes a function of one input."""
 
-    def __init__(self, function: Function, *, dtype: str = "float32") -> None:
+    def __init__(self, function: Function, outputs: tuple[int | None, ...] = ()) -> None:
         self._function = function
-        self.inputs = (TensorSpec(name="x", dtype=dtype, shape=(None, 4)),)
-        self.outputs = (TensorSpec(name="y", dtype="float32", shape=(None, 4)),)
+        self.inputs = (TensorSpec(name="x", dtype="float32", shape=(None, 4)),)
+        self.outputs = (TensorSpec(name="y", dtype="float32", shape=outputs),)
         self.runtime = RuntimeInfo(name="fake", version="0", threads=1)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -189,6 +190,56 @@ def test_a_source_that_computes_nothing_for_an_output() -> None:
     with pytest.raises(UnsupportedModelError, match="computes no array for its output 'y'") as it:
         compare(_Nothing(lambda x: x), Model(lambda x: x), [_probe(1)], where="m.onnx")
     assert it.value.where == "m.onnx"
+
+
+def test_a_probe_that_contradicts_the_sources_own_outputs_is_left_out() -> None:
+    """What an input says about a shape may not be what the model declares."""
+    source = Model(lambda x: x[:, : int(x[0, 0])], outputs=(None, 2))
+    probes = [_probe(2, 5, 7), _probe(1, 5, 7)]
+    found = compare(source, Model(lambda x: x[:, :2]), probes, tolerance=1e-4)
+    assert found.probes == 1
+    assert found.within(1e-4)
+    with pytest.raises(UnsupportedModelError, match=r"has shape \[1, 1\] and is declared as"):
+        compare(source, source, probes[1:])
+
+
+def test_only_in_edge_cases_the_source_may_be_undefined() -> None:
+    def logarithm(x: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return np.log(x)
+
+    values = np.array([[1, -1]], dtype=F)
+    edge = Probe(label="edge", inputs={"x": values}, edge=True)
+    everyday = Probe(label="everyday", inputs={"x": values})
+    source, artifact = Model(logarithm), Model(lambda x: logarithm(np.abs(x)))
+    assert compare(source, artifact, [edge], tolerance=1e-4).within(1e-4)
+    assert not compare(source, artifact, [everyday], tolerance=1e-4).within(1e-4)
+    # The other way round it is wrong in every case.
+    assert not compare(artifact, source, [edge], tolerance=1e-4).within(1e-4)
+
+
+def test_where_the_source_overflows_in_an_edge_case_nothing_is_proven() -> None:
+    def overflown(x: Any) -> Any:
+        return np.array([[np.inf, 3.0]], dtype=F) + 0 * x
+
+    edge = Probe(label="edge", inputs={"x": np.ones((1, 2), F)}, edge=True)
+    everyday = Probe(label="everyday", inputs={"x": np.zeros((1, 2), F)})
+    source = Model(lambda x: overflown(x) if x[0, 0] else x)
+    artifact = Model(lambda x: overflown(x) + F(1) if x[0, 0] else x)
+    found = compare(source, artifact, [everyday, edge], tolerance=1e-4)
+    assert found.set_aside == ("edge",)
+    assert found.within(1e-4)
+
+
+def test_denormals_may_count_as_zeros_and_as_nothing_else() -> None:
+    denormal = _probe(1e-40, 1.5, label="denormal")
+
+    def flushed(x: Any) -> Any:
+        return np.ceil(np.where(np.abs(x) < 1e-38, F(0), x))
+
+    assert _compare(np.ceil, flushed, denormal, tolerance=1e-4).within(1e-4)
+    assert not _compare(np.ceil, lambda x: flushed(x) + 1, denormal, tolerance=1e-4).within(1e-4)
+    assert not _compare(np.ceil, flushed, denormal).within(1e-4)
 
 
 class _Nothing(Model):

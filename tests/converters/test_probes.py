@@ -46,6 +46,15 @@ def test_every_kind_of_probe_with_one_and_three_samples() -> None:
     assert set(np.abs(arrays["extremes, batch 3"]).reshape(-1)) == {1000.0}
 
 
+def test_extremes_in_half_precision_can_be_multiplied() -> None:
+    probes = {p.label: p.inputs["x"] for p in probes_for([_spec("x", "float16", 64)], None)}
+    with np.errstate(over="raise"):
+        assert np.isfinite(probes["extremes"] * probes["extremes"]).all()
+    assert [p.edge for p in probes_for([_spec("x", "float16", 64)], None)] == [
+        False, True, False, True, True, True, True, True, False,
+    ]  # fmt: skip
+
+
 def test_the_same_probes_each_time() -> None:
     specs = [_spec("x", "float32", None, 5), _spec("i", "int64", 3)]
     first, second = (list(probes_for(specs, None)) for _ in range(2))
