@@ -144,3 +144,24 @@ def test_a_product_of_a_transposed_tensor_with_itself(
 ) -> None:
     nodes = [node("Transpose", ["x"], ["t"], perm=order), node("MatMul", ["t", "t"], ["y"])]
     assert_parity(make_model(nodes, {"x": ["n", 3, 3, 3]}, ["y"]))
+
+
+def test_weights_behind_a_flattened_image_that_are_an_output_too(
+    make_model: Any, assert_parity: Any, weights: Any
+) -> None:
+    nodes = [
+        node("Conv", ["x", "k"], ["c"]), node("Flatten", ["c"], ["f"]),
+        node("MatMul", ["f", "w"], ["y"]),
+    ]  # fmt: skip
+    constants = {"k": weights(3, 2, 1, 1), "w": weights(48, 2)}
+    model = make_model(nodes, {"x": ["n", 2, 4, 4]}, ["y"], constants)
+    model.graph.output.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [48, 2]))
+    assert_parity(model)
+
+
+def test_a_power_with_more_axes_than_its_base(make_model: Any, tmp_path: Path) -> None:
+    model = make_model(
+        [node("Pow", ["x", "e"], ["y"])], {"x": []}, ["y"], {"e": np.array([3], np.int32)},
+        dtype=TensorProto.INT32,
+    )  # fmt: skip
+    np.testing.assert_array_equal(_run(model, tmp_path, x=np.array(2, np.int32)), [8])

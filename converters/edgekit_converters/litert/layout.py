@@ -135,6 +135,7 @@ def _weight_readers(graph: Graph, node: Node) -> list[tuple[str, int]]:
     uses = Counter(name for reader in graph.nodes for name in reader.inputs)
     for reader in graph.nodes:
         uses.update(reader.reads().difference(reader.inputs))
+    uses.update(graph.outputs)
     for reader in graph.consumers(output):
         weights = reader.input(1)
         plain = reader.input(0) == output and uses[weights] == 1 and not reader.integer("transA", 0)
@@ -142,7 +143,8 @@ def _weight_readers(graph: Graph, node: Node) -> list[tuple[str, int]]:
         if reader.op not in {"Gemm", "MatMul"} or not plain or matrix is None or matrix.ndim != 2:  # noqa: PLR2004
             return []
         found.append((weights, 1 if reader.integer("transB", 0) else 0))
-    return [] if output in graph.outputs else found
+    # Each reader counts once: not where it adds the same value, or where that is an output.
+    return found if uses[output] == len(found) else []
 
 
 def identity(rank: int) -> Permutation:

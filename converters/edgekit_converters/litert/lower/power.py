@@ -48,7 +48,8 @@ def _power_of_float(steps: Steps, base: Tensor, exponent: Tensor) -> Tensor:
 
 def _power_of_integer(steps: Steps, base: Tensor, exponent: Tensor) -> Tensor:
     known = exponent.data
-    if known is not None and known.size == 1 and 0 < known.item() <= _FEW:
+    alone = known is not None and known.size == 1 and known.ndim <= len(base.shape)
+    if known is not None and alone and 0 < known.item() <= _FEW:
         return _repeated(steps, base, known.item())
     return _computed(steps, base, exponent)
 
