@@ -32,7 +32,6 @@ def check_outcome(
     bytes_before: int,
     bytes_after: int,
     scheme: str = "int8",
-    hidden: Sequence[str] = (),
 ) -> None:
     """Check that operators were quantized and that the file shrank.
 
@@ -43,23 +42,16 @@ def check_outcome(
         bytes_before: Size of the source's file.
         bytes_after: Size of the result's file.
         scheme: What the model was quantized to.
-        hidden: Names of the nodes whose bodies hold operators that could be quantized elsewhere.
 
     Raises:
         UnsupportedModelError: If nothing changed, or the file did not shrink although weights
             are most of it.
     """
     if not changed:
-        reason = "the model has no operator that can be quantized"
-        if hidden:
-            reason = (
-                f"all operators that could be quantized are inside of {', '.join(hidden[:_SHOWN])}"
-            )
         raise UnsupportedModelError(
-            f"{scheme} changed nothing: {reason}",
+            f"{scheme} changed nothing: the model has no operator that can be quantized",
             where=where,
-            fix="convert in float32"
-            + (", or export the branch alone that the device takes" if hidden else ""),
+            fix="convert in float32",
         )
     dominate = weight_bytes >= max(_WEIGHTS_DOMINATE_BYTES, _SHARE * bytes_before)
     if dominate and bytes_after >= bytes_before:

@@ -72,10 +72,9 @@ def write_onnx(model: Any, plan: QuantizationPlan, output: Path, *, where: str) 
         bytes_before=model.ByteSize(),
         bytes_after=len(content),
         scheme=plan.scheme,
-        hidden=_nodes_with_products_inside(model),
     )
     output.write_bytes(content)
-    return tuple(_remarks(plan, changes))
+    return tuple(_remarks(model, plan, changes))
 
 
 def _content(model: Any) -> bytes:
@@ -96,7 +95,15 @@ def _with_short_integers(model: Any, scheme: Scheme, where: str) -> Any:
     return raised
 
 
-def _remarks(plan: QuantizationPlan, changes: Changes) -> Iterator[str]:
+def _remarks(model: Any, plan: QuantizationPlan, changes: Changes) -> Iterator[str]:
+    inside = [node_name(node) for node in model.graph.node if _has_product_inside(node)]
+    if plan.scheme.needs_ranges and not changes.computing:
+        yield f"{plan.scheme} only stores the weights in 8 bits here: nothing computes in integers"
+    if inside and (plan.scheme.needs_ranges or plan.scheme is Scheme.INT8_DYNAMIC):
+        yield (
+            f"what is inside of {', '.join(inside[:_SHOWN])} computes in float: the bodies of "
+            "nodes are not calibrated; their weights are stored in 8 bits"
+        )
     if plan.scheme is Scheme.INT16X8 or plan.wide:
         yield (
             "onnxruntime has no integer arithmetic of 16 bits: what has them is rounded like it, "
@@ -127,10 +134,6 @@ def _weight_bytes(model: Any) -> int:
         for tensor in model.graph.initializer
         if tensor.data_type == TensorProto.FLOAT
     )
-
-
-def _nodes_with_products_inside(model: Any) -> list[str]:
-    return [node_name(node) for node in model.graph.node if _has_product_inside(node)]
 
 
 def _has_product_inside(node: Any) -> bool:

@@ -175,6 +175,31 @@ def test_residuals_between_norms_stay_float(encoder: Any, write: Any) -> None:
     assert found.count("MatMulIntegerToFloat") + found.count("QLinearMatMul") == 6
 
 
+def test_the_last_steps_are_in_float_unless_integers_are_asked_for(
+    make_model: Any, write: Any
+) -> None:
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["c"]),
+            node("Sigmoid", ["c"], ["s"]),
+            node("Mul", ["c", "s"], ["m"]),
+            node("Concat", ["m", "c"], ["y"], axis=1),
+        ],
+        {"x": [1, 8, 6, 6]},
+        ["y"],
+        {"w": w(8, 8, 1, 1)},
+    )
+    plain = normalise(model, where="test")
+    feeds = {"x": w(1, 8, 6, 6, scale=1)}
+    for io, pairs in (("float", {"x", "c"}), ("int8", {"float_0", "c", "s", "m", "float_1"})):
+        path, _ = write(plain, Scheme.INT8, [feeds], io=io)
+        nodes = onnx.load(str(path)).graph.node
+        quantized = [n for n in nodes if n.op_type == "QuantizeLinear" and n.output[0] != "y"]
+        assert {n.input[0] for n in quantized} == pairs
+    path, _ = write(plain, Scheme.INT8, [feeds])
+    check(plain, path, feeds, least_db=30)
+
+
 def test_dynamic_products_are_one_operator_for_the_engine(encoder: Any, write: Any) -> None:
     path, remarks = write(normalise(encoder, where="test"), Scheme.INT8_DYNAMIC)
     assert not remarks
@@ -469,8 +494,8 @@ def test_a_model_that_is_quantized_already_is_refused(
     assert not (tmp_path / "again.onnx").exists()
 
 
-def test_what_lies_inside_of_branches_is_said_to_be_left_alone(
-    make_model: Any, tmp_path: Path
+def test_weights_inside_of_branches_are_stored_and_said_to_compute_in_float(
+    make_model: Any, write: Any
 ) -> None:
     def branch(name: str) -> Any:
         return helper.make_graph(
@@ -495,15 +520,41 @@ def test_what_lies_inside_of_branches_is_said_to_be_left_alone(
         {"zero": F(0)},
     )  # fmt: skip
     plain = normalise(model, where="test")
-    feeds = {"x": w(1, 64, scale=1)}
     for scheme in (Scheme.INT8, Scheme.INT8_DYNAMIC, Scheme.INT8_WEIGHTS, Scheme.INT4_WEIGHTS):
-        ranges = min_max_ranges(plain, [feeds]) if scheme.needs_ranges else {}
-        plan = QuantizationPlan(scheme=scheme, ranges=ranges)
-        with pytest.raises(
-            UnsupportedModelError, match=r"changed nothing: all .* inside of choose"
-        ):
-            write_onnx(plain, plan, tmp_path / "a.onnx", where="test")
-        assert not (tmp_path / "a.onnx").exists()
+        for seed in (1, 2):
+            feeds = {"x": w(1, 64, scale=1, seed=seed)}
+            path, remarks = write(plain, scheme, [feeds])
+            check(plain, path, feeds, least_db=15)
+        assert path.stat().st_size < 0.4 * plain.ByteSize()
+        if scheme in {Scheme.INT8, Scheme.INT8_DYNAMIC}:
+            assert any("inside of choose" in remark for remark in remarks)
+            assert any("only stores the weights" in remark for remark in remarks)
+
+
+def test_weights_of_a_loop_are_made_floats_once_a_run(make_model: Any, write: Any) -> None:
+    body = helper.make_graph(
+        [
+            node("MatMul", ["state", "w"], ["product"]),
+            node("Add", ["product", "row"], ["sum"]),
+            node("Tanh", ["sum"], ["next"]),
+            node("Identity", ["next"], ["out"]),
+        ],
+        "step",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in ("state", "row")],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 64]) for n in ("next", "out")],
+    )
+    model = make_model(
+        [node("Scan", ["zero", "x"], ["last", "y"], name="loop", body=body, num_scan_inputs=1)],
+        {"x": [7, 1, 64]},
+        ["last", "y"],
+        {"zero": np.zeros((1, 64), F), "w": w(64, 64, scale=0.1)},
+    )
+    plain = normalise(model, where="test")
+    feeds = {"x": w(7, 1, 64, scale=1)}
+    path, _ = write(plain, Scheme.INT8_WEIGHTS)
+    check(plain, path, feeds, least_db=30)
+    assert path.stat().st_size < 0.4 * plain.ByteSize()
+    assert operators(path) == ["DequantizeLinear", "Scan"]
 
 
 def test_a_model_with_nothing_to_quantize_is_refused(make_model: Any, tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ the names that they had.
 
 from __future__ import annotations
 
+import copy
+from collections import ChainMap, Counter
+from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,13 +35,42 @@ class Constants:
         self._taken.update(value.name for value in (*graph.input, *graph.output))
         self._taken.update(name for node in graph.node for name in node.output)
         self._counts: dict[str, int] = {}
-        self._arrays: dict[str, NDArray[Any]] = {}
+        self._arrays: MutableMapping[str, NDArray[Any]] = {}
         self._small: dict[tuple[object, ...], str] = {}
+        # By the identity of the arrays: names of different bodies may be the same. An array that
+        # is gone would leave its identity to another.
+        self._alive: list[NDArray[Any]] = []
         self._stored: dict[tuple[object, ...], tuple[str, str, str]] = {}
+        self._short: dict[tuple[object, ...], tuple[str, str]] = {}
         self._outputs: dict[tuple[str, ...], str] = {}
+        self._tally: Counter[str] = Counter()
         self.nodes: list[Any] = []
-        self.stored_count = 0
-        self.short_count = 0
+
+    @property
+    def stored_count(self) -> int:
+        """How many constants are stored as integers."""
+        return self._tally["stored"]
+
+    @property
+    def short_count(self) -> int:
+        """How many of them with 4 bits."""
+        return self._tally["short"]
+
+    def inside(self, arrays: Mapping[str, NDArray[Any]], body: Any | None) -> Constants:
+        """The same constants seen from inside of a node's body.
+
+        Args:
+            arrays: The initializers that the body has itself.
+            body: Its `onnx.GraphProto`, if that is to hold the integers and what makes floats of
+                them, which the view then has in its own `nodes`.
+        """
+        view = copy.copy(self)
+        view._arrays = ChainMap(dict(arrays), self._arrays)
+        if body is not None:
+            view._graph = body
+            view._small, view._stored, view._short, view._outputs = {}, {}, {}, {}
+            view.nodes = []
+        return view
 
     def array(self, name: str) -> NDArray[Any]:
         """The values of an initializer that the graph came with, or that `replace` added."""
@@ -81,10 +113,12 @@ class Constants:
             affine: How to read the integers.
             axis: Where the channels are, if there is a scale for each.
         """
-        key = (name, affine.scale.tobytes(), affine.zero_point, affine.codes, axis)
+        array = self.array(name)
+        key = (id(array), affine.scale.tobytes(), affine.zero_point, affine.codes, axis)
         if key not in self._stored:
-            integers = affine.integers(self.array(name), axis).astype(affine.codes.dtype)
-            self.stored_count += 1
+            self._alive.append(array)
+            self._tally["stored"] += 1
+            integers = affine.integers(array, axis).astype(affine.codes.dtype)
             self._stored[key] = (self._add("weight", integers), *self.affine(affine))
         return self._stored[key]
 
@@ -113,17 +147,20 @@ class Constants:
         """
         from onnx import TensorProto, helper
 
-        self.stored_count += 1
-        self.short_count += 1
-        integers, scales = quantize_blocks(self.array(name), axis, block, WEIGHTS_INT4)
-        stored = self.name("weight")
-        self._graph.initializer.append(
-            helper.make_tensor(
-                stored, TensorProto.INT4, integers.shape, pack_nibbles(integers), raw=True
+        array = self.array(name)
+        key = (id(array), axis, block)
+        if key not in self._short:
+            self._alive.append(array)
+            self._tally.update(("stored", "short"))
+            integers, scales = quantize_blocks(array, axis, block, WEIGHTS_INT4)
+            stored = self.name("weight")
+            self._graph.initializer.append(
+                helper.make_tensor(
+                    stored, TensorProto.INT4, integers.shape, pack_nibbles(integers), raw=True
+                )
             )
-        )
-        operands = (stored, self._shared("scale", scales))
-        return self._dequantize(operands, axis=axis, block_size=block)
+            self._short[key] = (stored, self._shared("scale", scales))
+        return self._dequantize(self._short[key], axis=axis, block_size=block)
 
     def drop_unread(self) -> None:
         """Remove the initializers that no node reads any more."""

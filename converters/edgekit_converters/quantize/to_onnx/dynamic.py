@@ -37,13 +37,11 @@ def quantize_dynamic(model: Any, plan: QuantizationPlan) -> Changes:
     quantized: dict[str, tuple[str, str, str]] = {}
     computing = 0
     for node, proto in zip(graph.nodes, list(model.graph.node), strict=True):
-        if node.name in plan.keep_float:
-            written.append(proto)
-        elif _is_product(node, graph):
+        if node.name not in plan.keep_float and _is_product(node, graph):
             written += _product(node, constants, quantized, saturates=plan.saturates)
             computing += 1
         else:
-            written += store_weights(node, proto, graph, constants)
+            written += store_weights(node, proto, graph, constants, keep=plan.keep_float)
     del model.graph.node[:]
     model.graph.node.extend([*constants.nodes, *written])
     constants.drop_unread()

@@ -45,8 +45,8 @@ def place(graph: Graph, plan: QuantizationPlan) -> Placement:
     """Find the islands of integers in a graph.
 
     Products are computed in integers wherever the ranges of their inputs are known. What lies
-    between them is, where its inputs come as integers anyway. A value that is computed in float
-    is rounded for those readers alone that compute in integers.
+    between two of them is, where its inputs come as integers anyway. A value that is computed in
+    float is rounded for those readers alone that compute in integers.
     """
     return _Placer(graph, plan).place()
 
@@ -138,14 +138,21 @@ class _Placer:
         return natural
 
     def _demanded(self) -> set[str]:
-        """The values that nodes want as integers."""
-        demanded: set[str] = set()
+        """The values that nodes want as integers.
+
+        What leads to no product, as the last steps of a detector or a softmax, turns to float: it
+        is little work, and rounding would be all that the model's outputs see of it.
+        """
+        demanded = {name for name in self._graph.outputs if self._on_border(name)}
         for number in reversed(range(len(self._roles))):
             node, role = self._graph.nodes[number], self._roles[number]
-            wants = role in _INTEGER or (
-                role is Role.MOVING and not demanded.isdisjoint(node.outputs)
-            )
-            if wants:
+            wanted = not demanded.isdisjoint(node.outputs)
+            if role is Role.ARITHMETIC and not wanted:
+                self._roles[number] = Role.FLOAT
+            elif role is Role.CLAMP:
+                if wanted and self._clamped_later(node.inputs[0]):
+                    demanded.add(node.inputs[0])
+            elif role is Role.WEIGHTED or (wanted and role is not Role.FLOAT):
                 positions = activations_of(node, role, self._graph)
                 demanded.update(node.inputs[at] for at in positions)
         return demanded

@@ -82,12 +82,11 @@ class _Static:
             if number in self._placement.computing:
                 self._quantize_weights(number, node, proto)
                 self._nodes.append(proto)
-            elif node.name in self._plan.keep_float:
-                self._nodes.append(proto)
             else:
-                if weights_of(node, self._graph):
+                keep = self._plan.keep_float
+                if weights_of(node, self._graph) and node.name not in keep:
                     self._in_float.append(node.name)
-                self._nodes += store_weights(node, proto, self._graph, self._constants)
+                self._nodes += store_weights(node, proto, self._graph, self._constants, keep=keep)
             self._rename_outputs(node, proto)
             for name in node.outputs:
                 self._quantize(name)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit_converters.body_constants import bodies_of, reads_of
 from edgekit_converters.graph import read_graph
 from edgekit_converters.quantize.affine import WEIGHTS_INT8, weight_affine, weight_scales
 from edgekit_converters.quantize.to_onnx.changes import Changes
@@ -37,11 +40,9 @@ def quantize_weights(model: Any, plan: QuantizationPlan) -> Changes:
     graph = read_graph(model)
     written: list[Any] = []
     for node, proto in zip(graph.nodes, list(model.graph.node), strict=True):
-        if node.name in plan.keep_float:
-            written.append(proto)
-        else:
-            bits = plan.scheme.weight_bits
-            written += store_weights(node, proto, graph, constants, bits=bits)
+        written += store_weights(
+            node, proto, graph, constants, keep=plan.keep_float, bits=plan.scheme.weight_bits
+        )
     del model.graph.node[:]
     model.graph.node.extend([*constants.nodes, *written])
     constants.drop_unread()
@@ -49,20 +50,33 @@ def quantize_weights(model: Any, plan: QuantizationPlan) -> Changes:
 
 
 def store_weights(
-    node: Node, proto: Any, graph: Graph, constants: Constants, *, bits: int = 8
+    node: Node,
+    proto: Any,
+    graph: Graph,
+    constants: Constants,
+    *,
+    keep: Collection[str],
+    bits: int = 8,
 ) -> list[Any]:
     """Let a node read its weights from integers, where that saves something.
+
+    So do the nodes in its bodies. What makes floats of their integers stands outside of them, to
+    be done once a run, unless the node is an If: of its branches one alone is run.
 
     Args:
         node: Of the graph.
         proto: The same node; it is changed in place.
-        graph: Where the node stands.
+        graph: Where the node stands; its constants are those of the graphs around it too.
         constants: Takes the integers.
+        keep: The names of the nodes whose weights stay float.
         bits: 8, or 4 for the factors of matrix products.
 
     Returns:
         The nodes that do what this one did.
     """
+    if node.name in keep:
+        return [proto]
+    _store_in_bodies(node, proto, graph, constants, keep=keep, bits=bits)
     if table_of(node, graph):
         return _pick_integers(node, proto, constants)
     nodes = [proto]
@@ -78,6 +92,26 @@ def store_weights(
             affine = weight_affine(scales, WEIGHTS_INT8)
             proto.input[weight.position] = constants.dequantized(weight.name, affine, weight.axis)
     return nodes
+
+
+def _store_in_bodies(
+    node: Node,
+    proto: Any,
+    graph: Graph,
+    constants: Constants,
+    *,
+    keep: Collection[str],
+    bits: int,
+) -> None:
+    inner_graphs = [body for body in node.attributes.values() if hasattr(body, "nodes")]
+    for inner, body in zip(inner_graphs, bodies_of(proto), strict=True):
+        scope = dataclasses.replace(inner, constants={**graph.constants, **inner.constants})
+        view = constants.inside(inner.constants, body if node.op == "If" else None)
+        written: list[Any] = []
+        for child, child_proto in zip(inner.nodes, list(body.node), strict=True):
+            written += store_weights(child, child_proto, scope, view, keep=keep, bits=bits)
+        _replace_nodes(body, [*view.nodes, *written] if node.op == "If" else written)
+        _drop_unread(body)
 
 
 def _pick_integers(node: Node, proto: Any, constants: Constants) -> list[Any]:
@@ -108,3 +142,17 @@ def _rows_axis(node: Node, array: NDArray[Any]) -> int | None:
 
 def _saves(array: NDArray[Any], channels: int) -> bool:
     return _SAVED_BYTES * array.size > _PER_CHANNEL_BYTES * channels + _PER_CONSTANT_BYTES
+
+
+def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _drop_unread(graph: Any) -> None:
+    read = {name for node in graph.node for name in reads_of(node)}
+    read.update(value.name for value in graph.output)
+    for at in reversed(range(len(graph.initializer))):
+        if graph.initializer[at].name not in read:
+            del graph.initializer[at]
