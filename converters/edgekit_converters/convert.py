@@ -262,8 +262,9 @@ class _Work:
         return comparison
 
     def _ranges(self) -> Mapping[str, InputRange]:
-        normalised = self._source.normalised
-        return {} if normalised is None else input_ranges(normalised)
+        # The source runs what normalising drops as well, and knows less about its values.
+        models = [m for m in (self._source.original, self._source.normalised) if m is not None]
+        return {name: known for model in models for name, known in input_ranges(model).items()}
 
     def _samples(self) -> Samples | None:
         """The user's data, before others what the quantizer has not seen."""

@@ -148,7 +148,8 @@ class _Maker:
         known = self._ranges.get(spec.name)
         if dtype.kind in "fc" and known is None:
             scale = fill.scale if dtype.itemsize > _HALF_BYTES else fill.scale**0.5
-            return (fill.floats(self._rng, shape) * scale).astype(dtype)
+            # An array for a scalar as well, which arithmetic makes a plain number.
+            return np.asarray(fill.floats(self._rng, shape) * scale, dtype=dtype)
         if dtype.kind == "b":
             low, high = 0, 1
         elif known is not None:

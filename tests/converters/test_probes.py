@@ -55,6 +55,14 @@ def test_extremes_in_half_precision_can_be_multiplied() -> None:
     ]  # fmt: skip
 
 
+def test_scalars_are_arrays() -> None:
+    for probe in probes_for([_spec("x", "float32"), _spec("i", "int64")], None):
+        for name, dtype in (("x", np.float32), ("i", np.int64)):
+            array = probe.inputs[name]
+            assert isinstance(array, np.ndarray)
+            assert (array.shape, array.dtype) == ((), dtype)
+
+
 def test_the_same_probes_each_time() -> None:
     specs = [_spec("x", "float32", None, 5), _spec("i", "int64", 3)]
     first, second = (list(probes_for(specs, None)) for _ in range(2))

@@ -19,6 +19,8 @@ MAX_NESTING: Final = 16
 MAX_CALL_DEPTH: Final = 64
 # What no device of this class could hold, and where 32-bit sizes in the engines end.
 MAX_TENSOR_BYTES: Final = 2**32
+# A gigabyte of floats: an input that is made up several times to try the model.
+MAX_INPUT_ELEMENTS: Final = 2**28
 # numpy's limit before version 2; LiteRT's kernels end at eight.
 MAX_RANK: Final = 32
 

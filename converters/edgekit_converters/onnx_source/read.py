@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edgekit_converters.onnx_source.absent import absent_faults
 from edgekit_converters.onnx_source.attributes import attribute_faults
 from edgekit_converters.onnx_source.bounds import MAX_MODEL_BYTES, size_faults
 from edgekit_converters.onnx_source.external import find_external, load_external
@@ -62,7 +63,7 @@ def read_onnx(path: Path) -> Any:
     unknown = unknown_operators(model)
     faults = [*name_faults(model), *declared_faults(model), *constant_faults(model)]
     parts, external = find_external(model, path)
-    faults += [*external, *attribute_faults(model)]
+    faults += [*external, *attribute_faults(model), *absent_faults(model, opset_of(model))]
     if unknown and not faults:
         raise _unknown_operators(unknown, path)
     _refuse(

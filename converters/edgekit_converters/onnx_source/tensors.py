@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MAX_INT64: Final = 2**63 - 1
+# Kernels count along an axis in 32 bits.
+_MAX_INT32: Final = 2**31 - 1
 _EXTERNAL: Final = 1
 _BLOCK_ELEMENTS: Final = 1 << 20
 # Which field holds the elements of each type, where they are not raw; see onnx.proto. The fields
@@ -74,6 +76,8 @@ def shape_fault(dims: list[int], kind: str) -> str:
     count = math.prod(dims)
     if count > _MAX_INT64:
         return f"has the shape {dims}, whose number of elements is beyond 64 bits"
+    if any(size > _MAX_INT32 for size in dims):
+        return f"has the shape {dims}, a size of which is beyond 31 bits"
     size = stored_bytes(count, kind)
     if size > MAX_TENSOR_BYTES:
         return f"has the shape {dims}: {size} bytes, the limit is {MAX_TENSOR_BYTES}"

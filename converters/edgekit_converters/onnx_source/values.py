@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from edgekit_converters.onnx_source.bounds import MAX_INPUT_ELEMENTS
 from edgekit_converters.onnx_source.known import value_shape
 from edgekit_converters.onnx_source.tensors import shape_fault, type_name
 from edgekit_converters.onnx_source.walk import Scope, scopes
@@ -19,7 +21,7 @@ def free_unknown_sizes(model: Any) -> None:
 
 
 def declared_faults(model: Any) -> list[str]:
-    """Element types that do not exist, and shapes that no tensor can have."""
+    """Element types that do not exist, shapes that no tensor can have, inputs too large to try."""
     faults = []
     for scope, value in _values(model):
         if not value.type.HasField("tensor_type"):
@@ -31,6 +33,20 @@ def declared_faults(model: Any) -> list[str]:
         fault = shape_fault(sizes, kind) if kind else f"has the unknown element type {code}"
         if fault:
             faults.append(scope.at(f"the value {value.name!r} {fault}"))
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        count = math.prod(size for size in value_shape(value) or () if size is not None)
+        if value.name not in stored and count > MAX_INPUT_ELEMENTS:
+            faults.append(
+                f"the input {value.name!r} has {count} elements, the limit is {MAX_INPUT_ELEMENTS}"
+            )
+    given = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    faults += [
+        f"the output {value.name!r} is the input of that name, of another element type"
+        for value in model.graph.output
+        if given.get(value.name, value.type.tensor_type.elem_type)
+        != value.type.tensor_type.elem_type
+    ]
     return faults
 
 

@@ -98,7 +98,11 @@ def output_shapes(call: Call) -> Outputs:
         return []
     if call.node.op_type not in _NEEDS_NO_FIRST and call.shapes[0] is None:
         return []
-    return rule(call)
+    try:
+        return rule(call)
+    except (ArithmeticError, LookupError, TypeError, ValueError):
+        # Attributes and shapes that contradict each other say nothing about sizes.
+        return []
 
 
 def broadcast(shapes: Iterable[Sizes | None]) -> Sizes | None:

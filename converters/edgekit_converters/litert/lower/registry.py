@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edgekit_converters.litert.carriers import carry_types
 from edgekit_converters.litert.layout import LayoutRule, Permutation, absorb_flattening, as_onnx
@@ -37,6 +37,10 @@ class Lowering:
     layout: LayoutRule
     dtypes: Mapping[str, frozenset[str]]
 
+
+# What a strange model says about shapes, axes and types need not make sense; nor what it declares
+# be what is computed, which the builder asserts.
+_CONTRADICTIONS: Final = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 
 _REGISTRY: dict[str, Lowering] = {}
 
@@ -98,6 +102,9 @@ def lower_graph(
             _REGISTRY[node.op].function(builder, node)
         except RefusedNodeError as refusal:
             faults.append(f"{node.name} ({node.op}): {refusal}")
+            builder.stand_in(node)
+        except _CONTRADICTIONS as error:
+            faults.append(f"{node.name} ({node.op}): its parts contradict each other: {error}")
             builder.stand_in(node)
     try:
         program = builder.finish(reordered, borders)
