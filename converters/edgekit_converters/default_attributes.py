@@ -6,8 +6,6 @@ from typing import Any, Final
 
 # Operators whose newer versions mean something else by saying nothing.
 _CHANGED_DEFAULTS: Final = frozenset({"DFT", "RoiAlign"})
-# The first opset in which a Resize says where it reads, and by default reads elsewhere.
-_NEW_RESIZING: Final = 11
 
 
 def write_default_attributes(model: Any) -> None:
@@ -42,24 +40,3 @@ def _write(graph: Any, opset: int) -> None:
         for name, attribute in schema.attributes.items():
             if name not in present and attribute.default_value.type:
                 node.attribute.append(attribute.default_value)
-
-
-def state_old_resizing(model: Any, opset: int) -> None:
-    """Say how a Resize reads that was one, or an Upsample, of an older opset, in place.
-
-    ONNX's converter of versions leaves the attributes out, and so lets it read by a newer default.
-
-    Args:
-        model: What the converter returned.
-        opset: What the model was written in.
-    """
-    from onnx import helper
-
-    if opset >= _NEW_RESIZING:
-        return
-    for node in model.graph.node:
-        if node.op_type == "Resize" and node.domain == "" and len(node.attribute) == 1:
-            node.attribute.append(
-                helper.make_attribute("coordinate_transformation_mode", "asymmetric")
-            )
-            node.attribute.append(helper.make_attribute("nearest_mode", "floor"))

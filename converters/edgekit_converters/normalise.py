@@ -16,8 +16,9 @@ import numpy as np
 from edgekit_converters.batch_norm import fold_batch_norms
 from edgekit_converters.body_constants import bodies_of, copy_constants_into_bodies
 from edgekit_converters.branches import inline_known_branches
-from edgekit_converters.default_attributes import state_old_resizing, write_default_attributes
+from edgekit_converters.default_attributes import write_default_attributes
 from edgekit_converters.old_hardmax import flatten_old_hardmax
+from edgekit_converters.old_resizing import state_old_resizing
 from edgekit_converters.onnx_source import opset_of
 from edgekit_converters.onnx_source.skeleton import (
     inferable,
@@ -187,7 +188,7 @@ def _raise_versions(model: Any, where: str) -> Any:
             fix=f"export the model again with opset {LEAST_OPSET} or newer",
         ) from error
     take_large_constants(model, raised)
-    state_old_resizing(raised, opset)
+    state_old_resizing(raised, opset, where)
     flatten_old_hardmax(raised, opset)
     return raised
 
