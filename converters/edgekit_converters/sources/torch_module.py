@@ -110,6 +110,7 @@ def import_module(
                 reason = f"{type(cause).__name__}: {one_line(cause)}"
                 failures.append(f"{exporter.name}: {reason}")
                 continue
+            _correct_ranks(model, outputs)
             _name_batch(model)
             difference = _difference(model, run, examples, _PROBED_BATCHES if free else ())
             if difference is None:
@@ -251,6 +252,19 @@ def _fixed_batch(examples: Arrays, reasons: Sequence[str]) -> str:
         f"the batch is fixed at {batch} sample(s), as in the example inputs: it could not be "
         f"kept free{why}"
     )
+
+
+def _correct_ranks(model: Any, outputs: Sequence[Any]) -> None:
+    """Leave the sizes of an output open whose number of axes the exporter got wrong.
+
+    torch before 2.11 does so for the last state of an LSTM.
+    """
+    for declared, value in zip(model.graph.output, outputs, strict=False):
+        shape = declared.type.tensor_type.shape
+        if len(shape.dim) != value.ndim:
+            del shape.dim[:]
+            for _ in range(value.ndim):
+                shape.dim.add()
 
 
 def _name_batch(model: Any) -> None:

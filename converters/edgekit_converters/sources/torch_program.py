@@ -42,7 +42,7 @@ _PLAIN_MEMBERS: Final = re.compile(
     r"(archive_format|archive_version|byteorder|version|\.data/[\w.]+|\.format_version"
     r"|\.storage_alignment|models/model\.json|extra/.*"
     r"|data/(weights|constants)/((weight|tensor)_\d+|model_(weights|constants)_config\.json)"
-    r"|data/sample_inputs/model\.pt)"
+    r"|data/(weights|constants|sample_inputs)/model\.pt)"
 )
 _NAME: Final = re.compile(r"[\w.$\-\[\]]*")
 # What a size is called that has bounds: PyTorch looks it up, and does not evaluate it.
@@ -154,12 +154,13 @@ def _code_in(torch: Any, source: Path) -> Iterator[str]:
                     if info.file_size > _MAX_TEXT_BYTES:
                         raise _unreadable(str(source), f"{member} is too large")
                     yield from _code_in_json(json.loads(archive.read(info)))
-                elif member.startswith("data/sample_inputs/") and info.file_size:
+                elif member.endswith("/model.pt") and info.file_size:
+                    # torch 2.8 keeps weights and constants so, and all versions the examples.
                     content = io.BytesIO(archive.read(info))
                     try:
                         torch.load(content, map_location="cpu", weights_only=True)
                     except Exception:  # noqa: BLE001 - whatever a hostile pickle raises
-                        yield "example inputs that are more than tensors (a pickle)"
+                        yield f"a pickle of more than tensors ({member})"
     except (*_DAMAGES, RecursionError, NotImplementedError) as error:
         raise _unreadable(str(source), error) from error
 
