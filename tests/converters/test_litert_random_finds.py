@@ -165,3 +165,11 @@ def test_a_power_with_more_axes_than_its_base(make_model: Any, tmp_path: Path) -
         dtype=TensorProto.INT32,
     )  # fmt: skip
     np.testing.assert_array_equal(_run(model, tmp_path, x=np.array(2, np.int32)), [8])
+
+
+def test_transposes_of_nothing(make_model: Any, assert_parity: Any) -> None:
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=[3, 1, 4, 2, 0]),
+        node("Transpose", ["t"], ["y"], perm=[3, 1, 4, 2, 0]),
+    ]
+    assert_parity(make_model(nodes, {"x": [1, 2, 2, 4, 0]}, ["y"]))

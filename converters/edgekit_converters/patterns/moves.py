@@ -139,9 +139,10 @@ def dense_layer_of(graph: PatternGraph, name: str) -> DenseLayer | None:
 
 
 def known_sizes(graph: PatternGraph, name: str) -> tuple[Size, ...] | None:
-    """The shape of a value if every size can be said, if only by name."""
+    """The shape of a value if every size can be said, if only by name, and none is zero."""
     sizes = graph.sizes(name)
-    if sizes is None:
+    if sizes is None or number(0) in sizes:
+        # Of nothing, any movement is as good as another; and zero means something else to Reshape.
         return None
     found = tuple(size for size in sizes if size is not None)
     return found if len(found) == len(sizes) else None
