@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "assets"
 RUNS = 7
+RUNS_OF_LARGE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ def conversion_request(source: Path, folder: Path) -> ConversionRequest:
     )
 
 
-def conversion(source: Path, folder: Path) -> Comparison:
+def conversion(source: Path, folder: Path, *, runs: int = RUNS) -> Comparison:
     """ONNX to LiteRT with verification, imports done, against the engine's load of the model."""
     from edgekit_converters.convert import convert_model
     from edgekit_runtime.session import open_session
@@ -117,6 +118,7 @@ def conversion(source: Path, folder: Path) -> Comparison:
         f"convert {source.stem} to LiteRT, verified / onnxruntime's load of it",
         lambda: convert_model(request),
         lambda: open_session(source).close(),
+        runs=runs,
         clock=time.process_time,
     )
 
@@ -223,17 +225,22 @@ def main() -> None:
     if sys.argv[1:2] == ["--peak-of"]:
         print_peak(*map(Path, sys.argv[2:4]))
         return
-    from mobilenet import write_mobilenet
+    import onnx
+    from mobilenet import mobilenet
+    from resnet import resnet
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mobilenet = folder / "mobilenet_v2.onnx"
-        write_mobilenet(mobilenet)
+        small, large = folder / "mobilenet_v2.onnx", folder / "resnet_50.onnx"
+        onnx.save_model(mobilenet(), str(small))
+        onnx.save_model(resnet(), str(large))
         results = [
             start_up(),
             conversion(DIGITS / "digits_v2.onnx", folder),
-            conversion(mobilenet, folder),
-            conversion_memory(mobilenet, folder),
+            conversion(small, folder),
+            conversion(large, folder, runs=RUNS_OF_LARGE),
+            conversion_memory(small, folder),
+            conversion_memory(large, folder),
             environment(),
             measuring(),
             chunking(),
