@@ -16,7 +16,7 @@ from edgekit_converters.probes import Arrays
 from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
 
 if TYPE_CHECKING:
-    from edgekit_converters.litert.compile import CompiledModel
+    from edgekit_converters.litert.compile import LoweredModel
 
 # Most values are float32; that some are wider, and some narrower, does not change the plan.
 _ELEMENT_BYTES: Final = 4
@@ -42,7 +42,7 @@ def blame_onnx(original: Any, plain: Any, inputs: Arrays, tolerance: float) -> s
     return f"first at {found.describe(source.node)}" if found else _NOTHING
 
 
-def blame_litert(original: Any, compiled: CompiledModel, inputs: Arrays, tolerance: float) -> str:
+def blame_litert(original: Any, compiled: LoweredModel, inputs: Arrays, tolerance: float) -> str:
     """Where a LiteRT model parts from the ONNX model that it was made from.
 
     Args:
@@ -87,9 +87,12 @@ def wrong_inside_onnx(original: Any, plain: Any, inputs: Arrays, tolerance: floa
 
 
 def wrong_inside_litert(
-    original: Any, compiled: CompiledModel, inputs: Arrays, tolerance: float
+    original: Any, compiled: LoweredModel, inputs: Arrays, tolerance: float
 ) -> str:
-    """The same for a LiteRT model. The arguments are those of `blame_litert`."""
+    """The same for a LiteRT model.
+
+    The arguments are those of `blame_litert`; `original` may lack its large constants.
+    """
     prepared = OnnxTrace(compiled.prepared)
     try:
         found = find_wrong_part(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,8 @@ from edgekit_converters.evaluation import (
     predict_classes,
 )
 from edgekit_converters.half import to_float16, write_half_litert
-from edgekit_converters.input_ranges import InputRange, input_ranges
 from edgekit_converters.intake import take_in
-from edgekit_converters.litert.compile import CompiledModel, compile_to_litert
+from edgekit_converters.litert.compile import CompiledFile, compile_to_file
 from edgekit_converters.parity import Comparison, Probe, compare, probes_for, user_probes
 from edgekit_converters.publish import publish, staging_for
 from edgekit_converters.quantize.litert import quantize_litert
@@ -40,7 +40,7 @@ from edgekit_converters.request import (
     plan_conversion,
 )
 from edgekit_converters.samples import Samples, read_samples
-from edgekit_converters.sources.identity import identify
+from edgekit_converters.sources.kind import SourceKind
 from edgekit_runtime.errors import GateFailedError, UnsupportedModelError
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.formats import ModelFormat
@@ -52,6 +52,11 @@ _DROP_TO_WARN: Final = 0.02
 _AGREEMENT_TO_WARN: Final = 0.95
 _HALF_ERROR_TO_WARN: Final = 0.01
 _STEPS_ALLOWED: Final = 2
+_TABULAR: Final = frozenset({SourceKind.PICKLE, SourceKind.SKOPS})
+_CATEGORIES: Final = (
+    "if its columns are whole numbers, such as categories, say so with --input-shape "
+    "features:1,COLUMNS:int64; else "
+)
 
 
 def _ignore(_: str) -> None:
@@ -109,9 +114,12 @@ class _Work:
         self._staging = staging
         self._progress = progress
         self._where = str(request.source)
-        self._compiled: CompiledModel | None = None
+        self._compiled: CompiledFile | None = None
         self._source_accuracy: Accuracy | None = None
-        self._source = take_in(request, plan, progress)
+        # Apart from the artifacts, whose names are the user's.
+        self._scratch = staging / "scratch"
+        self._scratch.mkdir()
+        self._source = take_in(request, plan, self._scratch, progress)
         self._warnings = list(self._source.warnings)
         self._session = self._source.session
         self._examples = (
@@ -125,12 +133,13 @@ class _Work:
             if request.evaluation
             else None
         )
-        normalised = self._source.normalised
-        if normalised is not None and any(a.format is ModelFormat.LITERT for a in plan.artifacts):
+        forms = self._source.forms
+        if forms is not None and any(a.format is ModelFormat.LITERT for a in plan.artifacts):
             # First of all, so that operators that LiteRT lacks are named before anything is made.
             progress("converting to LiteRT")
-            self._compiled = compile_to_litert(
-                normalised,
+            self._compiled = compile_to_file(
+                forms.normalised.load(),
+                self._scratch / "float.tflite",
                 where=self._where,
                 description="converted by edgekit",
                 layout=request.layout,
@@ -164,12 +173,11 @@ class _Work:
         """Everything that is known at the end."""
         calibration = self._calibration
         runtime = self._session.runtime
-        sha256, size_bytes = identify(self._request.source, self._source.original)
         return ConversionReport(
             source=str(self._request.source),
             source_kind=self._plan.source_kind,
-            source_sha256=sha256,
-            source_size_bytes=size_bytes,
+            source_sha256=self._source.sha256,
+            source_size_bytes=self._source.source_bytes,
             exporter=self._source.exporter,
             reference=f"{runtime.name} {runtime.version}",
             layout=self._request.layout,
@@ -188,23 +196,25 @@ class _Work:
 
     def _write_float(self, target: ModelFormat, path: Path) -> None:
         if target is ModelFormat.ONNX:
-            if self._source.normalised is not None:
-                path.write_bytes(self._source.normalised.SerializeToString())
+            if self._source.forms is not None:
+                path.write_bytes(self._source.forms.normalised.load().SerializeToString())
         elif self._compiled is not None:
-            path.write_bytes(self._compiled.content)
+            shutil.copyfile(self._compiled.path, path)
 
     def _write_reduced(self, artifact: PlannedArtifact, path: Path) -> None:
         """Write an artifact in less than float32."""
         target, source = artifact.format, self._request.source
-        if target is ModelFormat.ONNX or self._compiled is not None:
-            source = self._staging / f"float{target.suffix}"
+        if target is ModelFormat.ONNX:
+            source = self._scratch / "float.onnx"
             self._write_float(target, source)
+        elif self._compiled is not None:
+            source = self._compiled.path
         if artifact.precision is Precision.INT8 and self._calibration is not None:
             calibration = reorder_calibration(self._calibration, self._axes(target))
             quantize = quantize_onnx if target is ModelFormat.ONNX else quantize_litert
             quantize(source, path, calibration, where=self._where)
-        elif target is ModelFormat.ONNX:
-            half = to_float16(self._source.normalised, where=self._where)
+        elif target is ModelFormat.ONNX and self._source.forms is not None:
+            half = to_float16(self._source.forms.normalised.load(), where=self._where)
             path.write_bytes(half.model.SerializeToString())
             self._warnings += half.warnings
         else:
@@ -245,7 +255,7 @@ class _Work:
         if samples is not None:
             probes = user_probes(specs, samples)
         else:
-            every = probes_for(specs, None, self._ranges())
+            every = probes_for(specs, None, self._source.ranges)
             probes = (probe for probe in every if probe.label.startswith("random"))
         comparison = self._compare(artifact, probes)
         if comparison.failure:
@@ -261,11 +271,6 @@ class _Work:
             )
         return comparison
 
-    def _ranges(self) -> Mapping[str, InputRange]:
-        # The source runs what normalising drops as well, and knows less about its values.
-        models = [m for m in (self._source.original, self._source.normalised) if m is not None]
-        return {name: known for model in models for name, known in input_ranges(model).items()}
-
     def _samples(self) -> Samples | None:
         """The user's data, before others what the quantizer has not seen."""
         if self._evaluation is not None:
@@ -276,7 +281,9 @@ class _Work:
         samples = self._samples() or self._examples
         tolerance = self._request.max_error
         comparison = self._compare(
-            artifact, probes_for(self._session.inputs, samples, self._ranges()), tolerance=tolerance
+            artifact,
+            probes_for(self._session.inputs, samples, self._source.ranges),
+            tolerance=tolerance,
         )
         if not comparison.within(tolerance):
             raise GateFailedError(
@@ -284,7 +291,9 @@ class _Work:
                 f"{comparison.complaint(tolerance)}; "
                 f"{self._blame(artifact.format, comparison)}",
                 where=self._where,
-                fix="nothing was published; report the model, or allow a larger error",
+                fix="nothing was published; "
+                + (_CATEGORIES if self._plan.source_kind in _TABULAR else "")
+                + "report the model, or allow a larger error",
             )
         inside = self._wrong_inside(artifact.format, comparison.first)
         if inside:
@@ -308,7 +317,7 @@ class _Work:
         """
         samples = self._samples() or self._examples
         comparison = self._compare(
-            artifact, probes_for(self._session.inputs, samples, self._ranges())
+            artifact, probes_for(self._session.inputs, samples, self._source.ranges)
         )
         kinds = {spec.name: np.dtype(spec.dtype).kind for spec in self._session.outputs}
         off = [
@@ -331,26 +340,31 @@ class _Work:
 
     def _blame(self, target: ModelFormat, comparison: Comparison) -> str:
         """Where a converted model parts from its source, in words."""
-        source, inputs = self._source, comparison.worst.inputs
-        if source.original is None:
+        forms, exporter = self._source.forms, self._source.exporter
+        inputs, tolerance = comparison.worst.inputs, self._request.max_error
+        if forms is None:
             return "the source has no nodes to compare"
-        if source.exporter and self._export_differs(source.original, comparison.worst):
-            return f"so is the ONNX that {source.exporter} wrote of it"
+        original = forms.original.load()
+        if exporter and self._export_differs(original, comparison.worst):
+            return f"so is the ONNX that {exporter} wrote of it"
         if target is ModelFormat.LITERT and self._compiled is not None:
-            return blame_litert(source.original, self._compiled, inputs, self._request.max_error)
-        return blame_onnx(source.original, source.normalised, inputs, self._request.max_error)
+            return blame_litert(original, self._compiled.load(), inputs, tolerance)
+        return blame_onnx(original, forms.normalised.load(), inputs, tolerance)
 
     def _wrong_inside(self, target: ModelFormat, probe: Probe) -> str:
         """The node whose error the outputs hide, "" if there is none."""
-        source, tolerance = self._source, self._request.max_error
-        if source.original is None:
+        forms, tolerance = self._source.forms, self._request.max_error
+        if forms is None:
             return ""
         if target is ModelFormat.LITERT and self._compiled is not None:
-            return wrong_inside_litert(source.original, self._compiled, probe.inputs, tolerance)
-        return wrong_inside_onnx(source.original, source.normalised, probe.inputs, tolerance)
+            # The source's nodes are named alone, and its weights stay where they are.
+            lowered = self._compiled.load()
+            return wrong_inside_litert(forms.outline, lowered, probe.inputs, tolerance)
+        original, normalised = forms.original.load(), forms.normalised.load()
+        return wrong_inside_onnx(original, normalised, probe.inputs, tolerance)
 
     def _export_differs(self, model: Any, probe: Probe) -> bool:
-        path = self._staging / "export.onnx"
+        path = self._scratch / "export.onnx"
         path.write_bytes(model.SerializeToString())
         session = self._source.present(open_session(path))
         try:
@@ -360,9 +374,7 @@ class _Work:
         return not comparison.within(self._request.max_error)
 
     def _describe(self, artifact: PlannedArtifact, path: Path, comparison: Comparison) -> Artifact:
-        session = self._open(artifact)
-        source_accuracy, accuracy, agreed = self._judge(session)
-        session.close()
+        source_accuracy, accuracy, agreed = self._judge(artifact)
         name = artifact.path.name
         size = path.stat().st_size
         if artifact.precision is Precision.INT8 and size >= self._source.size_bytes:
@@ -391,14 +403,20 @@ class _Work:
             axes=self._axes(artifact.format),
         )
 
-    def _judge(self, session: Session) -> tuple[Accuracy | None, Accuracy | None, float | None]:
-        if self._evaluation is not None:
+    def _judge(
+        self, artifact: PlannedArtifact
+    ) -> tuple[Accuracy | None, Accuracy | None, float | None]:
+        samples = self._samples()
+        if samples is None:
+            return None, None, None
+        session = self._open(artifact)
+        try:
+            if self._evaluation is None:
+                answers = [predict_classes(model, samples) for model in (self._session, session)]
+                return None, None, agreement(*answers)
             source = self._source_accuracy or evaluate_top1(self._session, self._evaluation)
             self._source_accuracy = source
             accuracy = evaluate_top1(session, self._evaluation)
             return source, accuracy, agreement(source.predictions, accuracy.predictions)
-        samples = self._samples()
-        if samples is not None:
-            answers = [predict_classes(model, samples) for model in (self._session, session)]
-            return None, None, agreement(*answers)
-        return None, None, None
+        finally:
+            session.close()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from edgekit_converters.input_ranges import InputRange, input_ranges
 from edgekit_converters.normalise import normalise
 from edgekit_converters.onnx_source import doubtful_weights, quantized_operators
+from edgekit_converters.onnx_source.skeleton import skeleton
+from edgekit_converters.parked import ParkedModel
 from edgekit_converters.quantize.litert import quantized_tensors
 from edgekit_converters.quantize.outcome import refuse_quantized
 from edgekit_converters.report import Precision
 from edgekit_converters.request import ConversionPlan, ConversionRequest
 from edgekit_converters.sources.decision import DecidedSession, Decision
+from edgekit_converters.sources.identity import identify
 from edgekit_converters.sources.imported import ImportedModel
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.sources.quiet import one_line
@@ -27,14 +32,30 @@ _ARRAY_TYPES: Final = frozenset(np.dtype(code).name for code in "?bBhHiIlLqQefd"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxForms:
+    """A source in ONNX, in memory only while it is worked on.
+
+    Attributes:
+        original: As it was, or as it was exported.
+        outline: The same without large constants.
+        normalised: The same in the plain form of `normalise`.
+    """
+
+    original: ParkedModel
+    outline: Any
+    normalised: ParkedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
     """A source that has been read, understood and found fit for what is asked.
 
     Attributes:
         session: Runs the source itself; what is made is compared with it.
-        original: Its ONNX form as it was or as it was exported; None for a `.tflite` that is only
-            quantized.
-        normalised: The same in the plain form of `normalise`.
+        forms: In ONNX; None for a `.tflite` that is only quantized.
+        ranges: Which whole numbers its inputs may hold, as far as the ONNX forms tell.
+        sha256: Of the source; see `identify` for those that are not one file.
+        source_bytes: The same.
         exporter: What wrote the ONNX form; "" where the source is ONNX.
         decision: How its label follows from its scores, for classifiers that give both.
         quantized: Whether it holds integers already.
@@ -43,8 +64,10 @@ class Intake:
     """
 
     session: Session
-    original: Any | None
-    normalised: Any | None
+    forms: OnnxForms | None
+    ranges: Mapping[str, InputRange]
+    sha256: str
+    source_bytes: int
     exporter: str
     decision: Decision | None
     quantized: bool
@@ -57,9 +80,15 @@ class Intake:
 
 
 def take_in(
-    request: ConversionRequest, plan: ConversionPlan, progress: Callable[[str], None]
+    request: ConversionRequest, plan: ConversionPlan, folder: Path, progress: Callable[[str], None]
 ) -> Intake:
     """Read a source, check it, and bring its ONNX form into the plain one.
+
+    Args:
+        request: What to read.
+        plan: What is to be made of it.
+        folder: For what is not needed in memory.
+        progress: Told one plain sentence a step.
 
     Raises:
         UsageError: If the options do not fit the source.
@@ -70,14 +99,31 @@ def take_in(
     where = str(request.source)
     progress(f"reading {request.source}")
     imported, quantized = _import(request, plan, progress)
+    sha256, source_bytes = identify(request.source, imported.model)
+    size_bytes = source_bytes
+    if plan.source_kind not in {SourceKind.ONNX, SourceKind.TFLITE} and imported.model is not None:
+        size_bytes = imported.model.ByteSize()
     warnings = list(imported.warnings)
-    normalised = None
+    decision, session, exporter = imported.decision, imported.reference, imported.exporter
+    forms, ranges = None, {}
     if imported.model is not None:
-        if imported.exporter:
-            _check_export(imported.model, imported.exporter, where)
+        if exporter:
+            _check_export(imported.model, exporter, where)
         warnings += doubtful_weights(imported.model)
-        normalised = normalise(imported.model, where=where)
-    decision = imported.decision
+        # The source runs what normalising drops as well, and knows less about its values.
+        ranges = input_ranges(imported.model)
+        outline = skeleton(imported.model)
+        original = ParkedModel(imported.model, folder / "original")
+        # It is in the file, and large.
+        del imported
+        normalised = normalise(original.load(), where=where)
+        ranges |= input_ranges(normalised)
+        forms = OnnxForms(
+            original=original,
+            outline=outline,
+            normalised=ParkedModel(normalised, folder / "normalised"),
+        )
+        del normalised
     litert = any(artifact.format is ModelFormat.LITERT for artifact in plan.artifacts)
     if litert and decision is not None and decision.text:
         raise UnsupportedModelError(
@@ -87,22 +133,19 @@ def take_in(
             fix="convert with --to onnx, or fit the classifier on class numbers "
             "(sklearn.preprocessing.LabelEncoder) and keep the names beside the model",
         )
-    session = imported.reference
     if decision is not None:
         session = DecidedSession(session, decision)
     _refuse_other_than_arrays(session, where)
     return Intake(
         session=session,
-        original=imported.model,
-        normalised=normalised,
-        exporter=imported.exporter,
+        forms=forms,
+        ranges=ranges,
+        sha256=sha256,
+        source_bytes=source_bytes,
+        exporter=exporter,
         decision=decision,
         quantized=quantized,
-        size_bytes=request.source.stat().st_size
-        if plan.source_kind in {SourceKind.ONNX, SourceKind.TFLITE}
-        else imported.model.ByteSize()
-        if imported.model is not None
-        else 0,
+        size_bytes=size_bytes,
         warnings=tuple(warnings),
     )
 

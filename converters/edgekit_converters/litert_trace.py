@@ -19,7 +19,7 @@ from edgekit_runtime.errors import UnsupportedModelError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_converters.litert.compile import CompiledModel
+    from edgekit_converters.litert.compile import LoweredModel
     from edgekit_converters.litert.program import Operator, Tensor
     from edgekit_converters.probes import Arrays
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class LitertTrace:
     """A converted model whose inner values are asked for by ONNX's names, in its order of axes."""
 
-    def __init__(self, compiled: CompiledModel) -> None:
-        """Wrap what `compile_to_litert` returned; it is not changed."""
+    def __init__(self, compiled: LoweredModel) -> None:
+        """Wrap what `compile_to_litert` made; it is not changed."""
         self._program = compiled.program
         self._producers = compiled.program.producers()
         self._places: dict[str, tuple[Tensor, tuple[int, ...]]] = {
