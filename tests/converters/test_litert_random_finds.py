@@ -173,3 +173,12 @@ def test_transposes_of_nothing(make_model: Any, assert_parity: Any) -> None:
         node("Transpose", ["t"], ["y"], perm=[3, 1, 4, 2, 0]),
     ]
     assert_parity(make_model(nodes, {"x": [1, 2, 2, 4, 0]}, ["y"]))
+
+
+def test_old_bounds_of_doubles(make_model: Any, tmp_path: Path) -> None:
+    model = make_model(
+        [node("Clip", ["x"], ["y"], min=-1.0, max=0.5)], {"x": [3]}, ["y"], opset=9,
+        dtype=TensorProto.DOUBLE,
+    )  # fmt: skip
+    computed = _run(model, tmp_path, x=np.array([-2.0, 0.25, 2.0]))
+    np.testing.assert_array_equal(computed, [-1.0, 0.25, 0.5])

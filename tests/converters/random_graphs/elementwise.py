@@ -18,7 +18,7 @@ _FUNCTIONS: Final = (
 # Defined for a part of the numbers: brought there by another function first.
 _AFTER: Final = {
     "Sqrt": "Abs", "Asin": "Tanh", "Acos": "Tanh", "Log": "Softplus", "Reciprocal": "Softplus",
-    "Acosh": "Cosh", "Atanh": "Sin", "Tan": "Sigmoid",
+    "Acosh": "Exp", "Atanh": "Sin", "Tan": "Sigmoid",
 }  # fmt: skip
 _ARITHMETIC: Final = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Mod", "PRelu")
 _COMPARISONS: Final = ("Greater", "Less", "Equal", "GreaterOrEqual", "LessOrEqual")
@@ -34,8 +34,8 @@ def function(draft: Draft, x: str) -> list[str]:
     operator = draft.pick((*_FUNCTIONS, *_AFTER))
     if operator in _AFTER:
         (x,) = draft.add(_AFTER[operator], [x])
-        if operator in {"Sqrt", "Log", "Reciprocal"}:
-            shift = np.asarray(0.3, draft.dtype(x))
+        if operator in {"Sqrt", "Log", "Reciprocal", "Acosh"}:
+            shift = np.asarray(1.1 if operator == "Acosh" else 0.3, draft.dtype(x))
             (x,) = draft.add("Add", [x, draft.constant(shift)])
         elif operator in {"Asin", "Acos", "Atanh"}:
             # At one they are infinitely steep.

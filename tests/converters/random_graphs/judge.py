@@ -179,7 +179,7 @@ def _is_sensitive(draft: Draft, model: Any) -> bool:
         array = shaken(numpy_helper.to_array(tensor))
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
     try:
-        for world in range(WORLDS):
+        for world in (*range(WORLDS),) * 3:
             feeds = {name: shaken(array) for name, array in draft.feeds(world).items()}
             others = run_onnxruntime(other, feeds)
             for expected, array in zip(draft.expected(world).values(), others, strict=True):

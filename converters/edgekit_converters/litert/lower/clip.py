@@ -53,7 +53,8 @@ def _bound(steps: Steps, position: int, dtype: str) -> Tensor | None:
     if attribute is not None:
         bound = steps.number(float(attribute), dtype)
     elif node.input(position):
-        bound = steps.reshape(steps.in_onnx_order(position), ())
+        # Raised from an older opset, the bounds of doubles are floats.
+        bound = steps.cast(steps.reshape(steps.in_onnx_order(position), ()), dtype)
     else:
         return None
     # Exporters write the limits of float32 where they mean no bound.
