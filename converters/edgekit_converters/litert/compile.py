@@ -12,6 +12,7 @@ from typing import Any, Final
 from edgekit_converters.graph import Graph, read_graph
 from edgekit_converters.litert.bodies import separate_outputs
 from edgekit_converters.litert.emit import emit, emit_file
+from edgekit_converters.litert.factors import separate_factors
 from edgekit_converters.litert.fuse import fuse
 from edgekit_converters.litert.layout import BorderLayout, Permutation, border_orders
 from edgekit_converters.litert.lower import lower_graph, registered
@@ -145,7 +146,7 @@ def _lower(
     program = fuse(lower_graph(graph, where=where, borders=borders))
     # The program has its own.
     graph = dataclasses.replace(graph, constants={})
-    return separate_views(separate_outputs(program)), graph, borders
+    return separate_views(separate_factors(separate_outputs(program))), graph, borders
 
 
 def _metadata(borders: Mapping[str, Permutation]) -> Mapping[str, bytes]:
