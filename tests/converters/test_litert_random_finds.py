@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.normalise import normalise
+from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.session import open_session
 
 node = helper.make_node
@@ -182,3 +183,51 @@ def test_old_bounds_of_doubles(make_model: Any, tmp_path: Path) -> None:
     )  # fmt: skip
     computed = _run(model, tmp_path, x=np.array([-2.0, 0.25, 2.0]))
     np.testing.assert_array_equal(computed, [-1.0, 0.25, 0.5])
+
+
+def test_what_does_not_depend_on_computed_sizes_is_computed_anew_in_every_call(
+    make_model: Any, tmp_path: Path, weights: Any
+) -> None:
+    nodes = [
+        node("Reshape", ["x", "apart"], ["r"]),
+        node("Transpose", ["r"], ["t"], perm=[0, 2, 1, 4, 3]),
+        node("Reshape", ["t", "flat"], ["y"]),
+        node("Resize", ["x", "", "scales"], ["d"], mode="nearest",
+             coordinate_transformation_mode="asymmetric"),
+        node("MatMul", ["d", "w"], ["e"]),
+        node("Conv", ["e", "v"], ["g"]),
+        node("Concat", ["g", "e"], ["h"], axis=3),
+        node("MatMul", ["h", "u"], ["z"]),
+    ]  # fmt: skip
+    constants = {
+        "apart": np.array([2, 2, 1, 8, 5]), "flat": np.array([2, 2, 8, 5]), "w": weights(2, 3),
+        "v": weights(2, 2, 1, 1), "u": weights(6, 4),
+    }  # fmt: skip
+    model = make_model(nodes, {"x": [2, 2, 8, 5], "scales": [4]}, ["y", "z"], constants)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(compile_to_litert(normalise(model, where="x"), where="x").content)
+    scales = np.array([1, 1, 1, 0.5], np.float32)
+    x = np.arange(160, dtype=np.float32).reshape(2, 2, 8, 5)
+    for _ in range(10):
+        session = open_session(path)
+        for number in range(3):
+            computed = session.run({"x": x + number, "scales": scales})["y"]
+            wanted = (x + number).transpose(0, 1, 3, 2).reshape(2, 2, 8, 5)
+            np.testing.assert_array_equal(computed, wanted)
+
+
+def test_a_free_batch_in_the_place_of_a_height(
+    make_model: Any, tmp_path: Path, weights: Any
+) -> None:
+    nodes = [node("Transpose", ["x"], ["t"], perm=[3, 2, 0, 1]), node("Conv", ["t", "w"], ["y"])]
+    model = make_model(nodes, {"x": ["n", 4, 1, 1]}, ["y"], {"w": weights(3, 1, 2, 2)})
+    # One, which stands for a free size in the file, is less than the window's height.
+    assert _run(model, tmp_path, x=np.zeros((3, 4, 1, 1), np.float32)).shape == (1, 3, 2, 3)
+
+
+def test_more_axes_than_the_runtime_has_are_refused(make_model: Any) -> None:
+    nodes = [node("Add", ["x", "c"], ["y"])]
+    constants = {"c": np.ones([2] + [1] * 8, np.float32)}
+    model = make_model(nodes, {"x": [2] * 8}, ["y"], constants)
+    with pytest.raises(UnsupportedModelError, match="has 9 axes"):
+        compile_to_litert(normalise(model, where="x"), where="x")

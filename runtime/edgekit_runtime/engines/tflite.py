@@ -65,8 +65,9 @@ class TfliteSession:
             options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_REF
         try:
             self._interpreter: Any = module.Interpreter(**options)
-            self._interpreter.allocate_tensors()
             # Names that are no text come to light here, as a UnicodeDecodeError.
+            self._input_details = self._interpreter.get_input_details()
+            self._is_allocated = self._allocate_first()
             self._input_details = self._interpreter.get_input_details()
             self._output_details = self._interpreter.get_output_details()
         except (ValueError, RuntimeError) as error:
@@ -75,6 +76,9 @@ class TfliteSession:
                 where=self._where,
                 fix="run `edgekit inspect` on it; if it is damaged, convert or copy it again",
             ) from error
+        # Whether sizes of tensors are computed while the model runs; not known before the first
+        # call. The plain kernels do not care.
+        self._computes_sizes: bool | None = False if reference_kernels else None
         self.inputs = tuple(_spec(detail) for detail in self._input_details)
         self.outputs = tuple(_spec(detail) for detail in self._output_details)
         self.runtime = RuntimeInfo(
@@ -96,7 +100,10 @@ class TfliteSession:
                 # The engine knows int64 but not `longlong`, as which onnxruntime gives the same.
                 array = np.asarray(inputs[detail["name"]], dtype=detail["dtype"])
                 self._interpreter.set_tensor(detail["index"], array)
+            planned = self._shapes() if self._computes_sizes is None else None
             self._interpreter.invoke()
+            if planned is not None:
+                self._computes_sizes = planned != self._shapes()
             return {detail["name"]: self._read(detail) for detail in self._output_details}
         except (ValueError, RuntimeError) as error:
             raise UnsupportedModelError(
@@ -123,15 +130,46 @@ class TfliteSession:
         return array
 
     def _resize(self, inputs: Mapping[str, NDArray[np.generic]]) -> None:
-        changed = False
+        changed = not self._is_allocated
         for detail in self._input_details:
             shape = list(inputs[detail["name"]].shape)
             if list(detail["shape"]) != shape:
                 self._interpreter.resize_tensor_input(detail["index"], shape)
                 changed = True
+        if self._computes_sizes and not changed:
+            changed = self._forget_plan()
         if changed:
             self._interpreter.allocate_tensors()
+            self._is_allocated = True
             self._input_details = self._interpreter.get_input_details()
+
+    def _allocate_first(self) -> bool:
+        """Allocate with the sizes in the file; those that stand for free ones need not work."""
+        try:
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError):
+            if not any(-1 in detail.get("shape_signature", ()) for detail in self._input_details):
+                raise
+            return False
+        return True
+
+    def _forget_plan(self) -> bool:
+        """Let the engine prepare every operator anew; whether it can be made to.
+
+        XNNPACK's parts of a model share their working memory. Where one of them needs more when
+        sizes turn out larger than planned, others go on to use the memory from before, and give
+        anything at the next call (measured with ai-edge-litert 2.3.0).
+        """
+        for detail in self._input_details:
+            shape = list(detail["shape"])
+            if shape:
+                self._interpreter.resize_tensor_input(detail["index"], [shape[0] + 1, *shape[1:]])
+                self._interpreter.resize_tensor_input(detail["index"], shape)
+                return True
+        return False
+
+    def _shapes(self) -> list[list[int]]:
+        return [detail["shape"].tolist() for detail in self._interpreter.get_tensor_details()]
 
 
 def _load_engine(runtime: str | None) -> tuple[_Engine, Any]:

@@ -73,6 +73,7 @@ def operand_like(draft: Draft, x: str) -> str:
 
 def arithmetic(draft: Draft, x: str) -> list[str]:
     operator = draft.pick(_ARITHMETIC)
+    draft.require(draft.opset >= 8 or operator not in {"Max", "Min"})
     other = operand_like(draft, x)
     floating = draft.dtype(x).startswith("float")
     if operator == "Pow":
@@ -90,6 +91,8 @@ def arithmetic(draft: Draft, x: str) -> list[str]:
 
 
 def several(draft: Draft, x: str) -> list[str]:
+    # Before, they widened nothing.
+    draft.require(draft.opset >= 8)
     operator = draft.pick(["Max", "Min", "Sum", "Mean"])
     count = draft.between(0, 3)
     return draft.add(operator, [x, *(operand_like(draft, x) for _ in range(count))])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgekit_converters.litert.carriers import carry_types
 from edgekit_converters.litert.layout import LayoutRule, Permutation, absorb_flattening, as_onnx
-from edgekit_converters.litert.lower.builder import Builder, RefusedNodeError
+from edgekit_converters.litert.lower.builder import MAX_RANK, Builder, RefusedNodeError
 from edgekit_converters.litert.planning import plan_layout
 from edgekit_converters.litert.type_variables import main_variable, type_variables
 from edgekit_converters.litert.types import ANYTHING, FLOAT
@@ -151,6 +151,12 @@ def _find_faults(graph: Graph) -> list[str]:
             f"{node.name} ({node.op}): the rank of {name!r} is unknown"
             for name in node.outputs
             if name and graph.shape(name) is None and not _is_container(graph, name)
+        ]
+        faults += [
+            f"{node.name} ({node.op}): {name!r} has {len(graph.shape(name) or ())} axes, "
+            f"supported: {MAX_RANK}"
+            for name in node.outputs
+            if name and len(graph.shape(name) or ()) > MAX_RANK
         ]
     return faults
 
