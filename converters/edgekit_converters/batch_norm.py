@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit_converters.body_constants import reads_of
+from edgekit_converters.onnx_graphs import replace_nodes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,9 +49,7 @@ def fold_batch_norms(model: Any) -> None:
             producers[node.output[0]] = before
         else:
             nodes += _mul_add(node, affine, rank, constants)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    replace_nodes(graph, nodes)
 
 
 class _Constants:

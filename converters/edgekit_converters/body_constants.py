@@ -6,7 +6,10 @@ Squeeze or a Reshape there for one with computed axes or sizes.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
+
+from edgekit_converters.onnx_graphs import bodies_of
 
 # Axes, sizes, numbers; weights stay where they are.
 _MOST_ELEMENTS: Final = 1024
@@ -20,22 +23,15 @@ def copy_constants_into_bodies(model: Any) -> bool:
     """
     graph = model.graph
     constants = {
-        tensor.name: tensor for tensor in graph.initializer if _elements(tensor) <= _MOST_ELEMENTS
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if math.prod(tensor.dims) <= _MOST_ELEMENTS
     }
     changed = False
     for node in graph.node:
         for body in bodies_of(node):
             changed |= _copy_into(body, constants)
     return changed
-
-
-def bodies_of(node: Any) -> list[Any]:
-    """The graphs that a node holds."""
-    return [
-        body
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
 
 
 def reads_of(node: Any) -> set[str]:
@@ -74,10 +70,3 @@ def _copy(body: Any, tensor: Any, copied: dict[str, str]) -> str:
         copy.CopyFrom(tensor)
         copy.name = name
     return copied[tensor.name]
-
-
-def _elements(tensor: Any) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgekit_converters.onnx_graphs import bodies_of, copy_of, replace_nodes
+
 
 def inline_known_branches(model: Any) -> bool:
     """Replace every If whose condition is a constant by its branch, in place.
@@ -41,9 +43,7 @@ def inline_known_branches(model: Any) -> bool:
         ]
         changed = True
     if changed:
-        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        graph.ClearField("node")
-        graph.node.extend(copies)
+        replace_nodes(graph, nodes)
     return changed
 
 
@@ -74,7 +74,7 @@ def inline_body(
         copy.name = renamed[tensor.name]
     nodes = []
     for inner in body.node:
-        copy = type(inner).FromString(inner.SerializeToString())
+        copy = copy_of(inner)
         _rename(copy, renamed)
         nodes.append(copy)
     return nodes, [renamed.get(value.name, value.name) for value in body.output]
@@ -85,13 +85,11 @@ def _rename(node: Any, renamed: dict[str, str]) -> None:
     for names in (node.input, node.output):
         for position, name in enumerate(names):
             names[position] = renamed.get(name, name)
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for body in bodies:
-            for inner in body.node:
-                _rename(inner, renamed)
-            for value in body.output:
-                value.name = renamed.get(value.name, value.name)
+    for body in bodies_of(node):
+        for inner in body.node:
+            _rename(inner, renamed)
+        for value in body.output:
+            value.name = renamed.get(value.name, value.name)
 
 
 def _fresh(name: str, taken: set[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, bodies_of
+
 # Operators whose newer versions mean something else by saying nothing.
 _CHANGED_DEFAULTS: Final = frozenset({"DFT", "RoiAlign"})
 
@@ -22,12 +24,10 @@ def _write(graph: Any, opset: int) -> None:
     from onnx import defs
 
     for node in graph.node:
-        present = set()
-        for attribute in node.attribute:
-            present.add(attribute.name)
-            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _write(body, opset)
-        if node.domain not in {"", "ai.onnx"}:
+        present = {attribute.name for attribute in node.attribute}
+        for body in bodies_of(node):
+            _write(body, opset)
+        if node.domain not in STANDARD_DOMAINS:
             continue
         try:
             # The stubs leave out what the class has.

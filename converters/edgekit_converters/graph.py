@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -166,7 +168,7 @@ def _dtype(element_type: int) -> str:
 
 def _node(proto: Any) -> Node:
     return Node(
-        op=proto.op_type if proto.domain in {"", "ai.onnx"} else f"{proto.domain}.{proto.op_type}",
+        op=proto.op_type if proto.domain in STANDARD_DOMAINS else f"{proto.domain}.{proto.op_type}",
         name=proto.name or next((name for name in proto.output if name), proto.op_type),
         inputs=tuple(proto.input),
         outputs=tuple(proto.output),

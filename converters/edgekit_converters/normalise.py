@@ -14,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.batch_norm import fold_batch_norms
-from edgekit_converters.body_constants import bodies_of, copy_constants_into_bodies
+from edgekit_converters.body_constants import copy_constants_into_bodies
 from edgekit_converters.branches import inline_known_branches
 from edgekit_converters.default_attributes import write_default_attributes
 from edgekit_converters.old_hardmax import flatten_old_hardmax
 from edgekit_converters.old_resizing import state_old_resizing
-from edgekit_converters.onnx_source import opset_of
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, bodies_of, opset_of, replace_nodes
 from edgekit_converters.onnx_source.skeleton import (
     inferable,
     skeleton,
@@ -117,7 +117,7 @@ def infer_shapes(model: Any, where: str) -> Any:
     _forget_shapes(model.graph)
     # Strict inference refuses domains that it does not know; those are named later, all at once,
     # by the stage that cannot lower them. It also stumbles over sequences in the body of a Loop.
-    known_domains = all(node.domain in {"", "ai.onnx"} for node in model.graph.node)
+    known_domains = all(node.domain in STANDARD_DOMAINS for node in model.graph.node)
     bodies = any(bodies_of(node) for node in model.graph.node)
     # Large constants need not be copied for it.
     bare = inferable(skeleton(model))
@@ -164,7 +164,7 @@ def _raise_versions(model: Any, where: str) -> Any:
     from onnx import version_converter
 
     model.ir_version = max(model.ir_version, _LEAST_IR_VERSION)
-    if not any(entry.domain in {"", "ai.onnx"} for entry in model.opset_import):
+    if not any(entry.domain in STANDARD_DOMAINS for entry in model.opset_import):
         # All its operators are of other domains: any version of ONNX's own does.
         model.opset_import.add(domain="", version=LEAST_OPSET)
     opset = opset_of(model)
@@ -214,7 +214,7 @@ def _fold_constants(model: Any, where: str) -> bool:
             node.domain == ""
             and node.op_type not in _NEVER_CONSTANT
             and all(name in constants or not name for name in node.input)
-            and not any(attribute.HasField("g") for attribute in node.attribute)
+            and not bodies_of(node)
             and not outputs.intersection(node.output)
             and not strange.intersection((*node.input, *node.output))
             and all(sizes.get(name, 0) <= _FOLD_LIMIT_ELEMENTS for name in node.output)
@@ -230,7 +230,7 @@ def _fold_constants(model: Any, where: str) -> bool:
     wanted = [name for node in folded for name in node.output if name in read]
     computed = _evaluate(model, folded, wanted, where) if wanted else []
     graph.initializer.extend(computed)
-    _replace_nodes(graph, kept)
+    replace_nodes(graph, kept)
     _drop_unread(model)
     return True
 
@@ -294,7 +294,7 @@ def _skip_identities(model: Any) -> None:
                 renamed[node.output[0]] = node.input[0]
         else:
             kept.append(node)
-    _replace_nodes(graph, kept)
+    replace_nodes(graph, kept)
 
 
 def _is_idle_dropout(node: Any, constants: dict[str, Any], read: set[str]) -> bool:
@@ -327,7 +327,7 @@ def _drop_unread(model: Any) -> None:
             kept.append(node)
         else:
             readers.subtract(_reads(node))
-    _replace_nodes(graph, kept[::-1])
+    replace_nodes(graph, kept[::-1])
     # One by one: what stays is not copied.
     for at in reversed(range(len(graph.initializer))):
         if readers[graph.initializer[at].name] <= 0:
@@ -342,12 +342,6 @@ def _reads(node: Any) -> list[str]:
             names += _reads(inner)
         names += [value.name for value in body.output]
     return names
-
-
-def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def _strange_values(graph: Any) -> set[str]:

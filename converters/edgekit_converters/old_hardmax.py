@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import replace_nodes
+
 # The first opset in which it is along one axis, by default the last.
 _ALONG_AN_AXIS: Final = 13
 
@@ -33,6 +35,4 @@ def flatten_old_hardmax(model: Any, opset: int) -> None:
             helper.make_node("Shape", [source], [shape], name=f"{name}/shape"),
             helper.make_node("Reshape", [chosen, shape], [result], name=f"{name}/reshape"),
         ]
-    copies = [type(node).FromString(node.SerializeToString()) for node in kept]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    replace_nodes(model.graph, kept)

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_converters.normalise import normalise
-from edgekit_converters.onnx_source import opset_of
+from edgekit_converters.onnx_graphs import opset_of
 from edgekit_runtime.errors import UnsupportedModelError
 
 node = helper.make_node

@@ -6,7 +6,8 @@ import heapq
 from collections.abc import Iterator
 from typing import Any
 
-from edgekit_converters.half.element_types import bodies, captured
+from edgekit_converters.half.element_types import captured
+from edgekit_converters.onnx_graphs import bodies_of
 
 
 def cast_captured(model: Any, halved: set[str]) -> None:
@@ -166,7 +167,7 @@ def _rename_inside(node: Any, names: dict[str, str]) -> None:
     """Rename what the bodies of a node read from outside."""
     if not names:
         return
-    for body in bodies(node):
+    for body in bodies_of(node):
         inside = {value.name for value in body.input} | {t.name for t in body.initializer}
         inside |= {name for inner in body.node for name in inner.output}
         outside = {old: new for old, new in names.items() if old not in inside}

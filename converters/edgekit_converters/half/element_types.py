@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
+
+from edgekit_converters.onnx_graphs import bodies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +34,7 @@ def infer_values(model: Any) -> list[Any]:
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
     for tensor in model.graph.initializer:
-        if _elements(tensor) <= _LARGE_ELEMENTS:
+        if math.prod(tensor.dims) <= _LARGE_ELEMENTS:
             graph.initializer.append(tensor)
         else:
             graph.input.append(
@@ -57,7 +60,7 @@ def element_types(model: Any) -> Mapping[str, int]:
 def captured(node: Any) -> set[str]:
     """The names that the bodies inside a node read from outside of them."""
     names: set[str] = set()
-    for body in bodies(node):
+    for body in bodies_of(node):
         inside = {value.name for value in body.input} | {t.name for t in body.initializer} | {""}
         for inner in body.node:
             names.update(name for name in inner.input if name not in inside)
@@ -65,19 +68,3 @@ def captured(node: Any) -> set[str]:
             inside.update(inner.output)
         names.update(value.name for value in body.output if value.name not in inside)
     return names
-
-
-def bodies(node: Any) -> list[Any]:
-    """The graphs inside a node."""
-    return [
-        body
-        for attribute in node.attribute
-        for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
-    ]
-
-
-def _elements(tensor: Any) -> int:
-    count = 1
-    for size in tensor.dims:
-        count *= size
-    return count

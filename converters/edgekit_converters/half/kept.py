@@ -6,10 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgekit_converters.half.element_types import bodies
 from edgekit_converters.half.limits import misfit
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, bodies_of, opset_of
 
-_STANDARD: Final = frozenset({"", "ai.onnx"})
 # onnxruntime takes float16 for these and fails as it runs (1.32).
 _RUNTIME_LACKS: Final = frozenset({"ScatterElements", "ScatterND"})
 # The type of what they compute stands in an attribute, or is float32 where there is none.
@@ -61,7 +60,7 @@ def nodes_to_keep(
     from onnx import TensorProto, numpy_helper
 
     graph = model.graph
-    opset = max((o.version for o in model.opset_import if o.domain in _STANDARD), default=0)
+    opset = opset_of(model)
     failing = frozenset(known_failing)
     names = {
         node.name
@@ -78,7 +77,7 @@ def nodes_to_keep(
     warnings = [
         f"{node.op_type} {node.name!r} computes in float32, and the weights inside it stay so"
         for node in graph.node
-        if bodies(node)
+        if bodies_of(node)
     ]
     for tensor, nodes in _float_constants(graph, readers):
         reason = misfit(numpy_helper.to_array(tensor))
@@ -95,7 +94,7 @@ def nodes_to_keep(
             for node in graph.node
             if node.name in names
             and (
-                bodies(node)
+                bodies_of(node)
                 or any(types.get(n) == TensorProto.FLOAT for n in (*node.input, *node.output))
             )
         ),
@@ -122,7 +121,7 @@ def _must_stay(node: Any, types: Mapping[str, int], opset: int) -> bool:
     from onnx import TensorProto
 
     # onnxconverter-common cannot convert bodies: it loses what they read from outside.
-    if node.domain not in _STANDARD or bodies(node):
+    if node.domain not in STANDARD_DOMAINS or bodies_of(node):
         return True
     if node.op_type in _TYPED_BY_ATTRIBUTE | _RUNTIME_LACKS:
         values = (*node.input, *node.output)
@@ -135,7 +134,7 @@ def _crashes(node: Any, readers: Mapping[str, list[Any]]) -> bool:
 
     Its fusion of the two overlooks the cast that it puts between them for float16.
     """
-    if node.op_type != "Transpose" or node.domain not in _STANDARD:
+    if node.op_type != "Transpose" or node.domain not in STANDARD_DOMAINS:
         return False
     perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
     moves_batch = len(perm) > _MATRIX and perm[0] != 0
@@ -170,7 +169,7 @@ def _size_arithmetic(graph: Any) -> Iterator[Any]:
             any(name in sizes for name in node.input)
             and all(name in sizes or name in fixed for name in node.input)
         )
-        if from_sizes and not bodies(node):
+        if from_sizes and not bodies_of(node):
             sizes.update(node.output)
             if node.op_type not in _SIZES:
                 yield node

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edgekit_converters.body_constants import bodies_of
 from edgekit_converters.litert.ranks import infer_further, settle_ranks
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, bodies_of
 
 # Each round can set another axis free, and then nothing changes any more.
 _MAX_ROUNDS: Final = 10
@@ -45,7 +45,7 @@ def settle_bodies(model: Any, prepare: Prepare | None) -> Any:
         scope = _Scope(model)
         told = False
         for node in model.graph.node:
-            settle = _SETTLED.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+            settle = _SETTLED.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
             kinds = settle(scope, node, prepare) if settle else None
             for name, kind in zip(node.output, kinds or (), strict=False):
                 told |= scope.tell(name, kind)

@@ -19,6 +19,7 @@ from edgekit_converters.litert.sequences import resolve_sequences
 from edgekit_converters.litert.unroll import unroll_loops
 from edgekit_converters.ml_operators import expand_ml_operators
 from edgekit_converters.normalise import settle_constants
+from edgekit_converters.onnx_graphs import replace_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -109,7 +110,5 @@ def _fix_empty_values(model: Any) -> bool:
             continue
         kept.append(node)
     if changed:
-        copies = [type(node).FromString(node.SerializeToString()) for node in kept]
-        graph.ClearField("node")
-        graph.node.extend(copies)
+        replace_nodes(graph, kept)
     return changed

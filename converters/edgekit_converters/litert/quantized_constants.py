@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, replace_nodes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -37,7 +39,7 @@ def fold_quantized_constants(model: Any) -> bool:
     }
     kept = []
     for node in graph.node:
-        formula = formulas.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+        formula = formulas.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
         result = None
         if formula and all(name in tensors or not name for name in node.input):
             arrays = [numpy_helper.to_array(tensors[n]) if n else None for n in node.input]
@@ -56,9 +58,7 @@ def fold_quantized_constants(model: Any) -> bool:
         graph.initializer.append(tensors[name])
     if len(kept) == len(graph.node) and all(a is b for a, b in zip(kept, graph.node, strict=True)):
         return False
-    copies = [type(node).FromString(node.SerializeToString()) for node in kept]
-    del graph.node[:]
-    graph.node.extend(copies)
+    replace_nodes(graph, kept)
     return True
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.skeleton import inferable, skeleton, take_shapes
 
 _REDUCTIONS: Final = (
@@ -70,7 +71,7 @@ def _tell_ranks(graph: Any) -> bool:
     for node in graph.node:
         rule = _RULES.get(node.op_type)
         open_values = [told[name] for name in node.output if name in told and name not in shapes]
-        if rule is None or node.domain not in {"", "ai.onnx"} or not open_values:
+        if rule is None or node.domain not in STANDARD_DOMAINS or not open_values:
             continue
         known = [shapes.get(source) for source in node.input]
         rank = rule(

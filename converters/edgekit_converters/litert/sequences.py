@@ -14,6 +14,7 @@ import numpy as np
 
 from edgekit_converters.body_constants import reads_of
 from edgekit_converters.branches import inline_body
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, replace_nodes
 
 # No place is named: behind the last element, or the last element.
 _LAST: Final = 2**62
@@ -44,7 +45,7 @@ def resolve_sequences(model: Any) -> bool:
     resolving = _Resolving(graph)
     written: list[tuple[Any, list[Any] | None]] = []
     for node in graph.node:
-        rule = _RULES.get(node.op_type) if node.domain in {"", "ai.onnx"} else None
+        rule = _RULES.get(node.op_type) if node.domain in STANDARD_DOMAINS else None
         written.append((node, rule(resolving, node) if rule else None))
     read = {value.name for value in graph.output}
     kept: list[Any] = []
@@ -60,9 +61,7 @@ def resolve_sequences(model: Any) -> bool:
             kept.append(other)
             read.update(reads_of(other))
     if changed:
-        copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-        graph.ClearField("node")
-        graph.node.extend(copies)
+        replace_nodes(graph, reversed(kept))
     return changed
 
 

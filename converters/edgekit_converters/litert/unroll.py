@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from edgekit_converters.branches import inline_body
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, replace_nodes
 
 _MAX_ROUNDS: Final = 16
 _MAX_NODES: Final = 256
@@ -31,16 +32,14 @@ def unroll_loops(model: Any) -> bool:
     changed = False
     for node in model.graph.node:
         written = None
-        if node.domain in {"", "ai.onnx"} and node.op_type == "Loop":
+        if node.domain in STANDARD_DOMAINS and node.op_type == "Loop":
             written = unrolling.loop(node)
-        elif node.domain in {"", "ai.onnx"} and node.op_type == "Scan":
+        elif node.domain in STANDARD_DOMAINS and node.op_type == "Scan":
             written = unrolling.scan(node)
         changed |= written is not None
         nodes += [node] if written is None else written
     if changed:
-        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        model.graph.ClearField("node")
-        model.graph.node.extend(copies)
+        replace_nodes(model.graph, nodes)
     return changed
 
 

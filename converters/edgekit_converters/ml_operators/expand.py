@@ -19,9 +19,9 @@ from edgekit_converters.ml_operators.registry import (
     UnknownInputError,
     expander,
 )
+from edgekit_converters.onnx_graphs import opset_of, replace_nodes
 from edgekit_runtime.errors import UnsupportedModelError
 
-_OWN_DOMAINS: Final = frozenset({"", "ai.onnx"})
 _OLDEST_OPSET: Final = 13
 _REASONS: Final = {
     "CastMap": "it takes a dictionary, and there are only arrays",
@@ -78,9 +78,7 @@ def _expand_known(onnx: Any, model: Any) -> list[str] | None:
     """
     graph = model.graph
     types, ranks = _known(onnx, model)
-    opset = max(
-        (o.version for o in model.opset_import if o.domain in _OWN_DOMAINS), default=_OLDEST_OPSET
-    )
+    opset = opset_of(model) or _OLDEST_OPSET
     nodes: list[Any] = []
     refused: list[str] = []
     waiting: list[str] = []
@@ -112,9 +110,7 @@ def _expand_known(onnx: Any, model: Any) -> list[str] | None:
             progress = True
             nodes += expansion.nodes
             graph.initializer.extend(expansion.constants)
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
+    replace_nodes(graph, nodes)
     del graph.value_info[:]
     if not refused and not waiting:
         return None

@@ -9,7 +9,6 @@ from edgekit_converters.onnx_source.read import (
     OLDEST_IR_VERSION,
     OLDEST_OPSET,
     damaged,
-    opset_of,
     read_onnx,
 )
 from edgekit_converters.onnx_source.tensors import doubtful_weights
@@ -19,7 +18,6 @@ __all__ = [
     "OLDEST_OPSET",
     "damaged",
     "doubtful_weights",
-    "opset_of",
     "quantized_operators",
     "read_onnx",
 ]

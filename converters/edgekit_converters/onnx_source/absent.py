@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from edgekit_converters.onnx_source.structure import STANDARD_DOMAINS
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.walk import label, scopes
 
 # onnxruntime 1.32 ends the process when it fuses one whose last input has an empty name.

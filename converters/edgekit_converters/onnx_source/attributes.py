@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from edgekit_converters.onnx_source.structure import STANDARD_DOMAINS
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.tensors import type_name
 from edgekit_converters.onnx_source.walk import label, scopes
 

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.attributes import attribute_value
 from edgekit_converters.onnx_source.bounds import MAX_TENSOR_BYTES
 from edgekit_converters.onnx_source.known import Known, known_scopes
-from edgekit_converters.onnx_source.structure import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.walk import bodies, label
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, opset_of
 from edgekit_converters.onnx_source.absent import absent_faults
 from edgekit_converters.onnx_source.attributes import attribute_faults
 from edgekit_converters.onnx_source.bounds import MAX_MODEL_BYTES, size_faults
@@ -15,7 +16,6 @@ from edgekit_converters.onnx_source.operands import operand_faults
 from edgekit_converters.onnx_source.skeleton import skeleton
 from edgekit_converters.onnx_source.sparse import densify
 from edgekit_converters.onnx_source.structure import (
-    STANDARD_DOMAINS,
     name_faults,
     sort_nodes,
     text_faults,
@@ -76,11 +76,6 @@ def read_onnx(path: Path) -> Any:
     del model.training_info[:]
     _check_specification(model, path)
     return model
-
-
-def opset_of(model: Any) -> int:
-    """The version of ONNX's own operator set that a model uses."""
-    return max((o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), default=0)
 
 
 def damaged(path: Path, reason: object) -> EdgekitError:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, bodies_of
+
 # Shape inference reads constants of sizes, axes and indices; none of those are larger.
 _MOST_ELEMENTS: Final = 1024
 # Their results look like their first input.
@@ -50,7 +52,7 @@ def inferable(small: Any) -> Any:
     ONNX (1.23) has no inference for two normalisations, and stops at what reads them.
     """
     for node in small.graph.node:
-        if node.op_type in _NOT_INFERRED and node.domain in {"", "ai.onnx"}:
+        if node.op_type in _NOT_INFERRED and node.domain in STANDARD_DOMAINS:
             node.op_type = "Identity"
             del node.input[1:]
             node.ClearField("attribute")
@@ -70,7 +72,7 @@ def take_shapes(inferred: Any, model: Any) -> None:
     graph.output.extend(inferred.graph.output)
     kept = iter(inferred.graph.node)
     for node in graph.node:
-        if _large_constant(node) is None and _has_body(twin := next(kept)):
+        if _large_constant(node) is None and bodies_of(twin := next(kept)):
             node.CopyFrom(twin)
 
 
@@ -92,12 +94,8 @@ def take_large_constants(model: Any, changed: Any) -> None:
         tensor.name = name
 
 
-def _has_body(node: Any) -> bool:
-    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-
-
 def _large_constant(node: Any) -> Any | None:
-    if node.op_type != "Constant" or node.domain not in {"", "ai.onnx"} or len(node.output) != 1:
+    if node.op_type != "Constant" or node.domain not in STANDARD_DOMAINS or len(node.output) != 1:
         return None
     for attribute in node.attribute:
         if attribute.name == "value" and math.prod(attribute.t.dims) > _MOST_ELEMENTS:

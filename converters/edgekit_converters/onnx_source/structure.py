@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.onnx_source.walk import (
     Scope,
     bodies,
@@ -16,7 +17,6 @@ from edgekit_converters.onnx_source.walk import (
     scopes,
 )
 
-STANDARD_DOMAINS: Final = frozenset({"", "ai.onnx"})
 # What onnxruntime's official builds have beside ONNX's own.
 _KNOWN_DOMAINS: Final = STANDARD_DOMAINS | {"ai.onnx.ml", "com.microsoft"}
 _SHOWN_OF_A_CIRCLE: Final = 8

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import copy_of
 from edgekit_converters.patterns.arithmetic import integer_attribute, number_attribute
 from edgekit_converters.patterns.graph import Rewrite
 from edgekit_converters.patterns.registry import recognises
@@ -62,7 +63,7 @@ def shift_bias(graph: PatternGraph, node: Any) -> Rewrite | None:
         shifted = narrowed(bias - term if node.op_type == "Sub" else bias + term)
         if shifted is None:
             return None
-        plain = copy_of(layer.node, node.output[0])
+        plain = with_output(layer.node, node.output[0])
         name = graph.fresh(_bias_name(graph, layer.node))
         set_bias(plain, name)
         return Rewrite(
@@ -130,7 +131,7 @@ def scale_before_moving(graph: PatternGraph, node: Any) -> Rewrite | None:
         factor = graph.fresh(f"{node.output[0]}/factor")
         adds = [helper.make_node("Mul", [name, factor], [scaled], name=node.name or scaled)]
         for number_of_move, mover in enumerate(reversed(moves), start=1):
-            moved = type(mover).FromString(mover.SerializeToString())
+            moved = copy_of(mover)
             moved.input[0] = adds[-1].output[0]
             last = number_of_move == len(moves)
             moved.output[0] = node.output[0] if last else graph.fresh(f"{mover.output[0]}/scaled")
@@ -209,7 +210,7 @@ def _scaled(graph: PatternGraph, layer: _Layer, node: Any, factor: NDArray[Any])
     has_bias = layer.shift is not None or len(layer.node.input) > 2  # noqa: PLR2004
     as_sum = layer.shift is not None and layer.node.op_type == "MatMul"
     product = graph.fresh(f"{node.output[0]}/product") if as_sum else node.output[0]
-    plain = copy_of(layer.node, product)
+    plain = with_output(layer.node, product)
     plain.input[1] = name
     removes, adds, alike = [layer.node, node], [plain], {}
     if layer.shift is not None:
@@ -282,9 +283,9 @@ def narrowed(array: NDArray[Any]) -> NDArray[np.float32] | None:
     return narrow if np.isfinite(narrow).all() else None
 
 
-def copy_of(node: Any, output: str) -> Any:
+def with_output(node: Any, output: str) -> Any:
     """A node like another, with another output."""
-    copy = type(node).FromString(node.SerializeToString())
+    copy = copy_of(node)
     copy.output[0] = output
     return copy
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgekit_converters.patterns.affine import bias_of, copy_of, narrowed, set_bias
+from edgekit_converters.patterns.affine import bias_of, narrowed, set_bias, with_output
 from edgekit_converters.patterns.arithmetic import (
     integer_attribute,
     integers_attribute,
@@ -39,7 +39,7 @@ def scale_next_weights(graph: PatternGraph, node: Any) -> Rewrite | None:
     if scaled is None:
         return None
     name = graph.fresh(f"{node.input[1]}/scaled")
-    plain = copy_of(node, node.output[0])
+    plain = with_output(node, node.output[0])
     plain.input[0], plain.input[1] = source, name
     return Rewrite(removes=[product, node], adds=[plain], constants={name: scaled})
 
@@ -72,7 +72,7 @@ def shift_next_bias(graph: PatternGraph, node: Any) -> Rewrite | None:
     if shifted is None:
         return None
     name = graph.fresh(f"{node.output[0]}/bias")
-    plain = copy_of(node, node.output[0])
+    plain = with_output(node, node.output[0])
     plain.input[0] = source
     set_bias(plain, name)
     return Rewrite(removes=[total, node], adds=[plain], constants={name: shifted})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import bodies_of, replace_nodes
 from edgekit_converters.sizes import symbolic_shapes
 from edgekit_converters.sizes.size import number
 
@@ -237,9 +238,7 @@ class PatternGraph:
         graph = self._graph
         nodes = self.nodes()
         read = {name for node in nodes for name in node.input} | self._kept
-        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        graph.ClearField("node")
-        graph.node.extend(copies)
+        replace_nodes(graph, nodes)
         # Removed one by one: the large ones that stay are not copied.
         for at in reversed(range(len(graph.initializer))):
             if graph.initializer[at].name not in read:
@@ -336,8 +335,7 @@ def _named(size: Size | None) -> int | str:
 
 def _bodies(node: Any) -> Iterable[Any]:
     """The bodies of a node, and those within them."""
-    for attribute in node.attribute:
-        for body in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            yield body
-            for inner in body.node:
-                yield from _bodies(inner)
+    for body in bodies_of(node):
+        yield body
+        for inner in body.node:
+            yield from _bodies(inner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, bodies_of, opset_of
 from edgekit_converters.onnx_source.skeleton import skeleton, take_large_constants
 
 
@@ -16,11 +17,13 @@ def raise_opset(model: Any, opset: int) -> Any | None:
     import onnx
     from onnx import version_converter
 
-    current = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=0)
+    current = opset_of(model)
     if current >= opset:
         return model
     changed = {name for name in _operators(model.graph) if _changed(name, current, opset)}
-    bodies = {name for body in _bodies(model.graph) for name in _operators(body)}
+    bodies = set().union(
+        *(_operators(body) for node in model.graph.node for body in bodies_of(node))
+    )
     if changed & bodies:
         # The converter does not look into the bodies of an If or a Loop.
         return None
@@ -39,24 +42,15 @@ def raise_opset(model: Any, opset: int) -> Any | None:
         )
         return raised
     for entry in model.opset_import:
-        if entry.domain in {"", "ai.onnx"}:
+        if entry.domain in STANDARD_DOMAINS:
             entry.version = opset
     return model
 
 
 def _operators(graph: Any) -> set[str]:
     """ONNX's own operators in a graph and in the bodies of its nodes."""
-    found = {node.op_type for node in graph.node if node.domain in {"", "ai.onnx"}}
-    return found.union(*(_operators(body) for body in _bodies(graph)))
-
-
-def _bodies(graph: Any) -> list[Any]:
-    return [
-        body
-        for node in graph.node
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
+    found = {node.op_type for node in graph.node if node.domain in STANDARD_DOMAINS}
+    return found.union(*(_operators(body) for node in graph.node for body in bodies_of(node)))
 
 
 def _changed(operator: str, old: int, new: int) -> bool:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import copy_of
 from edgekit_converters.patterns.graph import Rewrite
 from edgekit_converters.patterns.registry import recognises
 
@@ -35,7 +36,7 @@ def drop_zero_states(graph: PatternGraph, node: Any) -> Rewrite | None:
         inputs[position] = ""
     while not inputs[-1]:
         inputs.pop()
-    plain = type(node).FromString(node.SerializeToString())
+    plain = copy_of(node)
     plain.ClearField("input")
     plain.input.extend(inputs)
     return Rewrite(removes=[node], adds=[plain])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import copy_of
 from edgekit_converters.patterns.arithmetic import (
     integer_attribute,
     integers_attribute,
@@ -43,7 +44,7 @@ def reshape_once(graph: PatternGraph, node: Any) -> Rewrite | None:
     # Zero copies a size of the input, and so needs that very input.
     if 0 in target and not integer_attribute(node, "allowzero", 0):
         return None
-    plain = type(node).FromString(node.SerializeToString())
+    plain = copy_of(node)
     plain.input[0] = before.input[0]
     return Rewrite(removes=[before, node], adds=[plain])
 
@@ -104,7 +105,7 @@ def cancel_transposes(graph: PatternGraph, node: Any) -> Rewrite | None:
         return None
     adds, alike, source = [], {}, first.input[0]
     for position, step in enumerate(reversed(chain), start=1):
-        copy = type(step).FromString(step.SerializeToString())
+        copy = copy_of(step)
         copy.input[0] = source
         last = position == len(chain)
         source = node.output[0] if last else graph.fresh(f"{step.output[0]}/straight")
@@ -122,7 +123,7 @@ def leave_broadcasting_to_reader(graph: PatternGraph, node: Any) -> Rewrite | No
     reader = graph.sole_reader(result, *_BROADCASTING)
     if reader is None:
         return None
-    plain = type(reader).FromString(reader.SerializeToString())
+    plain = copy_of(reader)
     for position, name in enumerate(plain.input):
         if name == result:
             plain.input[position] = source
@@ -153,7 +154,7 @@ def keep_reduced_axes(graph: PatternGraph, node: Any) -> Rewrite | None:
         return None
     if integer_attribute(before, "keepdims", 1):
         return None
-    plain = type(before).FromString(before.SerializeToString())
+    plain = copy_of(before)
     kept = [attribute for attribute in plain.attribute if attribute.name != "keepdims"]
     plain.ClearField("attribute")
     plain.attribute.extend([*kept, helper.make_attribute("keepdims", 1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, copy_of, opset_of
 from edgekit_converters.patterns.graph import PatternGraph
 from edgekit_converters.patterns.opset import raise_opset
 from edgekit_converters.patterns.registry import Pattern, patterns_of
@@ -56,8 +57,7 @@ def simplify_for(target: str, model: Any, *, settle: Callable[[Any], Any]) -> An
     patterns = patterns_of(late=True, target=target)
     if not any(node.op_type in patterns for node in model.graph.node):
         return model
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = copy_of(model)
     changed, wanted = _rewrite_all(copy, patterns, settle)
     raised = raise_opset(changed, wanted) if wanted else None
     return changed if raised is None else _rewrite_all(settle(raised), patterns, settle)[0]
@@ -82,7 +82,7 @@ def _rewrite_all(
 
 def _rewrite(model: Any, patterns: Mapping[str, list[Pattern]]) -> tuple[bool, int]:
     """Rewrite what the model's opset permits, in place; see `_rewrite_all`."""
-    opset = max((o.version for o in model.opset_import if o.domain in {"", "ai.onnx"}), default=0)
+    opset = opset_of(model)
     graph = PatternGraph(model)
     graph.drop_unread()
     wanted = 0
@@ -90,7 +90,7 @@ def _rewrite(model: Any, patterns: Mapping[str, list[Pattern]]) -> tuple[bool, i
         wanted, changed = 0, False
         for node in graph.nodes():
             for pattern in patterns.get(node.op_type, ()):
-                if node.domain not in {"", "ai.onnx"} or not graph.holds(node):
+                if node.domain not in STANDARD_DOMAINS or not graph.holds(node):
                     break
                 rewrite = pattern.recognise(graph, node)
                 if rewrite is None or not graph.allows(rewrite):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_converters.body_constants import bodies_of
 from edgekit_converters.half import to_float16
+from edgekit_converters.onnx_graphs import bodies_of
 from edgekit_converters.onnx_source import quantized_operators
 from edgekit_converters.patterns.opset import raise_opset
 from edgekit_converters.quantize.outcome import check_outcome, refuse_quantized

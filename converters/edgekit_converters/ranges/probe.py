@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgekit_converters.onnx_source import opset_of
+from edgekit_converters.onnx_graphs import opset_of
 
 if TYPE_CHECKING:
     from edgekit_converters.graph import Graph, Node, Shape

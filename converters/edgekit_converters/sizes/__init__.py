@@ -2,7 +2,7 @@
 
 Exporters compute sizes at run time, from the shape of an input, even where all but the batch is
 known. This package reads that arithmetic and writes the result into the model. It knows ONNX and
-numpy and nothing of the rest of the converter.
+numpy, and of the rest of the converter the pieces of protobuf in `onnx_graphs` alone.
 """
 
 from edgekit_converters.sizes.settle import settle_sizes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.sizes.size import Size, Sizes, number, product
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class SizeReader(Mapping[str, Values]):
     def learn(self, node: Any, shapes: Mapping[str, Sizes]) -> None:
         """Take note of what a node computes, where that can be said."""
         rule = _RULES.get(node.op_type)
-        if rule is None or node.domain not in {"", "ai.onnx"}:
+        if rule is None or node.domain not in STANDARD_DOMAINS:
             return
         if node.op_type in {"Shape", "Size"}:
             shape = shapes.get(node.input[0])

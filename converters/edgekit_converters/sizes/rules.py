@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.sizes.arithmetic import SizeReader
 from edgekit_converters.sizes.size import Size, Sizes, number, numbers, product
 
@@ -94,7 +95,7 @@ Outputs = list[Sizes | None]
 def output_shapes(call: Call) -> Outputs:
     """The shapes of a node's outputs by the rules of this module; [] where there is none."""
     rule = _RULES.get(call.node.op_type)
-    if rule is None or call.node.domain not in {"", "ai.onnx"} or not call.node.input:
+    if rule is None or call.node.domain not in STANDARD_DOMAINS or not call.node.input:
         return []
     if call.node.op_type not in _NEEDS_NO_FIRST and call.shapes[0] is None:
         return []

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import replace_nodes
 from edgekit_converters.sizes.shapes import read_sizes
 from edgekit_converters.sizes.size import Size, Sizes, number, numbers, product
 
@@ -83,9 +84,7 @@ def settle_sizes(model: Any) -> bool:
     graph.initializer.extend(
         numpy_helper.from_array(array, name) for name, array in settled.items()
     )
-    copies = [type(node).FromString(node.SerializeToString()) for node in kept]
-    graph.ClearField("node")
-    graph.node.extend(copies)
+    replace_nodes(graph, kept)
     return True
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS
 from edgekit_converters.sources.decision import Decision
 from edgekit_converters.sources.imported import (
     ImportedModel,
@@ -283,9 +284,9 @@ def _set_float_matrix(value: Any, columns: int) -> None:
 def _with_current_versions(model: Any) -> None:
     """State the versions that were asked for: skl2onnx states the oldest that has its operators."""
     for opset in model.opset_import:
-        if opset.domain in {"", "ai.onnx"}:
+        if opset.domain in STANDARD_DOMAINS:
             opset.version = max(opset.version, _OPSET)
-    if not any(opset.domain in {"", "ai.onnx"} for opset in model.opset_import):
+    if not any(opset.domain in STANDARD_DOMAINS for opset in model.opset_import):
         model.opset_import.add(domain="", version=_OPSET)
     model.ir_version = max(model.ir_version, _IR_VERSION)
     for value in model.graph.input:

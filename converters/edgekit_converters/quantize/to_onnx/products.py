@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import replace_nodes
 from edgekit_converters.quantize.affine import WEIGHTS_INT8, weight_scales
 from edgekit_converters.quantize.plan import node_name
 
@@ -85,9 +86,7 @@ def split_gemms(model: Any, constants: Constants, *, keep: Collection[str]) -> N
         fits = node.op_type == "Gemm" and node_name(node) not in keep
         fits = fits and constants.has(node.input[1]) and not _attribute(node, "transA")
         written += _split(node, constants) if fits else [node]
-    copies = [type(node).FromString(node.SerializeToString()) for node in written]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    replace_nodes(model.graph, written)
 
 
 def _split(node: Any, constants: Constants) -> list[Any]:

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_converters.body_constants import bodies_of, reads_of
+from edgekit_converters.body_constants import reads_of
 from edgekit_converters.graph import read_graph
+from edgekit_converters.onnx_graphs import bodies_of, replace_nodes
 from edgekit_converters.quantize.affine import WEIGHTS_INT8, weight_affine, weight_scales
 from edgekit_converters.quantize.to_onnx.changes import Changes
 from edgekit_converters.quantize.to_onnx.constants import Constants
@@ -110,7 +111,7 @@ def _store_in_bodies(
         written: list[Any] = []
         for child, child_proto in zip(inner.nodes, list(body.node), strict=True):
             written += store_weights(child, child_proto, scope, view, keep=keep, bits=bits)
-        _replace_nodes(body, [*view.nodes, *written] if node.op == "If" else written)
+        replace_nodes(body, [*view.nodes, *written] if node.op == "If" else written)
         _drop_unread(body)
 
 
@@ -142,12 +143,6 @@ def _rows_axis(node: Node, array: NDArray[Any]) -> int | None:
 
 def _saves(array: NDArray[Any], channels: int) -> bool:
     return _SAVED_BYTES * array.size > _PER_CHANNEL_BYTES * channels + _PER_CONSTANT_BYTES
-
-
-def _replace_nodes(graph: Any, nodes: list[Any]) -> None:
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
 
 
 def _drop_unread(graph: Any) -> None:
