@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit_converters.onnx_graphs import STANDARD_DOMAINS, copy_of, opset_of
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 # Defined by others too, but its type alone matters, which is known here.
 _LEFT_ALONE: Final = frozenset({"CastLike"})
-_OWN_DOMAINS: Final = frozenset({"", "ai.onnx"})
 # Where a definition stands as a function of the model, for as long as it takes to inline it.
 _DOMAIN: Final = "edgekit.definition"
 
@@ -24,8 +25,8 @@ def expand_definitions(model: Any, known: Collection[str]) -> Any:
     Returns:
         A new model, or the same one where nothing could be written out.
     """
-    versions = {entry.domain or "": entry.version for entry in model.opset_import}
-    versions[""] = versions.get("", versions.get("ai.onnx", 0))
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    versions[""] = opset_of(model)
     wanted = sorted(
         {
             (node.domain, node.op_type)
@@ -36,20 +37,25 @@ def expand_definitions(model: Any, known: Collection[str]) -> Any:
         }
     )
     for operator in wanted:
-        expanded = _inline_by_schema(model, operator) if operator[0] in _OWN_DOMAINS else model
-        model = _inline_as_functions(model, operator, versions) if expanded is model else expanded
+        model = _inline(model, operator, versions)
     return model
 
 
 def _key(node: Any) -> str:
-    return node.op_type if node.domain in _OWN_DOMAINS else f"{node.domain}.{node.op_type}"
+    domain = _plain(node.domain)
+    return f"{domain}.{node.op_type}" if domain else node.op_type
+
+
+def _plain(domain: str) -> str:
+    """A domain, ONNX's own by the shorter of its names."""
+    return "" if domain in STANDARD_DOMAINS else domain
 
 
 def _definition(node: Any, versions: dict[str, int]) -> Any:
     """The schema of an operator that has a definition, else None."""
     from onnx import defs
 
-    domain = "" if node.domain in _OWN_DOMAINS else node.domain
+    domain = _plain(node.domain)
     try:
         # The stubs leave out what the class has.
         schema: Any = defs.get_schema(node.op_type, versions.get(domain, 1), domain)
@@ -58,46 +64,21 @@ def _definition(node: Any, versions: dict[str, int]) -> Any:
     return schema if schema.has_function or schema.has_context_dependent_function else None
 
 
-def _inline_by_schema(model: Any, operator: tuple[str, str]) -> Any:
-    import onnx.inliner
-    from onnx import helper
-
-    graph = model.graph
-    told = {value.name for value in graph.value_info}
-    # The inliner does not look at the types of constants.
-    constants = [
-        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in graph.initializer
-        if tensor.name not in told
-    ]
-    graph.value_info.extend(constants)
-    try:
-        return onnx.inliner.inline_selected_functions(
-            model, [operator], exclude=False, inline_schema_functions=True
-        )
-    except Exception:  # noqa: BLE001 - the inliner says why in no usable way
-        # It gives up on types that it meets inside of a definition and does not know.
-        return model
-    finally:
-        del graph.value_info[len(graph.value_info) - len(constants) :]
-
-
-def _inline_as_functions(model: Any, operator: tuple[str, str], versions: dict[str, int]) -> Any:
+def _inline(model: Any, operator: tuple[str, str], versions: dict[str, int]) -> Any:
     """Give each node its definition as a function of the model, and inline these."""
     import onnx.inliner
 
-    copy = type(model)()
-    copy.CopyFrom(model)
+    copy = copy_of(model)
     types = _types(copy.graph)
     for number, node in enumerate(copy.graph.node):
         if (node.domain, node.op_type) != operator:
             continue
-        function = _function(_definition(node, versions), node, types)
+        function = _function(node, versions, types)
         if function is None:
             return model
         function.name, function.domain = f"{node.op_type}_{number}", _DOMAIN
         for entry in function.opset_import:
-            entry.version = versions.get("" if entry.domain in _OWN_DOMAINS else entry.domain, 1)
+            entry.version = versions.get(_plain(entry.domain), 1)
         declared = {*function.attribute, *(entry.name for entry in function.attribute_proto)}
         kept = [entry for entry in node.attribute if entry.name in declared]
         del node.attribute[:]
@@ -107,7 +88,7 @@ def _inline_as_functions(model: Any, operator: tuple[str, str], versions: dict[s
     copy.opset_import.add(domain=_DOMAIN, version=1)
     try:
         inlined = onnx.inliner.inline_local_functions(copy)
-    except Exception:  # noqa: BLE001 - as above: left for the lowering to refuse
+    except Exception:  # noqa: BLE001 - the inliner says why in no usable way; the lowering refuses it
         return model
     kept_domains = [entry for entry in inlined.opset_import if entry.domain != _DOMAIN]
     del inlined.opset_import[:]
@@ -115,13 +96,14 @@ def _inline_as_functions(model: Any, operator: tuple[str, str], versions: dict[s
     return inlined
 
 
-def _function(schema: Any, node: Any, types: dict[str, bytes]) -> Any:
+def _function(node: Any, versions: dict[str, int], types: dict[str, bytes]) -> Any:
+    """The definition of one use of an operator, None where there is none for it."""
     from onnx import FunctionProto
 
+    schema = _definition(node, versions)
+    # Not by version: asked for a later one than its own, a definition is withheld.
     if schema.has_function:
-        function = FunctionProto()
-        function.CopyFrom(schema.function_body)
-        return function
+        return copy_of(schema.function_body)
     if any(name and name not in types for name in node.input):
         return None
     # An input that is left out has no type.
