@@ -7,12 +7,14 @@ that keeps every comparison of a float32 exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+
+from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -173,6 +175,23 @@ def finished(
         ir_version=_IR_VERSION,
         producer_name="edgekit",
     )
+
+
+def link_of(objective: str, links: Mapping[str, Link], *, where: str) -> Link:
+    """What a library's objective makes of the trees' sum.
+
+    Raises:
+        UnsupportedModelError: If it is none of those known.
+    """
+    link = links.get(objective)
+    if link is None:
+        raise UnsupportedModelError(
+            f"the objective {objective!r} is not known: what it makes of the trees' sum cannot be "
+            "said",
+            where=where,
+            fix=f"known are {', '.join(links)}",
+        )
+    return link
 
 
 def floor32(value: float) -> float:

@@ -17,6 +17,7 @@ from edgekit_converters.sources.boosted_trees import (
     Split,
     Tree,
     floor32,
+    link_of,
     trees_to_onnx,
 )
 from edgekit_converters.sources.decision import Decision
@@ -105,14 +106,7 @@ def import_booster(
     progress("reading the trees")
     dump = booster.dump_model()
     objective, *settings = str(dump.get("objective", "")).split()
-    link = _LINKS.get(objective)
-    if link is None:
-        raise UnsupportedModelError(
-            f"the objective {objective!r} is not known: what it makes of the trees' sum cannot be "
-            "said",
-            where=where,
-            fix=f"known are {', '.join(_LINKS)}",
-        )
+    link = link_of(objective, _LINKS, where=where)
     if "sqrt" in settings:
         link = Link.SIGNED_SQUARE
     scale = next((float(s[8:]) for s in settings if s.startswith("sigmoid:")), 1.0)

@@ -20,6 +20,7 @@ from edgekit_converters.sources.boosted_trees import (
     Split,
     Tree,
     finished,
+    link_of,
     trees_to_onnx,
 )
 from edgekit_converters.sources.decision import Decision
@@ -109,14 +110,7 @@ def import_booster(
     progress("reading the trees")
     learner = json.loads(bytes(booster.save_raw("json")))["learner"]
     objective = str(learner["objective"]["name"])
-    link = _LINKS.get(objective)
-    if link is None:
-        raise UnsupportedModelError(
-            f"the objective {objective!r} is not known: what it makes of the trees' sum cannot be "
-            "said",
-            where=where,
-            fix=f"known are {', '.join(_LINKS)}",
-        )
+    link = link_of(objective, _LINKS, where=where)
     targets = _targets(learner)
     labels: tuple[int | str, ...] = ()
     if objective in _CLASSIFIERS:
