@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit_converters.onnx_graphs import copy_of
 from edgekit_converters.patterns.arithmetic import (
     bounds,
     integer_attribute,
@@ -26,14 +27,11 @@ def join_padding(graph: PatternGraph, node: Any) -> Rewrite | None:
 
     Not so for MaxPool, whose own padding is minus infinity.
     """
-    pad = graph.producer(node.input[0], "Pad")
-    rank = graph.rank(node.input[0])
-    if pad is None or not rank or text_attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+    found = _padded_image(graph, node)
+    if found is None:
         return None
-    widths = _zeros_around(graph, pad, rank)
-    if widths is None or (widths[:2] != (0, 0) or widths[rank : rank + 2] != (0, 0)):
-        return None
-    own = integers_attribute(node, "pads") or (0,) * (2 * (rank - 2))
+    pad, widths = found
+    own = integers_attribute(node, "pads") or (0,) * len(widths)
     counted = integer_attribute(node, "count_include_pad", 0) == 1
     if node.op_type == "AveragePool":
         # Zeros of the Pad count as elements; padding counts only where it is told to.
@@ -41,8 +39,7 @@ def join_padding(graph: PatternGraph, node: Any) -> Rewrite | None:
             return None
         if integer_attribute(node, "ceil_mode", 0):
             return None
-    pads = [mine + extra for mine, extra in zip(
-        own, widths[2:rank] + widths[rank + 2 :], strict=True)]  # fmt: skip
+    pads = [mine + extra for mine, extra in zip(own, widths, strict=True)]
     if node.op_type == "AveragePool" and not _within_kernel(node, pads):
         return None
     changes: dict[str, Any] = {"pads": pads}
@@ -54,20 +51,17 @@ def join_padding(graph: PatternGraph, node: Any) -> Rewrite | None:
 @recognises("MaxPool")
 def join_padding_of_maximum(graph: PatternGraph, node: Any) -> Rewrite | None:
     """Zeros around what is never below zero do not change a maximum that sees real elements too."""
-    pad = graph.producer(node.input[0], "Pad")
-    rank = graph.rank(node.input[0])
-    if pad is None or not rank or text_attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+    found = _padded_image(graph, node)
+    if found is None:
         return None
-    widths = _zeros_around(graph, pad, rank)
-    if widths is None or (widths[:2] != (0, 0) or widths[rank : rank + 2] != (0, 0)):
-        return None
+    pad, widths = found
     if any(integers_attribute(node, "pads") or ()) or integer_attribute(node, "ceil_mode", 0):
         return None
     if any(step != 1 for step in integers_attribute(node, "dilations") or ()) or any(
         node.output[1:]
     ):
         return None
-    pads = [*widths[2:rank], *widths[rank + 2 :]]
+    pads = list(widths)
     if not _within_kernel(node, pads) or not _never_negative(graph, pad.input[0]):
         return None
     return Rewrite(removes=[pad, node], adds=[_padded(node, pad.input[0], {"pads": pads})])
@@ -90,13 +84,25 @@ def _within_kernel(node: Any, pads: Sequence[int]) -> bool:
 def _padded(node: Any, source: str, changes: dict[str, Any]) -> Any:
     from onnx import helper
 
-    joined = type(node).FromString(node.SerializeToString())
+    joined = copy_of(node)
     joined.input[0] = source
     kept = [attribute for attribute in joined.attribute if attribute.name not in changes]
     joined.ClearField("attribute")
     joined.attribute.extend(kept)
     joined.attribute.extend(helper.make_attribute(name, value) for name, value in changes.items())
     return joined
+
+
+def _padded_image(graph: PatternGraph, node: Any) -> tuple[Any, tuple[int, ...]] | None:
+    """The Pad that puts zeros around a window's image alone, and how many, as `pads` has them."""
+    pad = graph.producer(node.input[0], "Pad")
+    rank = graph.rank(node.input[0])
+    if pad is None or not rank or text_attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+        return None
+    widths = _zeros_around(graph, pad, rank)
+    if widths is None or (widths[:2] != (0, 0) or widths[rank : rank + 2] != (0, 0)):
+        return None
+    return pad, widths[2:rank] + widths[rank + 2 :]
 
 
 def _zeros_around(graph: PatternGraph, pad: Any, rank: int) -> tuple[int, ...] | None:
