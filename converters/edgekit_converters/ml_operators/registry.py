@@ -177,8 +177,3 @@ def expands(operator: str) -> Callable[[Expander], Expander]:
 def expander(operator: str) -> Expander | None:
     """The function for an operator, None where there is none."""
     return _REGISTRY.get(operator)
-
-
-def expandable() -> tuple[str, ...]:
-    """The names of all operators that have a function."""
-    return tuple(sorted(_REGISTRY))

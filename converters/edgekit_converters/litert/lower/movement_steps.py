@@ -154,11 +154,6 @@ class MovementSteps(BitSteps):
         shape = (*indices.shape[:-1], *tensor.shape[depth:])
         return self.move("GATHER_ND", [tensor, indices], shape)
 
-    def scatter_nd(self, indices: Tensor, updates: Tensor, shape: Sequence[int]) -> Tensor:
-        """Zeros, with updates added at tuples of indices."""
-        inputs = [indices, updates, self.integers(list(shape), "shape")]
-        return self.step("SCATTER_ND", inputs, tuple(shape), updates.dtype)
-
     def where(self, mask: Tensor) -> Tensor:
         """The coordinates of what is true or not zero, int64, a row for each."""
         return self.step("WHERE", [mask], (None, len(mask.shape)), "int64")

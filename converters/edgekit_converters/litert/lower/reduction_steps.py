@@ -97,15 +97,6 @@ class ReductionSteps(SizeSteps):
         )
         return values, indices
 
-    def one_hot(
-        self, indices: Tensor, depth: int, on: Tensor, off: Tensor, axis: int = -1
-    ) -> Tensor:
-        """`on` where an axis of `depth` has the index, `off` elsewhere."""
-        at = axis % (len(indices.shape) + 1)
-        shape = (*indices.shape[:at], depth, *indices.shape[at:])
-        inputs = [indices, self.integers(depth, "depth"), on, off]
-        return self.step("ONE_HOT", inputs, shape, on.dtype, axis=axis)
-
     def _arg(self, code: str, tensor: Tensor, axis: int, dtype: str) -> Tensor:
         at = axis % len(tensor.shape)
         shape = (*tensor.shape[:at], *tensor.shape[at + 1 :])
