@@ -91,7 +91,7 @@ def wrong_inside_litert(
 ) -> str:
     """The same for a LiteRT model.
 
-    The arguments are those of `blame_litert`; `original` may lack its large constants.
+    The arguments are those of `blame_litert`.
     """
     prepared = OnnxTrace(compiled.prepared)
     try:

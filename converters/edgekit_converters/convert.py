@@ -228,11 +228,13 @@ class _Work:
     def _compare(
         self, artifact: PlannedArtifact, probes: Iterable[Probe], *, tolerance: float | None = None
     ) -> Comparison:
+        self._source.wake()
         session = self._open(artifact)
         try:
             return compare(self._session, session, probes, tolerance=tolerance, where=self._where)
         finally:
             session.close()
+            self._source.rest()
 
     def _open(self, artifact: PlannedArtifact) -> Session:
         """Load what was made; that the runtime refuses it is a failure of the conversion."""
@@ -357,10 +359,9 @@ class _Work:
         if forms is None:
             return ""
         if target is ModelFormat.LITERT and self._compiled is not None:
-            # The source's nodes are named alone, and its weights stay where they are.
-            lowered = self._compiled.load()
-            return wrong_inside_litert(forms.outline, lowered, probe.inputs, tolerance)
-        original, normalised = forms.original.load(), forms.normalised.load()
+            lowered = self._compiled.sketch()
+            return wrong_inside_litert(forms.original.sketch(), lowered, probe.inputs, tolerance)
+        original, normalised = forms.original.sketch(), forms.normalised.sketch()
         return wrong_inside_onnx(original, normalised, probe.inputs, tolerance)
 
     def _export_differs(self, model: Any, probe: Probe) -> bool:

@@ -12,7 +12,6 @@ import numpy as np
 from edgekit_converters.input_ranges import InputRange, input_ranges
 from edgekit_converters.normalise import normalise
 from edgekit_converters.onnx_source import doubtful_weights, quantized_operators
-from edgekit_converters.onnx_source.skeleton import skeleton
 from edgekit_converters.parked import ParkedModel
 from edgekit_converters.quantize.litert import quantized_tensors
 from edgekit_converters.quantize.outcome import refuse_quantized
@@ -20,6 +19,7 @@ from edgekit_converters.report import Precision
 from edgekit_converters.request import ConversionPlan, ConversionRequest
 from edgekit_converters.sources.decision import DecidedSession, Decision
 from edgekit_converters.sources.identity import identify
+from edgekit_converters.sources.idle import IdleSession
 from edgekit_converters.sources.imported import ImportedModel
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.sources.quiet import one_line
@@ -37,12 +37,10 @@ class OnnxForms:
 
     Attributes:
         original: As it was, or as it was exported.
-        outline: The same without large constants.
         normalised: The same in the plain form of `normalise`.
     """
 
     original: ParkedModel
-    outline: Any
     normalised: ParkedModel
 
 
@@ -78,6 +76,16 @@ class Intake:
         """A converted model with its labels in the form in which the source's are compared."""
         return DecidedSession(session, self.decision) if self.decision else session
 
+    def wake(self) -> None:
+        """Load the source's engine before another's: loading takes twice the model for a moment."""
+        if isinstance(self.session, IdleSession):
+            self.session.wake()
+
+    def rest(self) -> None:
+        """Let the source's engine go of a large model until it is asked again."""
+        if isinstance(self.session, IdleSession):
+            self.session.rest()
+
 
 def take_in(
     request: ConversionRequest, plan: ConversionPlan, folder: Path, progress: Callable[[str], None]
@@ -112,7 +120,6 @@ def take_in(
         warnings += doubtful_weights(imported.model)
         # The source runs what normalising drops as well, and knows less about its values.
         ranges = input_ranges(imported.model)
-        outline = skeleton(imported.model)
         original = ParkedModel(imported.model, folder / "original")
         # It is in the file, and large.
         del imported
@@ -120,7 +127,6 @@ def take_in(
         ranges |= input_ranges(normalised)
         forms = OnnxForms(
             original=original,
-            outline=outline,
             normalised=ParkedModel(normalised, folder / "normalised"),
         )
         del normalised

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgekit_converters.onnx_source.structure import reads
+from edgekit_converters.onnx_source.tensors import stored_bytes, type_name
 from edgekit_converters.onnx_source.walk import label
+from edgekit_converters.parked import is_stored, restore, stored_array
 from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
@@ -24,7 +27,11 @@ class OnnxTrace:
     """An ONNX model whose inner values can be asked for by their names."""
 
     def __init__(self, model: Any) -> None:
-        """Wrap an `onnx.ModelProto` whose nodes are in an order of execution."""
+        """Wrap an `onnx.ModelProto` whose nodes are in an order of execution.
+
+        Large constants may be left in the file in which `ParkedModel` keeps them: they are read
+        for as long as a part runs.
+        """
         self._model = model
         # Held once: protobuf makes another object of a node each time that it is asked for.
         self._nodes = list(model.graph.node)
@@ -48,7 +55,10 @@ class OnnxTrace:
         Raises:
             UnsupportedModelError: If the engine fails.
         """
-        return run_onnx(self._cut(given, names), given, names)
+        nodes = self._needed(given, names)
+        # Fed, not stored in the part, from which the engine would copy them twice.
+        given = {**self._weights(nodes), **given}
+        return run_onnx(self._part(given, nodes, names), given, names)
 
     def weight_bytes(self, name: str) -> int:
         """About how much the constants take of the nodes between a value and those before it."""
@@ -60,7 +70,10 @@ class OnnxTrace:
             for read in reads(node)
             if read in self._constants
         }
-        return sum(self._constants[constant].ByteSize() for constant in constants)
+        return sum(
+            stored_bytes(math.prod(tensor.dims), type_name(tensor.data_type))
+            for tensor in map(self._constants.__getitem__, constants)
+        )
 
     def feeding(self, name: str) -> tuple[str, ...]:
         """The nearest known values, and inputs, that a value is computed from."""
@@ -91,7 +104,7 @@ class OnnxTrace:
         Raises:
             UnsupportedModelError: If the engine fails.
         """
-        return run_onnx(self._cut(given, [name]), given, [name])[name]
+        return self.values(given, [name])[name]
 
     def cut_node(self, output: str, given: Mapping[str, NDArray[np.generic]]) -> Any:
         """A model of the one node that computes a value, its inputs as they are in `given`."""
@@ -122,7 +135,7 @@ class OnnxTrace:
                     feeding[read] = None
         return feeding, nodes
 
-    def _cut(self, given: Arrays, names: Sequence[str]) -> Any:
+    def _needed(self, given: Arrays, names: Sequence[str]) -> list[Any]:
         needed, waiting = set(), [name for name in names if name not in given]
         while waiting:
             node = self._makers.get(waiting.pop())
@@ -130,8 +143,17 @@ class OnnxTrace:
                 continue
             needed.add(id(node))
             waiting += [name for name in reads(node) if name and name not in given]
-        nodes = [node for node in self._nodes if id(node) in needed]
-        return self._part(given, nodes, names)
+        return [node for node in self._nodes if id(node) in needed]
+
+    def _weights(self, nodes: Sequence[Any]) -> Arrays:
+        """The constants in files that nodes read."""
+        wanted = {name for node in nodes for name in reads(node)}
+        found = {
+            name: stored_array(tensor)
+            for name, tensor in self._constants.items()
+            if name in wanted and is_stored(tensor)
+        }
+        return {name: array for name, array in found.items() if array is not None}
 
     def _part(
         self,
@@ -150,11 +172,11 @@ class OnnxTrace:
         graph.name = self._model.graph.name or "part"
         graph.node.extend(nodes)
         wanted = {name for node in nodes for name in reads(node)} | set(outputs)
-        graph.initializer.extend(
-            tensor
-            for name, tensor in self._constants.items()
-            if name in wanted and name not in given
-        )
+        for name, tensor in self._constants.items():
+            if name in wanted and name not in given:
+                graph.initializer.append(tensor)
+                if is_stored(tensor):
+                    restore(graph.initializer[-1])
         for name, array in given.items():
             if name in wanted:
                 kind = helper.np_dtype_to_tensor_dtype(array.dtype)

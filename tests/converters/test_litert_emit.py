@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,8 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import helper
 
 from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.litert.emit import emit, emit_file
+from edgekit_converters.litert.program import Operator, Program, Tensor
 from edgekit_converters.normalise import normalise
 
 node = helper.make_node
@@ -101,3 +104,19 @@ def test_free_sizes_leave_room_for_windows(make_model: Any, weights: Any) -> Non
     interpreter.invoke()
     (output,) = interpreter.get_output_details()
     assert interpreter.get_tensor(output["index"]).shape == (3, 3, 7, 3)
+
+
+def test_a_number_of_numpys_is_stored_as_it_is() -> None:
+    x, y = (Tensor(name=name, dtype="int32", shape=(2,)) for name in "xy")
+    number = Tensor(name="k", dtype="int32", shape=(), data=np.int32(-2))  # type: ignore[arg-type]
+    add = Operator(code="ADD", inputs=[x, number], outputs=[y])
+    program = Program(name="main", inputs=[x], outputs=[y], operators=[add], located={})
+    buffers = _model(emit(program, description="", where="test")).buffers
+    assert np.int32(-2).tobytes() in [bytes(b.data) for b in buffers if b.data is not None]
+
+
+def test_a_file_holds_what_emit_gives(small_cnn: Any, assert_parity: Any, tmp_path: Path) -> None:
+    compiled = assert_parity(small_cnn)
+    path = tmp_path / "model.tflite"
+    emit_file(compiled.program, path, description="", where="test")
+    assert path.read_bytes() == compiled.content

@@ -69,10 +69,15 @@ class CompiledFile:
 
     def load(self) -> LoweredModel:
         """What is needed to explain it."""
+        return self._with(self.prepared.load())
+
+    def sketch(self) -> LoweredModel:
+        """The same, with the large constants of its plain form left in the file."""
+        return self._with(self.prepared.sketch())
+
+    def _with(self, prepared: Any) -> LoweredModel:
         program, graph = self.program.load()
-        return LoweredModel(
-            program=program, graph=graph, prepared=self.prepared.load(), borders=self.borders
-        )
+        return LoweredModel(program=program, graph=graph, prepared=prepared, borders=self.borders)
 
 
 def compile_to_litert(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,8 @@ _SCHEMA_VERSION: Final = 3
 # The kernels map weights where they lie; SIMD loads want them aligned, as TFLite's schema says.
 _ALIGNMENT: Final = 16
 _MAX_BYTES: Final = 2**31 - 1
-_SLACK_BYTES: Final = 1 << 16
+# For all but the data of buffers; beyond it, the builder would copy what it has.
+_SLACK_BYTES: Final = 1 << 26
 # Older than the placeholder code; newer operators stand in `builtin_code` alone.
 _LAST_BYTE_CODE: Final = 127
 # Instead of a free size other than the batch, until the caller names the real one.
@@ -44,8 +46,7 @@ def emit(
         UnsupportedModelError: If the file would pass 2 GiB, or a tensor's type does not exist.
         EnvironmentLackError: If the extra `convert` is not installed.
     """
-    schema = require("ai_edge_litert.schema_py_generated", extra="convert")
-    return _Writer(schema, where).write(program, description, metadata or {})
+    return b"".join(_emit(program, description, where, metadata or {}))
 
 
 def emit_file(
@@ -56,8 +57,16 @@ def emit_file(
     where: str,
     metadata: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a program to a file, as `emit` does."""
-    path.write_bytes(emit(program, description=description, where=where, metadata=metadata))
+    """Write a program to a file, as `emit` does; the weights are not copied for it."""
+    with path.open("wb") as file:
+        file.writelines(_emit(program, description, where, metadata or {}))
+
+
+def _emit(
+    program: Program, description: str, where: str, metadata: Mapping[str, bytes]
+) -> Iterator[memoryview]:
+    schema = require("ai_edge_litert.schema_py_generated", extra="convert")
+    return _pieces(_Writer(schema, where).write(program, description, metadata))
 
 
 class _Writer:
@@ -75,7 +84,8 @@ class _Writer:
         self._newest = OLDEST_RUNTIME
         self._size = 0
 
-    def write(self, program: Program, description: str, metadata: Mapping[str, bytes]) -> bytes:
+    def write(self, program: Program, description: str, metadata: Mapping[str, bytes]) -> Any:
+        """The `ModelT` of a program; the data of its buffers are arrays of any type and order."""
         model = self._model
         model.version = _SCHEMA_VERSION
         model.description = description
@@ -88,7 +98,7 @@ class _Writer:
             raise UnsupportedModelError(
                 "the converted model would be larger than 2 GiB", where=self.where
             )
-        return pack(model, size_hint=self._size)
+        return model
 
     def add_subgraph(self, program: Program) -> int:
         """Write a program and the bodies in it, and return the subgraph's number."""
@@ -115,12 +125,11 @@ class _Writer:
 
     def content(self, array: np.ndarray[Any, Any]) -> int:
         """The number of the buffer that holds these bytes."""
-        raw = np.ascontiguousarray(array)
-        view = raw.reshape(-1).view(np.uint8)
-        digest = hashlib.sha256(view.data).digest()
+        digest = hashlib.sha256(_bytes_of(array)).digest()
         if digest not in self._buffers:
             self._buffers[digest] = len(self._model.buffers)
-            self._add_buffer(view)
+            # A number of numpy's is no array, and its type would be lost.
+            self._add_buffer(np.asarray(array))
         return self._buffers[digest]
 
     def _add_buffer(self, data: np.ndarray[Any, Any]) -> int:
@@ -235,40 +244,65 @@ def signature_def(schema: Any, inputs: Any, outputs: Any) -> Any:
     return signature
 
 
-def pack(model: Any, *, size_hint: int = 0) -> bytes:
+def pack(model: Any) -> bytes:
     """Serialise a `ModelT`, every buffer aligned as the schema demands.
 
     Args:
-        model: Its buffers' data are uint8 arrays, lists or None.
-        size_hint: About how many bytes the buffers take, so that the builder need not grow.
+        model: Its buffers' data are arrays, lists of bytes or None.
     """
+    return b"".join(_pieces(model))
+
+
+def _pieces(model: Any) -> Iterator[memoryview]:
+    """The bytes of a `ModelT` in a row of pieces, the data of large buffers as they are."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
-    builder = flatbuffers.Builder(size_hint + _SLACK_BYTES)
-    model.buffers = [_Aligned(schema, buffer) for buffer in model.buffers or []]
+    buffers = [_Buffer(schema, buffer.data) for buffer in model.buffers or []]
+    builder = flatbuffers.Builder(0)
+    size = sum(buffer.size + _ALIGNMENT for buffer in buffers) + _SLACK_BYTES
+    # Its pages take no memory until they are written to, and those of the data never are.
+    builder.Bytes = mmap.mmap(-1, size)
+    builder.head = size
+    model.buffers = buffers
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
-    # Not its Output(), which is a copy of its own.
-    return bytes(memoryview(builder.Bytes)[builder.Head() :])
+    view, done = memoryview(builder.Bytes), builder.Head()
+    # Built from its end on: what was packed last comes first.
+    for buffer in sorted(buffers, key=lambda buffer: -buffer.from_end):
+        if buffer.size:
+            start = len(view) - buffer.from_end
+            yield view[done:start]
+            yield _bytes_of(buffer.data)
+            done = start + buffer.size
+    yield view[done:]
 
 
-class _Aligned:
-    """A buffer that packs itself aligned; the generated code forgets `force_align`."""
+class _Buffer:
+    """A buffer that packs itself aligned, which generated code forgets, and without its data."""
 
-    def __init__(self, schema: Any, buffer: Any) -> None:
+    def __init__(self, schema: Any, data: Any) -> None:
         self._schema = schema
-        self._data = buffer.data
+        if not isinstance(data, np.ndarray):
+            data = np.asarray([] if data is None else data, dtype=np.uint8)
+        self.data = data
+        self.size = self.data.nbytes
+        #: Where the data start, counted from the end of the file.
+        self.from_end = 0
 
     def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that generated code calls
         schema = self._schema
         vector = None
-        if self._data is not None and len(self._data):
-            raw = np.ascontiguousarray(self._data, dtype=np.uint8).reshape(-1)
-            builder.StartVector(1, raw.size, _ALIGNMENT)
-            builder.head = builder.Head() - raw.size
-            builder.Bytes[builder.Head() : builder.Head() + raw.size] = raw.data
+        if self.size:
+            builder.StartVector(1, self.size, _ALIGNMENT)
+            builder.head = builder.Head() - self.size
+            self.from_end = builder.Offset()
             vector = builder.EndVector()
         schema.BufferStart(builder)
         if vector is not None:
             schema.BufferAddData(builder, vector)
         return int(schema.BufferEnd(builder))
+
+
+def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview:
+    """An array's bytes in C's order; a copy where they lie in another."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
