@@ -196,7 +196,8 @@ def _divergence(values: Bins, tried: Range, steps: int) -> float:
         return np.inf
     counts = values.counts.astype(np.float64)
     kept, cells = counts[inside], nearest[inside].astype(np.int64)
-    widths = np.maximum(values.high - values.low, np.finfo(np.float64).tiny)[inside]
+    # A single value has no width: a thousandth of a step stands for it.
+    widths = np.maximum(values.high - values.low, 1e-3 * width)[inside]
     mass = np.bincount(cells, kept, steps + 1)
     spread = np.bincount(cells, widths, steps + 1)
     quantized = mass[cells] * widths / spread[cells]
