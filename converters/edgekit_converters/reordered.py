@@ -71,10 +71,5 @@ def reorder(
 
 
 def reorder_calibration(calibration: CalibrationSet, borders: Borders) -> CalibrationSet:
-    """Calibration samples in the source's order as the converted model takes them."""
-    if not borders:
-        return calibration
-    samples = dataclasses.replace(
-        calibration.samples, arrays=reorder(calibration.samples.arrays, borders)
-    )
-    return dataclasses.replace(calibration, samples=samples)
+    """Calibration data in the source's order as the converted model takes it."""
+    return calibration.reordered(borders)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edgekit_converters.calibration import require_data
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.report import Precision
 from edgekit_converters.sources.detect import detect_source, name_of
@@ -28,7 +29,7 @@ class ConversionRequest:
         output: A file where one artifact is made and the name ends in its suffix; else a folder.
         targets: The formats to make.
         precisions: The arithmetics to make each of them in.
-        calibration: Samples for int8: `.npz` or `.npy`.
+        calibration: Samples for int8, of any kind that `CalibrationSet.load` reads.
         evaluation: Labelled samples: `.npz` with the inputs and `labels`.
         max_error: The largest relative error that a float artifact may have.
         options: What helps to read the source.
@@ -96,9 +97,10 @@ def plan_conversion(request: ConversionRequest) -> ConversionPlan:
     _check_layout(request, kind)
     for target, precision in wanted:
         _check_route(request, kind, target, precision)
-    for path, use in ((request.calibration, "calibration"), (request.evaluation, "evaluation")):
-        if path is not None:
-            require_file(path, kind=f"the {use} data, an .npz or .npy file")
+    if request.calibration is not None:
+        require_data(request.calibration)
+    if request.evaluation is not None:
+        require_file(request.evaluation, kind="the evaluation data, an .npz or .npy file")
     return _name_files(request, kind, wanted)
 
 

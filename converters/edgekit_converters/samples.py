@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from edgekit_runtime.tensors import TensorSpec
 
-_LABEL_NAMES: Final = ("labels", "y")
+#: What the array, or the column, of the labels may be called.
+LABEL_NAMES: Final = ("labels", "y")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,16 @@ class Samples:
             yield batch, min(size, self.count - start)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayLayout:
+    """What is known of an array before its values are read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
 def read_samples(path: Path, specs: Sequence[TensorSpec], *, kind: str) -> Samples:
-    """Read an `.npz` or `.npy` file.
+    """Read an `.npz` or `.npy` file whole.
 
     An `.npz` has one array an input, by name; one array serves a model with one input. An array
     called `labels` or `y` is not an input.
@@ -68,35 +77,84 @@ def read_samples(path: Path, specs: Sequence[TensorSpec], *, kind: str) -> Sampl
             fit, values that are not finite, no samples.
     """
     arrays = read_arrays(path, kind=f"{kind} data")
-    inputs = {spec.name for spec in specs}
-    labels = next(
-        (arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in inputs), None
-    )
-    if len(specs) == 1 and len(arrays) == 1:
-        arrays = {specs[0].name: next(iter(arrays.values()))}
-    faults = [f"there is no array for the input {name!r}" for name in inputs - arrays.keys()]
-    faults += [f"the model has no input {name!r}" for name in arrays.keys() - inputs]
-    for spec in specs:
-        if spec.name in arrays:
-            faults += _faults_of(spec, arrays[spec.name])
-    counts = {array.shape[0] for array in arrays.values() if array.ndim}
-    if labels is not None and labels.ndim:
-        counts.add(labels.shape[0])
-    if len(counts) > 1:
-        faults.append(f"the arrays hold different numbers of samples: {sorted(counts)}")
+    inputs, label = name_arrays(list(arrays), specs)
+    named = {name: arrays[key] for name, key in inputs.items()}
+    labels = None if label is None else arrays[label]
+    layouts = {name: ArrayLayout(shape=a.shape, dtype=a.dtype) for name, a in named.items()}
+    faults = layout_faults(layouts, specs, labels=None if labels is None else labels.shape)
+    faults += [
+        f"{spec.name!r} holds NaN or infinity"
+        for spec in specs
+        if spec.name in named and not all_finite(named[spec.name])
+    ]
     if faults:
-        wanted = ", ".join(f"{spec.name}: {spec.dtype}{_text(spec)}" for spec in specs)
-        raise UsageError(
-            f"the {kind} data does not fit the model: {'; '.join(sorted(faults))}",
-            where=str(path),
-            fix=f"give an .npz with these arrays, samples along the first axis: {wanted}",
-        )
+        raise misfit(faults, specs, kind=kind, where=str(path))
     return Samples(
         path=path,
         sha256=sha256_of(path),
-        arrays={spec.name: arrays[spec.name].astype(spec.dtype, copy=False) for spec in specs},
+        arrays={spec.name: named[spec.name].astype(spec.dtype, copy=False) for spec in specs},
         labels=labels,
-        count=next(iter(counts)),
+        count=next(iter(named.values())).shape[0],
+    )
+
+
+def name_arrays(
+    keys: Sequence[str], specs: Sequence[TensorSpec]
+) -> tuple[dict[str, str], str | None]:
+    """Which array is for which input, and which one holds the labels.
+
+    Returns:
+        The array's key by the input's name, unknown ones under their own; and the labels' key.
+    """
+    inputs = {spec.name for spec in specs}
+    label = next((key for key in LABEL_NAMES if key in keys and key not in inputs), None)
+    rest = [key for key in keys if key != label]
+    if len(specs) == 1 and len(rest) == 1:
+        return {specs[0].name: rest[0]}, label
+    return {key: key for key in rest}, label
+
+
+def layout_faults(
+    layouts: Mapping[str, ArrayLayout],
+    specs: Sequence[TensorSpec],
+    *,
+    labels: tuple[int, ...] | None = None,
+) -> list[str]:
+    """Everything that keeps arrays from fitting a model, as far as their layouts tell.
+
+    Args:
+        layouts: By the input's name; samples along the first axis.
+        specs: The model's inputs.
+        labels: The labels' shape, where there are any.
+    """
+    inputs = {spec.name for spec in specs}
+    faults = [f"there is no array for the input {name!r}" for name in inputs - layouts.keys()]
+    faults += [f"the model has no input {name!r}" for name in layouts.keys() - inputs]
+    for spec in specs:
+        if spec.name in layouts:
+            faults += _faults_of(spec, layouts[spec.name])
+    counts = {layout.shape[0] for layout in layouts.values() if layout.shape}
+    if labels:
+        counts.add(labels[0])
+    if len(counts) > 1:
+        faults.append(f"the arrays hold different numbers of samples: {sorted(counts)}")
+    return faults
+
+
+def all_finite(array: NDArray[Any]) -> bool:
+    """Whether there is no NaN and no infinity."""
+    return array.dtype.kind not in "fc" or bool(np.isfinite(array).all())
+
+
+def misfit(
+    faults: Sequence[str], specs: Sequence[TensorSpec], *, kind: str, where: str
+) -> UsageError:
+    """The error that names all faults, and says what the model takes."""
+    wanted = ", ".join(f"{spec.name}: {spec.dtype}{_text(spec)}" for spec in specs)
+    return UsageError(
+        f"the {kind} data does not fit the model: {'; '.join(sorted(faults))}",
+        where=where,
+        fix=f"give an .npz with these arrays, samples along the first axis: {wanted}",
     )
 
 
@@ -106,20 +164,41 @@ def batch_size(specs: Sequence[TensorSpec], *, preferred: int) -> int:
     return fixed[0] if fixed else preferred
 
 
-def _faults_of(spec: TensorSpec, array: NDArray[np.generic]) -> list[str]:
+def _faults_of(spec: TensorSpec, layout: ArrayLayout) -> list[str]:
     faults = []
-    fits = array.ndim == len(spec.shape) and all(
-        want in {None, have} for want, have in zip(spec.shape[1:], array.shape[1:], strict=True)
-    )
-    if not fits or array.ndim == 0:
-        faults.append(f"{spec.name!r} has shape {list(array.shape)}, not {_text(spec)}")
-    elif array.shape[0] == 0:
+    shape = layout.shape
+    if not shape or len(shape) != len(spec.shape) or not _fits(shape[1:], spec):
+        faults.append(
+            f"{spec.name!r} has shape {list(shape)}, not {_text(spec)}{_other_order(spec, shape)}"
+        )
+    elif shape[0] == 0:
         faults.append(f"{spec.name!r} holds no samples")
-    if not np.can_cast(array.dtype, np.dtype(spec.dtype), casting="same_kind"):
-        faults.append(f"{spec.name!r} is {array.dtype.name}, not {spec.dtype}")
-    elif array.dtype.kind == "f" and not np.isfinite(array).all():
-        faults.append(f"{spec.name!r} holds NaN or infinity")
+    if not np.can_cast(layout.dtype, np.dtype(spec.dtype), casting="same_kind"):
+        faults.append(f"{spec.name!r} is {layout.dtype.name}, not {spec.dtype}")
     return faults
+
+
+def _fits(sample: tuple[int, ...], spec: TensorSpec) -> bool:
+    wanted = spec.shape[1:]
+    return len(sample) == len(wanted) and all(
+        want in {None, have} for want, have in zip(wanted, sample, strict=True)
+    )
+
+
+def _other_order(spec: TensorSpec, shape: tuple[int, ...]) -> str:
+    """The likely mistake, where the array would fit in another form."""
+    if _fits(shape, spec):
+        return ": it is one sample, the axis of samples is missing"
+    if len(shape) == len(spec.shape) and len(shape) > 2:  # noqa: PLR2004 - nothing to exchange
+        first, last = (shape[-1], *shape[1:-1]), (*shape[2:], shape[1])
+        rank = len(shape)
+        if _fits(first, spec):
+            order = (0, rank - 1, *range(1, rank - 1))
+            return f": its channels are last and the model takes them first; transpose by {order}"
+        if _fits(last, spec):
+            order = (0, *range(2, rank), 1)
+            return f": its channels are first and the model takes them last; transpose by {order}"
+    return ""
 
 
 def _text(spec: TensorSpec) -> str:

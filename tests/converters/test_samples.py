@@ -110,7 +110,8 @@ def test_a_fixed_batch_is_kept() -> None:
 
 
 def test_doubtful_calibration_data_is_used_with_a_warning(tmp_path: Path) -> None:
-    path = _save(tmp_path / "a.npz", x=_images(5), y=np.full(5, 7))
+    images = np.random.default_rng(1).random((5, 1, 4, 4), np.float32)
+    path = _save(tmp_path / "a.npz", x=images, y=np.full(5, 7))
     few, single = CalibrationSet.load(path, [IMAGE]).warnings
     assert "only 5" in few
     assert "one class" in single

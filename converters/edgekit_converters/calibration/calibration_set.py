@@ -1,0 +1,159 @@
+"""The samples that tell a quantizer which values flow through a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_converters.calibration.doubts import doubts_of
+from edgekit_converters.calibration.open_source import open_source
+from edgekit_converters.calibration.survey import sample_digests, survey
+from edgekit_converters.samples import Samples, batch_size
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_converters.calibration.source import SampleSource
+    from edgekit_converters.input_ranges import InputRange
+    from edgekit_runtime.bundle.manifest import Step
+    from edgekit_runtime.tensors import TensorSpec
+
+# Small enough that a batch's activations fit where the model runs, large enough to be quick.
+_BATCH_SAMPLES: Final = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationSet:
+    """Checked calibration data, and what is doubtful about it.
+
+    Attributes:
+        samples: An excerpt of a few megabytes, spread evenly over the data; all of it where it is
+            small. At least one sample.
+        count: How many samples there are in all.
+        batch_size: How many samples one run of the model takes.
+        warnings: Sentences for the report.
+        digests: A hash of each sample.
+        source: Where all samples are read from.
+        orders: By input name, the order in which `batches` gives the axes, where it is another.
+    """
+
+    samples: Samples
+    count: int
+    batch_size: int
+    warnings: tuple[str, ...]
+    digests: NDArray[np.uint64]
+    source: SampleSource
+    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        specs: Sequence[TensorSpec],
+        *,
+        steps: Sequence[Step] | None = None,
+        ranges: Mapping[str, InputRange] | None = None,
+    ) -> CalibrationSet:
+        """Read calibration data once, from end to end, and check it against a model.
+
+        Args:
+            path: An `.npz` or `.npy` file, a table (`.csv`, `.tsv`, `.parquet`), a folder of
+                images or of WAV files, or `package.module:function`.
+            specs: The model's inputs; their first axis is the batch.
+            steps: A bundle's preprocessing, for images and sound; None: as the folder's
+                `preprocessing.json` says.
+            ranges: Of inputs that may hold certain whole numbers only; see `input_ranges`.
+
+        Raises:
+            UsageError: If the data is damaged, empty, or does not fit the model.
+            EnvironmentLackError: If a package is missing that reads such data.
+        """
+        source = open_source(path, specs, steps=steps)
+        found = survey(source, specs, where=str(path), ranges=ranges)
+        return cls(
+            samples=Samples(
+                path=path,
+                sha256=source.sha256() or found.sha256(),
+                arrays=found.arrays,
+                labels=found.labels,
+                count=len(next(iter(found.arrays.values()))),
+            ),
+            count=found.count,
+            batch_size=batch_size(specs, preferred=_BATCH_SAMPLES),
+            warnings=(*source.doubts, *doubts_of(found, specs)),
+            digests=found.digests,
+            source=source,
+        )
+
+    def batches(self) -> Iterator[dict[str, NDArray[np.generic]]]:
+        """Every sample, in batches that the model takes; a short last one repeats its last sample.
+
+        Raises:
+            UsageError: If the data has changed since it was checked, and is damaged.
+        """
+        if self.count == self.samples.count:
+            batches: Iterator[dict[str, NDArray[Any]]] = (
+                batch for batch, _ in self.samples.batches(self.batch_size)
+            )
+        else:
+            batches = _regrouped(self.source, self.batch_size)
+        for batch in batches:
+            yield self._ordered(batch)
+
+    def reordered(self, orders: Mapping[str, Sequence[int]]) -> CalibrationSet:
+        """The same data, its batches for a model that takes the axes in another order.
+
+        Args:
+            orders: Axis i of an input is this set's axis `orders[name][i]`; other names are no
+                matter.
+        """
+        if not orders:
+            return self
+        if self.orders:
+            raise ValueError("the axes are in another order already")
+        return dataclasses.replace(self, orders=orders)
+
+    def overlap(self, samples: Samples, specs: Sequence[TensorSpec]) -> int:
+        """How many of some samples are among these, byte for byte.
+
+        Args:
+            samples: Data to evaluate on, say.
+            specs: The model's inputs, as they were when this was loaded.
+        """
+        others = sample_digests(samples.arrays, specs)
+        return int(np.isin(others, self.digests).sum())
+
+    def _ordered(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {
+            name: np.ascontiguousarray(array.transpose(self.orders[name]))
+            if name in self.orders
+            else array
+            for name, array in batch.items()
+        }
+
+
+def _regrouped(source: SampleSource, size: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """A source's samples in batches of exactly so many."""
+    waiting: dict[str, NDArray[Any]] = {}
+    for chunk in source.chunks():
+        joined = {
+            name: np.concatenate([waiting[name], array]) if waiting else array
+            for name, array in chunk.arrays.items()
+        }
+        count = len(next(iter(joined.values())))
+        for start in range(0, count - size + 1, size):
+            yield {name: array[start : start + size] for name, array in joined.items()}
+        rest = count - count % size
+        # A copy, so that the chunk itself can go.
+        waiting = {name: array[rest:].copy() for name, array in joined.items()}
+        if rest == count:
+            waiting = {}
+    if waiting:
+        left = len(next(iter(waiting.values())))
+        indices = np.minimum(np.arange(size), left - 1)
+        yield {name: array[indices] for name, array in waiting.items()}
