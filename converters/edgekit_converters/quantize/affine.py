@@ -146,15 +146,15 @@ def quantize_blocks(
 
 
 def widen_for_bias(
-    scales: NDArray[np.float32], bias: NDArray[Any], input_scale: float
+    scales: NDArray[np.float32], bias: NDArray[Any], input_scale: float, *, most: float = 2.0**30
 ) -> NDArray[np.float32]:
-    """The weights' scales, larger where the bias would not fit into 32 bits.
+    """The weights' scales, larger where the integer of the bias would be more than `most`.
 
     The integer of a bias has the scale of the products that it is added to; beside very small
     weights, or none, it would overflow, and the engines wrap it around without a word.
     """
-    # Half of what an int32 holds is left for the sum of products.
-    least = np.abs(bias).astype(np.float64) / (2.0**30 * input_scale)
+    # By itself, half of what an int32 holds is left for the sum of products.
+    least = np.abs(bias).astype(np.float64) / (most * input_scale)
     return np.asarray(np.maximum(scales, least), np.float32)
 
 

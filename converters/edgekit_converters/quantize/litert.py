@@ -1,68 +1,145 @@
-"""Static 8-bit quantization of LiteRT models: integers inside, floats at the border."""
+"""Quantize a `.tflite` file as it is, whatever wrote it: tensors and operators by its own names."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_converters.litert.emit import SIGNATURE, pack, signature_def
+import numpy as np
+
+from edgekit_converters.litert.emit import signature_def
 from edgekit_converters.litert.model_file import read_model, text_of
-from edgekit_converters.quantize.outcome import check_outcome, refuse_quantized
-from edgekit_converters.quantize.silence import silenced
-from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
+from edgekit_converters.quantize.outcome import refuse_quantized
+from edgekit_converters.quantize.plan import QuantizationPlan, Range
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.quantize.to_litert.flat import FlatGraph, FlatModel
+from edgekit_converters.quantize.write_litert import quantize_flat
+from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
-from edgekit_runtime.graph.tflite_bounds import check_tflite_bounds
+from edgekit_runtime.graph.tflite_bounds import check_tflite_bytes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edgekit_converters.calibration import CalibrationSet
 
+_INTEGERS: Final = frozenset({"INT8", "UINT8", "INT16", "INT4"})
 _THREADS: Final = 2
 
 
-def quantize_litert(source: Path, output: Path, calibration: CalibrationSet, *, where: str) -> None:
+def quantize_litert(
+    source: Path, output: Path, calibration: CalibrationSet, *, where: str
+) -> tuple[str, ...]:
     """Write the int8 form of a float model; its inputs and outputs stay float, names and all.
 
     Args:
-        source: A `.tflite` file; one from before 2021, or without a signature, is brought up to
-            date first.
+        source: A `.tflite` file.
         output: Where to write; its folder exists.
         calibration: Run in its own batches; each tensor's range is the extremes of all of them.
         where: The path that the user gave, for errors.
 
+    Returns:
+        Sentences that the user should read.
+
     Raises:
-        UnsupportedModelError: If the file is damaged or quantized already, the quantizer fails,
-            or it leaves the model as it was.
-        EnvironmentLackError: If the extra `quantize` is not installed.
+        UnsupportedModelError: If the file is damaged or quantized already, the engine fails, or
+            nothing would change.
+        EnvironmentLackError: If the extra `convert` is not installed.
+    """
+    refuse_quantized(quantized_tensors(source), where=where)
+    ranges = file_ranges(source, calibration.batches(), where=where)
+    plan = QuantizationPlan(scheme=Scheme.INT8, ranges=ranges)
+    return write_litert_file(source, plan, output, where=where)
+
+
+def write_litert_file(
+    source: Path, plan: QuantizationPlan, output: Path, *, where: str
+) -> tuple[str, ...]:
+    """Quantize a float `.tflite` file as a plan says.
+
+    A file from before 2021 names its operators in a way of its own, and may have no signature:
+    both are brought up to date.
+
+    Args:
+        source: The file.
+        plan: Its values are the file's tensors; its nodes are called as what they make.
+        output: Where to write; its folder exists.
+        where: The path that the user gave, for errors.
+
+    Returns:
+        Sentences that the user should read.
+
+    Raises:
+        UnsupportedModelError: If the file is damaged or quantized already, nothing would change,
+            or an input or output that is to be integer has no known range.
+        EnvironmentLackError: If the extra `convert` is not installed.
     """
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
-    require("ai_edge_quantizer", extra="quantize")
-    refuse_quantized(quantized_tensors(source), where=where)
-    model = read_model(schema, source.read_bytes())
-    weight_bytes = _weight_bytes(schema, model)
-    _bring_up_to_date(schema, model)
-    content = pack(model)
-    try:
-        with silenced():
-            quantized = _quantize(content, calibration)
-    except EdgekitError:
-        raise
-    except Exception as error:
-        raise UnsupportedModelError(
-            f"ai-edge-quantizer failed: {' '.join(str(error).split())[:300] or error!r}",
-            where=where,
-            fix="convert in float32, or report the model",
-        ) from error
-    result = read_model(schema, quantized)
-    changed = len(_quantized_tensors(schema, result))
-    _restore_names(result)
-    output.write_bytes(pack(result))
-    check_outcome(
+    content = source.read_bytes()
+    check_tflite_bytes(content, where=where)
+    model = read_model(schema, content)
+    refuse_quantized(_quantized_tensors(schema, model), where=where)
+    graph = FlatModel(schema, model).graphs[0]
+    if not model.signatureDefs:
+        model.signatureDefs = [
+            signature_def(
+                schema,
+                [(text_of(graph.tensors[number].name), number) for number in graph.inputs],
+                [(text_of(graph.tensors[number].name), number) for number in graph.outputs],
+            )
+        ]
+    names = {text_of(tensor.name): number for number, tensor in enumerate(graph.tensors)}
+    quantized, remarks = quantize_flat(
+        schema,
+        model,
+        plan,
+        ranges={names[name]: span for name, span in plan.ranges.items() if name in names},
+        keep=_making(graph, plan.keep_float),
+        wide=_making(graph, plan.wide),
         where=where,
-        changed=changed,
-        weight_bytes=weight_bytes,
         bytes_before=len(content),
-        bytes_after=output.stat().st_size,
     )
+    output.write_bytes(quantized)
+    return remarks
+
+
+def file_ranges(
+    source: Path, batches: Iterable[Mapping[str, NDArray[np.generic]]], *, where: str
+) -> dict[str, Range]:
+    """The extremes of every float tensor that a model computes, and of its inputs.
+
+    Args:
+        source: A `.tflite` file.
+        batches: An array for each input, by name; read once, and one at a time.
+        where: The path that the user gave, for errors.
+
+    Raises:
+        UnsupportedModelError: If the engine refuses the model or a batch.
+        EnvironmentLackError: If LiteRT is not installed.
+    """
+    litert: Any = require("ai_edge_litert.interpreter", extra="tflite")
+    found: dict[str, Range] = {}
+    try:
+        # Delegates keep what is computed inside of them to themselves.
+        interpreter = litert.Interpreter(
+            model_path=str(source),
+            num_threads=_THREADS,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        for batch in batches:
+            _feed(interpreter, batch)
+            interpreter.invoke()
+            for detail in interpreter.get_tensor_details():
+                if detail["dtype"] is np.float32:
+                    _see(found, detail["name"], interpreter, detail["index"])
+    except (ValueError, RuntimeError) as error:
+        raise UnsupportedModelError(
+            f"LiteRT failed while the model was calibrated: {' '.join(str(error).split())[:300]}",
+            where=where,
+        ) from error
+    return found
 
 
 def quantized_tensors(path: Path) -> tuple[str, ...]:
@@ -72,75 +149,50 @@ def quantized_tensors(path: Path) -> tuple[str, ...]:
         UnsupportedModelError: If the file is damaged.
         EnvironmentLackError: If the extra `convert` is not installed.
     """
-    check_tflite_bounds(path)
+    content = path.read_bytes()
+    check_tflite_bytes(content, where=str(path))
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
-    return tuple(_quantized_tensors(schema, read_model(schema, path.read_bytes())))
+    return tuple(_quantized_tensors(schema, read_model(schema, content)))
 
 
-def _quantize(content: bytes, calibration: CalibrationSet) -> bytes:
-    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
-    from ai_edge_quantizer.utils import qsv_utils
+def _feed(interpreter: Any, batch: Mapping[str, NDArray[np.generic]]) -> None:
+    details = interpreter.get_input_details()
+    given = [batch[detail["name"]] for detail in details]
+    for detail, array in zip(details, given, strict=True):
+        if tuple(detail["shape"]) != array.shape:
+            interpreter.resize_tensor_input(detail["index"], array.shape)
+    interpreter.allocate_tensors()
+    for detail, array in zip(details, given, strict=True):
+        interpreter.set_tensor(detail["index"], array)
 
-    rules = [
-        *recipe.static_wi8_ai8(),
-        # A QUANTIZE behind each input and a DEQUANTIZE before each output: floats at the border.
-        *(
-            {"regex": ".*", "operation": border, "algorithm_key": "no_quantize"}
-            for border in ("INPUT", "OUTPUT")
-        ),
-    ]
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(rules)
-    # The quantizer's default is a moving average, which forgets the first samples' extremes.
-    ranges = calibrator.Calibrator(
-        content, num_threads=_THREADS, qsv_update_func=qsv_utils.min_max_update
+
+def _see(found: dict[str, Range], name: str, interpreter: Any, index: int) -> None:
+    try:
+        array = interpreter.get_tensor(index)
+    except ValueError:
+        # Scratch space of a kernel has no data to show.
+        return
+    finite = array[np.isfinite(array)]
+    if not finite.size:
+        return
+    low, high = float(finite.min()), float(finite.max())
+    known = found.get(name)
+    if known is not None:
+        low, high = min(low, known.low), max(high, known.high)
+    found[name] = Range(low=low, high=high)
+
+
+def _making(graph: FlatGraph, wanted: frozenset[str]) -> frozenset[int]:
+    """The operators that make a tensor with one of these names."""
+    return frozenset(
+        number
+        for number, operator in enumerate(graph.operators)
+        if any(text_of(graph.tensors[out].name) in wanted for out in operator.outputs)
     )
-    for batch in calibration.batches():
-        # One batch a call: the calibrator makes a list of all that it is given.
-        ranges.calibrate({SIGNATURE: [batch]}, manager)
-    if not ranges.get_model_qsvs():
-        # No operator of the model is one that the recipe quantizes.
-        return content
-    work = quantizer.Quantizer(content, rules)
-    result = work.quantize(
-        ranges.get_model_qsvs(), enable_progress_bar=False, enable_progress_report=False
-    )
-    return bytes(result.quantized_model)
-
-
-def _bring_up_to_date(schema: Any, model: Any) -> None:
-    """Give an old model what the quantizer needs: operator codes, and a signature."""
-    for code in model.operatorCodes:
-        # Before 2020 the byte was the only field; the quantizer reads the other one alone.
-        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
-    graph = model.subgraphs[0]
-    tensors = graph.tensors
-    model.signatureDefs = [
-        signature_def(
-            schema,
-            [(text_of(tensors[index].name), index) for index in graph.inputs],
-            [(text_of(tensors[index].name), index) for index in graph.outputs],
-        )
-    ]
-
-
-def _restore_names(model: Any) -> None:
-    """Let the border tensors have the signature's names again, and nothing else have them."""
-    tensors = model.subgraphs[0].tensors
-    signature = model.signatureDefs[0]
-    border = {entry.tensorIndex: text_of(entry.name) for entry in signature.inputs}
-    border.update({entry.tensorIndex: text_of(entry.name) for entry in signature.outputs})
-    taken = set(border.values())
-    for index, tensor in enumerate(tensors):
-        if index in border:
-            tensor.name = border[index]
-        elif text_of(tensor.name) in taken:
-            tensor.name = f"{text_of(tensor.name)}/quantized"
 
 
 def _quantized_tensors(schema: Any, model: Any) -> list[str]:
-    integers = {schema.TensorType.INT8, schema.TensorType.UINT8, schema.TensorType.INT16}
-    integers.add(schema.TensorType.INT4)
+    integers = {getattr(schema.TensorType, kind) for kind in _INTEGERS}
     return [
         text_of(tensor.name)
         for graph in model.subgraphs
@@ -150,13 +202,3 @@ def _quantized_tensors(schema: Any, model: Any) -> list[str]:
         and tensor.quantization.scale is not None
         and len(tensor.quantization.scale)
     ]
-
-
-def _weight_bytes(schema: Any, model: Any) -> int:
-    return sum(
-        len(model.buffers[tensor.buffer].data)
-        for graph in model.subgraphs
-        for tensor in graph.tensors
-        if tensor.type == schema.TensorType.FLOAT32
-        and model.buffers[tensor.buffer].data is not None
-    )

@@ -28,7 +28,7 @@ def check_outcome(
     *,
     where: str,
     changed: int,
-    weight_bytes: int,
+    replaced_bytes: int,
     bytes_before: int,
     bytes_after: int,
     scheme: str = "int8",
@@ -38,7 +38,7 @@ def check_outcome(
     Args:
         where: The source's path, for errors.
         changed: How many operators of the result are quantized.
-        weight_bytes: Float weights of the source that a scheme makes integers of.
+        replaced_bytes: Float weights of the source that the result does not have.
         bytes_before: Size of the source's file.
         bytes_after: Size of the result's file.
         scheme: What the model was quantized to.
@@ -53,7 +53,7 @@ def check_outcome(
             where=where,
             fix="convert in float32",
         )
-    dominate = weight_bytes >= max(_WEIGHTS_DOMINATE_BYTES, _SHARE * bytes_before)
+    dominate = replaced_bytes >= max(_WEIGHTS_DOMINATE_BYTES, _SHARE * bytes_before)
     if dominate and bytes_after >= bytes_before:
         raise UnsupportedModelError(
             f"{scheme} did not shrink the model: {bytes_before} bytes before, {bytes_after} after",

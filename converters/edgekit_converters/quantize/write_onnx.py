@@ -68,7 +68,7 @@ def write_onnx(model: Any, plan: QuantizationPlan, output: Path, *, where: str) 
     check_outcome(
         where=where,
         changed=changes.computing + changes.stored,
-        weight_bytes=_weight_bytes(model),
+        replaced_bytes=_weight_bytes(model) - _weight_bytes(quantized),
         bytes_before=model.ByteSize(),
         bytes_after=len(content),
         scheme=plan.scheme,
