@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from edgekit_converters.accuracy.labels import as_classes
 from edgekit_converters.samples import Samples, batch_size, read_samples
 from edgekit_runtime.errors import UsageError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from edgekit_runtime.tensors import TensorSpec
 
 _BATCH_SAMPLES: Final = 64
-_HALF: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,22 +115,15 @@ def predict_classes(session: Session, samples: Samples) -> NDArray[np.int64]:
     """
     size = batch_size(session.inputs, preferred=_BATCH_SAMPLES)
     name = session.outputs[0].name
-    answers = [_classes(session.run(batch)[name])[:valid] for batch, valid in samples.batches(size)]
+    answers = [
+        as_classes(session.run(batch)[name])[:valid] for batch, valid in samples.batches(size)
+    ]
     return np.concatenate(answers)
 
 
 def agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Share of samples for which two models give the same answer."""
     return float(np.mean(first == second))
-
-
-def _classes(scores: NDArray[Any]) -> NDArray[np.int64]:
-    if scores.dtype.kind in "iu" and (scores.ndim == 1 or scores.shape[-1] == 1):
-        return scores.reshape(-1).astype(np.int64)
-    flat = scores.reshape(scores.shape[0], -1) if scores.ndim else scores.reshape(1, 1)
-    if flat.shape[1] == 1:
-        return np.asarray(flat[:, 0] > _HALF, dtype=np.int64)
-    return np.asarray(flat.argmax(axis=1), dtype=np.int64)
 
 
 def _class_count(session: Session) -> int | None:

@@ -1,0 +1,288 @@
+"""Look for the cheapest repair until an accuracy budget holds.
+
+What costs nothing on the device comes first: scaled channels, other ranges, corrected biases. Then,
+for as few of the worst layers as possible, activations of 16 bits, or float.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from edgekit_converters.quantize.plan import QuantizationPlan, Range
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.ranges import RangeMethod, RangeStatistics, collect_ranges
+from edgekit_converters.repair.attempts import (
+    Attempt,
+    Candidate,
+    Ending,
+    SearchResult,
+    choose,
+    is_fast,
+)
+from edgekit_converters.repair.bias_correction import correct_biases
+from edgekit_converters.repair.equalize import equalize
+from edgekit_converters.repair.sensitivity import sensitivities
+from edgekit_converters.repair.simulation import Batch, simulate
+from edgekit_runtime.errors import UnsupportedModelError
+
+_ROUNDING: Final = 1e-9
+# Of the calibration data, for the sensitivity of each layer.
+_PROBING_BATCHES: Final = 4
+_OTHER_METHODS: Final = (
+    RangeMethod.MSE,
+    RangeMethod.PERCENTILE,
+    RangeMethod.MOVING_AVERAGE,
+    RangeMethod.ENTROPY,
+)
+
+
+def _ignore(_: str) -> None:
+    """The default for `progress`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchLimits:
+    """Where a search ends.
+
+    Attributes:
+        drop: The largest that is allowed, as `AccuracyBudget` counts it.
+        seconds: No candidate is begun after that; None: without end.
+        max_latency_ms: Predicted on the device; needs `latency_of`.
+    """
+
+    drop: float
+    seconds: float | None = None
+    max_latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judges:
+    """How candidates are judged.
+
+    Attributes:
+        drop_of: What a simulated quantized `onnx.ModelProto` loses against the float model.
+        clock: Seconds, from anywhere.
+        latency_of: Predicts the latency of such a model on the device in ms.
+        progress: Told one plain sentence an attempt.
+    """
+
+    drop_of: Callable[[Any], float]
+    clock: Callable[[], float]
+    latency_of: Callable[[Any], float] | None = None
+    progress: Callable[[str], None] = field(default=_ignore)
+
+
+_Make = Callable[[Candidate, tuple[str, ...]], Candidate]
+
+
+class _TimeOver(Exception):  # noqa: N818 - an ending, no error
+    """The search may begin nothing more."""
+
+
+def search(
+    model: Any,
+    batches: Collection[Batch],
+    judges: Judges,
+    limits: SearchLimits,
+    *,
+    template: QuantizationPlan | None = None,
+    statistics: Mapping[str, RangeStatistics] | None = None,
+) -> SearchResult:
+    """Try repairs until the budget holds, the time is over, or nothing is left.
+
+    Ctrl-C ends it too, with the best so far; before there is any, it goes on to the caller.
+
+    Args:
+        model: A normalised `onnx.ModelProto`, its shapes inferred; it is not changed.
+        batches: Calibration data; read several times.
+        judges: How candidates are judged.
+        limits: Where to end.
+        template: What the user fixed: the border, nodes that stay float; its ranges are not read.
+        statistics: Of the model's values, where they are known already.
+
+    Raises:
+        UnsupportedModelError: If the engine refuses the model.
+    """
+    template = template or QuantizationPlan(scheme=Scheme.INT8)
+    work = _Search(model, batches, judges, limits, template)
+    ending: Ending = "exhausted"
+    try:
+        work.go(statistics)
+    except _TimeOver:
+        ending = "time"
+    except KeyboardInterrupt:
+        if not work.attempts:
+            raise
+        ending = "interrupted"
+    best = choose(work.attempts, limits.drop + _ROUNDING, limits.max_latency_ms)
+    if work.holds(best):
+        ending = "met"
+    return SearchResult(
+        best=best, attempts=tuple(work.attempts), ending=ending, sensitive=work.sensitive
+    )
+
+
+class _Search:
+    def __init__(
+        self,
+        model: Any,
+        batches: Collection[Batch],
+        judges: Judges,
+        limits: SearchLimits,
+        template: QuantizationPlan,
+    ) -> None:
+        self._model = model
+        self._batches = batches
+        self._judges = judges
+        self._limits = limits
+        self._template = template
+        self._end = judges.clock() + (math.inf if limits.seconds is None else limits.seconds)
+        self.attempts: list[Attempt] = []
+        self.sensitive: tuple[str, ...] = ()
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Whether an attempt is all that was asked for."""
+        fast = is_fast(attempt, self._limits.max_latency_ms)
+        return fast and attempt.drop <= self._limits.drop + _ROUNDING
+
+    def go(self, statistics: Mapping[str, RangeStatistics] | None) -> None:
+        """Try one candidate after the other."""
+        if statistics is None:
+            self._judges.progress("watching the ranges of the model's values")
+            statistics = collect_ranges(self._model, self._batches)
+        for candidate in self._free(statistics):
+            if self.holds(self._try(candidate)):
+                return
+        self._pay(self._best())
+
+    def _best(self) -> Candidate:
+        return min(self.attempts, key=lambda attempt: attempt.drop).candidate
+
+    def _free(self, statistics: Mapping[str, RangeStatistics]) -> Iterator[Candidate]:
+        """Candidates that cost nothing on the device, each one a change to the best so far."""
+        plain = Candidate(model=self._model, plan=self._plan(statistics, RangeMethod.MIN_MAX))
+        yield plain
+        self._check_time()
+        equalized = equalize(self._model, statistics)
+        scaled: Mapping[str, RangeStatistics] = {}
+        if equalized.layers:
+            scaled = collect_ranges(equalized.model, self._batches)
+            yield Candidate(
+                model=equalized.model,
+                plan=self._plan(scaled, RangeMethod.MIN_MAX),
+                repairs=("equalized channels",),
+            )
+        for method in _OTHER_METHODS:
+            base = self._best()
+            seen = scaled if base.model is equalized.model and equalized.layers else statistics
+            repairs = tuple(repair for repair in base.repairs if not repair.endswith(" ranges"))
+            yield Candidate(
+                model=base.model,
+                plan=self._plan(seen, method),
+                repairs=(*repairs, f"{method.value} ranges"),
+            )
+        self._check_time()
+        base = self._best()
+        yield dataclasses.replace(
+            base,
+            model=correct_biases(base.model, base.plan, self._batches),
+            repairs=(*base.repairs, "corrected biases"),
+        )
+
+    def _pay(self, base: Candidate) -> None:
+        """Give the worst layers 16 bits, or float: as few as do."""
+        self._judges.progress("looking for the layers that int8 hurts the most")
+        self._check_time()
+        probing = list(islice(iter(self._batches), _PROBING_BATCHES))
+        found = sensitivities(base.model, base.plan, probing, go_on=self._has_time)
+        self.sensitive = tuple(one.node for one in found)
+        if not self.sensitive:
+            return
+        for make in (_widened, _in_float):
+            self._fewest(base, make)
+
+    def _fewest(self, base: Candidate, make: _Make) -> None:
+        """Twice as many until the budget holds, then back by halves."""
+        failed, count, total = 0, 1, len(self.sensitive)
+        while True:
+            if self._holds_with(base, make, count):
+                break
+            failed = count
+            if count == total:
+                return
+            count = min(2 * count, total)
+        while count - failed > 1:
+            middle = (count + failed) // 2
+            if self._holds_with(base, make, middle):
+                count = middle
+            else:
+                failed = middle
+
+    def _holds_with(
+        self,
+        base: Candidate,
+        make: _Make,
+        count: int,
+    ) -> bool:
+        try:
+            return self.holds(self._try(make(base, self.sensitive[:count])))
+        except UnsupportedModelError as error:
+            # Sixteen bits need an opset that not every model can be raised to.
+            self._judges.progress(error.what)
+            return False
+
+    def _plan(
+        self, statistics: Mapping[str, RangeStatistics], method: RangeMethod
+    ) -> QuantizationPlan:
+        ranges: dict[str, Range] = {
+            name: seen.range(method) for name, seen in statistics.items() if seen.finite
+        }
+        return dataclasses.replace(self._template, ranges=ranges)
+
+    def _try(self, candidate: Candidate) -> Attempt:
+        if self.attempts:
+            self._check_time()
+        # The device does not saturate; the writer widens weights where an engine might.
+        quantized = simulate(candidate.model, dataclasses.replace(candidate.plan, io="float"))
+        latency_of = self._judges.latency_of
+        attempt = Attempt(
+            candidate=candidate,
+            drop=self._judges.drop_of(quantized),
+            size_bytes=quantized.ByteSize(),
+            latency_ms=latency_of(quantized) if latency_of else None,
+        )
+        self.attempts.append(attempt)
+        self._judges.progress(
+            f"{len(self.attempts)}: {candidate.label}: drop {100 * attempt.drop:.2f} %, "
+            f"{attempt.size_bytes / 1000:.1f} kB"
+            + (f", {attempt.latency_ms:.2f} ms" if attempt.latency_ms is not None else "")
+        )
+        return attempt
+
+    def _has_time(self) -> bool:
+        return self._judges.clock() < self._end
+
+    def _check_time(self) -> None:
+        if not self._has_time():
+            raise _TimeOver
+
+
+def _widened(base: Candidate, layers: tuple[str, ...]) -> Candidate:
+    plan = dataclasses.replace(
+        base.plan, scheme=Scheme.MIXED, wide=base.plan.wide | frozenset(layers)
+    )
+    repairs = (*base.repairs, f"16-bit activations for {len(layers)} layer(s)")
+    return dataclasses.replace(base, plan=plan, repairs=repairs)
+
+
+def _in_float(base: Candidate, layers: tuple[str, ...]) -> Candidate:
+    plan = dataclasses.replace(
+        base.plan, scheme=Scheme.MIXED, keep_float=base.plan.keep_float | frozenset(layers)
+    )
+    repairs = (*base.repairs, f"float for {len(layers)} layer(s)")
+    return dataclasses.replace(base, plan=plan, repairs=repairs)

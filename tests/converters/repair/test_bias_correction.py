@@ -1,0 +1,67 @@
+"""Biases take out what quantization adds on average."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.repair.bias_correction import correct_biases
+from edgekit_converters.repair.simulation import Run, answers, simulate
+from edgekit_converters.repair.twins import own_noise
+from edgekit_runtime.errors import UnsupportedModelError, UsageError
+from tests.converters.repair.chain_models import chain_model, images, int8_plan
+
+RELU = helper.make_node("Relu", ["h0"], ["h1"])
+
+
+@pytest.mark.parametrize("depthwise", [True, False])
+def test_the_means_are_those_of_the_float_model(depthwise: bool) -> None:
+    model = chain_model((RELU,), depthwise=depthwise)
+    batches = images(8)
+    plan = int8_plan(model, batches)
+    corrected = correct_biases(model, plan, batches)
+    expected = answers(model, batches)["y"].mean(axis=(0, 2, 3))
+    before = answers(simulate(model, plan), batches)["y"].mean(axis=(0, 2, 3))
+    after = answers(simulate(corrected, plan), batches)["y"].mean(axis=(0, 2, 3))
+    assert np.abs(after - expected).max() < 0.5 * np.abs(before - expected).max()
+    # The second layer had no bias.
+    assert len(corrected.graph.node[-1].input) == 3
+    assert len(model.graph.node[-1].input) == 2
+
+
+@pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
+def test_own_noise_is_that_of_the_layer_alone(scheme: Scheme) -> None:
+    model = chain_model((RELU,))
+    batches = images()
+    plan = dataclasses.replace(int8_plan(model, batches), scheme=scheme)
+    found = own_noise(model, simulate(model, plan), batches)
+    assert [(one.node, one.value) for one in found] == [("first", "h0"), ("second", "y")]
+    assert all(one.signal > one.noise > 0 for one in found)
+    assert found[1].shift.shape == (8,)
+
+
+def test_what_stays_float_has_no_noise() -> None:
+    model = chain_model((RELU,))
+    batches = images()
+    plan = dataclasses.replace(int8_plan(model, batches), keep_float=frozenset({"first"}))
+    found = own_noise(model, simulate(model, plan), batches)
+    assert [one.node for one in found] == ["second"]
+    everything = dataclasses.replace(plan, keep_float=frozenset({"first", "second"}))
+    assert own_noise(model, simulate(model, everything), batches) == ()
+
+
+def test_faults_of_the_data_and_the_plan_are_told() -> None:
+    model = chain_model((RELU,))
+    with pytest.raises(UsageError, match="no data"):
+        answers(model, [])
+    plan = int8_plan(model, images())
+    with pytest.raises(UsageError, match="no fixed ranges"):
+        simulate(model, dataclasses.replace(plan, scheme=Scheme.INT8_DYNAMIC))
+    with pytest.raises(UnsupportedModelError, match="onnxruntime failed"):
+        Run(model)({"x": np.zeros((1, 2), np.float32)})
+    with pytest.raises(UnsupportedModelError, match="onnxruntime failed"):
+        Run(model, ["no such value"])
