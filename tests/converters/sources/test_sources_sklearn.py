@@ -155,6 +155,25 @@ def test_classes_with_other_numbers(convert: Any, table: Any, tmp_path: Path) ->
     assert (session.run({"features": features})["label"] == model.predict(features)).all()
 
 
+@pytest.mark.parametrize("target", list(ModelFormat))
+def test_columns_of_categories(target: ModelFormat, convert: Any, tmp_path: Path) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    columns = np.random.default_rng(1).integers(0, 5, size=(200, 4))
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression())
+    model.fit(columns, columns.sum(axis=1) > 8)
+    skops.dump(model, tmp_path / "m.skops")
+    with pytest.raises(GateFailedError) as caught:
+        convert(tmp_path / "m.skops", target=target)
+    assert "--input-shape features:1,COLUMNS:int64" in str(caught.value.fix)
+    session, _ = convert(tmp_path / "m.skops", "features:1,4:int64", target=target)
+    answer = session.run({"features": columns + 1})
+    expected = model.predict_proba(columns + 1)
+    assert np.abs(answer["probabilities"] - expected).max() < 1e-6
+
+
 def test_columns_of_a_data_frame(convert: Any, table: Any, tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas", reason="needs pandas")
     from sklearn.compose import make_column_transformer
