@@ -47,7 +47,6 @@ _PACKAGES: Final = (
     _Package(distribution="onnx", purpose="reading and writing ONNX", extra="convert"),
     _Package(distribution="onnxruntime", purpose="running ONNX", extra="onnx"),
     _Package(distribution="ai-edge-litert", purpose="running LiteRT", extra="tflite"),
-    _Package(distribution="ai-edge-quantizer", purpose="quantizing LiteRT", extra="quantize"),
     _Package(distribution="tuf", purpose="signed updates", extra="fleet"),
     _Package(distribution="cryptography", purpose="signatures", extra="fleet"),
     _Package(distribution="paho-mqtt", purpose="MQTT", extra="fleet"),

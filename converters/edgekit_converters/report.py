@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.formats import ModelFormat
 
 _TOOLS: Final = (
-    "edgekit", "onnx", "onnxruntime", "ai-edge-litert", "ai-edge-quantizer", "numpy", "torch",
+    "edgekit", "onnx", "onnxruntime", "ai-edge-litert", "numpy", "torch",
     "onnxscript", "scikit-learn", "skl2onnx", "skops", "xgboost", "xgboost-cpu", "lightgbm",
     "keras", "tensorflow", "tensorflow-cpu", "tf2onnx",
 )  # fmt: skip

@@ -59,7 +59,7 @@ def write_litert_file(
     """Quantize a float `.tflite` file as a plan says.
 
     A file from before 2021 names its operators in a way of its own, and may have no signature:
-    both are brought up to date.
+    both are brought up to date. Inputs, outputs and names stay as they are.
 
     Args:
         source: The file.
@@ -71,8 +71,8 @@ def write_litert_file(
         Sentences that the user should read.
 
     Raises:
-        UnsupportedModelError: If the file is damaged or quantized already, nothing would change,
-            or an input or output that is to be integer has no known range.
+        UnsupportedModelError: If the file is damaged, its weights are integers or float16 already,
+            nothing would change, or an input or output that is to be integer has no known range.
         EnvironmentLackError: If the extra `convert` is not installed.
     """
     schema: Any = require("ai_edge_litert.schema_py_generated", extra="convert")
@@ -80,6 +80,7 @@ def write_litert_file(
     check_tflite_bytes(content, where=where)
     model = read_model(schema, content)
     refuse_quantized(_quantized_tensors(schema, model), where=where)
+    refuse_quantized(_halves(schema, model), where=where, what="float16")
     graph = FlatModel(schema, model).graphs[0]
     if not model.signatureDefs:
         model.signatureDefs = [
@@ -201,4 +202,15 @@ def _quantized_tensors(schema: Any, model: Any) -> list[str]:
         and tensor.quantization is not None
         and tensor.quantization.scale is not None
         and len(tensor.quantization.scale)
+    ]
+
+
+def _halves(schema: Any, model: Any) -> list[str]:
+    """The names of the constants that are float16."""
+    return [
+        text_of(tensor.name)
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tensor.type == schema.TensorType.FLOAT16
+        and model.buffers[tensor.buffer].data is not None
     ]

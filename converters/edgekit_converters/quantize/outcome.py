@@ -11,13 +11,14 @@ from edgekit_runtime.errors import UnsupportedModelError
 _WEIGHTS_DOMINATE_BYTES: Final = 64 * 1024
 _SHARE: Final = 0.5
 _SHOWN: Final = 5
+_NOTHING: Final = "it has no weights that are worth it, and no operator that can be quantized"
 
 
-def refuse_quantized(evidence: Sequence[str], *, where: str) -> None:
+def refuse_quantized(evidence: Sequence[str], *, where: str, what: str = "quantized") -> None:
     """Raise an `UnsupportedModelError` if anything shows that a model is quantized already."""
     if evidence:
         raise UnsupportedModelError(
-            f"the model is quantized already: {', '.join(evidence[:_SHOWN])}"
+            f"the model is {what} already: {', '.join(evidence[:_SHOWN])}"
             + (f" and {len(evidence) - _SHOWN} more" if len(evidence) > _SHOWN else ""),
             where=where,
             fix="give the float model that it was made from",
@@ -32,6 +33,7 @@ def check_outcome(
     bytes_before: int,
     bytes_after: int,
     scheme: str = "int8",
+    left: Sequence[str] = (),
 ) -> None:
     """Check that operators were quantized and that the file shrank.
 
@@ -42,6 +44,7 @@ def check_outcome(
         bytes_before: Size of the source's file.
         bytes_after: Size of the result's file.
         scheme: What the model was quantized to.
+        left: Sentences on what stayed as it was, for errors.
 
     Raises:
         UnsupportedModelError: If nothing changed, or the file did not shrink although weights
@@ -49,7 +52,7 @@ def check_outcome(
     """
     if not changed:
         raise UnsupportedModelError(
-            f"{scheme} changed nothing: the model has no operator that can be quantized",
+            f"{scheme} changed nothing: " + ("; ".join(left[:_SHOWN]) or _NOTHING),
             where=where,
             fix="convert in float32",
         )

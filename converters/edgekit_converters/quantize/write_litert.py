@@ -127,6 +127,7 @@ def quantize_flat(
         bytes_before=bytes_before,
         bytes_after=len(content),
         scheme=plan.scheme,
+        left=[sentence for part in stored for sentence in part.left],
     )
     return content, tuple(_remarks(plan, len(computing), stored))
 

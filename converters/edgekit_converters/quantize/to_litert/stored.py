@@ -31,7 +31,7 @@ class Storage(Enum):
     """How weights are kept."""
 
     HALF = auto()
-    """In float16, read as floats."""
+    """In float16, read as floats: those of all operators but biases, which are small."""
     INT8 = auto()
     """In 8 bits with a scale a channel, read as floats."""
     INT4 = auto()
@@ -78,6 +78,7 @@ _DEQUANTIZE: Final[dict[str, tuple[int, Release]]] = {
 _PER_CHANNEL_BYTES: Final = 12
 _PER_CONSTANT_BYTES: Final = 150
 _SAVED_BYTES: Final = 3
+_SAVED_BY_HALVES: Final = 2
 _MATRIX: Final = 2
 
 
@@ -122,6 +123,8 @@ class _Writer:
     def in_front(self, operator: Any) -> list[Any]:
         """Change what an operator reads, and return what has to come before it."""
         code = self._graph.flat.code_of(operator)
+        if self._storage is Storage.HALF:
+            return [] if code == "CUSTOM" else self._read_halves(operator)
         if code == "GATHER":
             return self._pick(operator)
         found = self._weights_of(code, operator)
@@ -129,8 +132,6 @@ class _Writer:
             return []
         at, axis = found
         number = operator.inputs[at]
-        if self._storage is Storage.HALF:
-            return self._read_floats(operator, at, self._halves(number), "float16")
         if not self._saves(number, axis):
             return []
         if self._storage is Storage.DYNAMIC and code in _DYNAMIC:
@@ -161,6 +162,17 @@ class _Writer:
         known = array is not None and array.dtype == np.float32 and array.ndim >= _MATRIX
         return (at, axis) if known else None
 
+    def _read_halves(self, operator: Any) -> list[Any]:
+        """Let an operator read halves: any constant that may as well be computed."""
+        added = []
+        for at, number in enumerate(operator.inputs):
+            array = self._graph.array(number)
+            if array is None or array.dtype != np.float32 or array.ndim < _MATRIX:
+                continue
+            if _SAVED_BY_HALVES * array.size > _PER_CONSTANT_BYTES:
+                added += self._read_floats(operator, at, self._halves(number), "float16")
+        return added
+
     def _read_floats(self, operator: Any, at: int, stored: int | None, dtype: str) -> list[Any]:
         """Let an operator read what a DEQUANTIZE makes of a stored constant."""
         if stored is None:
@@ -182,7 +194,7 @@ class _Writer:
         plain = options is None or (options.axis == 0 and options.batchDims == 0)
         if table is None or table.dtype != np.float32 or table.ndim < _MATRIX or not plain:
             return []
-        if self._storage is Storage.HALF or not self._saves(number, table.ndim - 1):
+        if not self._saves(number, table.ndim - 1):
             return []
         # One scale for all: what is picked has no room in the file for more.
         scales = weight_scales(table, None, WEIGHTS_INT8)
