@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit_converters.graph import read_graph
 from edgekit_converters.repair.chains import find_chains
+from edgekit_converters.repair.scaling import ScaledWeights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,33 +62,19 @@ def equalize(model: Any, statistics: Mapping[str, RangeStatistics]) -> Equalized
         model: A normalised `onnx.ModelProto`, its shapes inferred; it is not changed.
         statistics: Of its values, per channel.
     """
-    from onnx import numpy_helper
-
     graph = read_graph(model)
-    arrays: dict[str, NDArray[Any]] = {}
+    weights = ScaledWeights(graph)
     layers = []
     for chain in find_chains(graph):
         magnitudes = _magnitudes(chain, statistics)
         if magnitudes is None:
             continue
-        name = chain.second.input(1)
-        weights = arrays.get(name, graph.constants[name])
-        factors = _factors(chain, magnitudes, weights, statistics)
+        factors = _factors(chain, magnitudes, weights[chain.second.input(1)], statistics)
         if max(factors.max(), 1 / factors.min()) < _LEAST_CHANGE:
             continue
-        arrays[name] = _take_back(chain.second, weights, factors)
-        for changed in filter(None, chain.first.inputs[1:3]):
-            array = arrays.get(changed, graph.constants[changed])
-            arrays[changed] = _scaled(chain.first, array, factors)
+        weights.scale(chain, factors)
         layers.append(chain.first.name)
-    equalized = type(model)()
-    equalized.CopyFrom(model)
-    for tensor in equalized.graph.initializer:
-        if tensor.name in arrays:
-            tensor.CopyFrom(
-                numpy_helper.from_array(arrays[tensor.name].astype(np.float32), tensor.name)
-            )
-    return Equalized(model=equalized, layers=tuple(layers))
+    return Equalized(model=weights.apply(model), layers=tuple(layers))
 
 
 def _magnitudes(
@@ -193,21 +180,3 @@ def _noise(
     signal = np.square(divided * scaled).sum(axis=2) * _MEAN_SQUARE
     shown = signal > 0
     return float(((from_activations + from_weights)[shown] / signal[shown]).mean())
-
-
-def _scaled(node: Node, array: NDArray[Any], factors: NDArray[np.float64]) -> NDArray[Any]:
-    if array.ndim == 1:
-        return np.asarray(array * factors)
-    axis = 0 if node.op == "Conv" or node.integer("transB", 0) else 1
-    shape = [-1 if at == axis else 1 for at in range(array.ndim)]
-    return np.asarray(array * factors.reshape(shape))
-
-
-def _take_back(node: Node, weights: NDArray[Any], factors: NDArray[np.float64]) -> NDArray[Any]:
-    if node.op == "Gemm":
-        by = factors if node.integer("transB", 0) else factors[:, None]
-        return np.asarray(weights / by)
-    groups = node.integer("group", 1)
-    grouped = weights.reshape(groups, weights.shape[0] // groups, *weights.shape[1:])
-    by = factors.reshape(groups, 1, weights.shape[1], *[1] * (weights.ndim - 2))
-    return np.asarray((grouped / by).reshape(weights.shape))

@@ -1,0 +1,153 @@
+"""Run a model and its quantized form side by side, and measure what each layer adds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_converters.graph import Graph, read_graph
+from edgekit_converters.repair.simulation import Batch, Run, simulate
+from edgekit_converters.repair.twins import own_noise
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_converters.diagnosis.subject import Subject, ValuesOf
+    from edgekit_converters.graph import Node
+
+#: What is told of an error that is none.
+MOST_DB: Final = 120.0
+
+# What engines do in the same step as the layer in front.
+_FUSED: Final = frozenset({"Clip", "Relu"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNoise:
+    """How well the quantized model computes one value.
+
+    Attributes:
+        node: The node that computes it.
+        op: Its operator.
+        value: The value's name.
+        inputs: The activations that the node reads.
+        sqnr_db: Of the value in the quantized model, against the float model: the noise of this
+            layer and of all before it; None where the quantized model does not show it.
+        own_sqnr_db: Of a quantized layer that reads what the float model computes: its own noise;
+            None where it does not compute in integers, or has no weights.
+    """
+
+    node: str
+    op: str
+    value: str
+    inputs: tuple[str, ...]
+    sqnr_db: float | None
+    own_sqnr_db: float | None
+
+
+def layer_noise(
+    reference: Any, subject: Subject, batches: Collection[Batch]
+) -> tuple[LayerNoise, ...]:
+    """Compare every float value that both models compute.
+
+    Args:
+        reference: The float `onnx.ModelProto`, its channels scaled as the subject's.
+        subject: What is diagnosed.
+        batches: The samples; read twice, one batch at a time.
+
+    Returns:
+        In the order of the nodes.
+    """
+    graph = read_graph(reference)
+    simulated = simulate(subject.model, dataclasses.replace(subject.plan, io="float"))
+    own = {found.node: found for found in own_noise(reference, simulated, batches)}
+    floats = [
+        name
+        for node in graph.nodes
+        for name in node.outputs[:1]
+        if graph.dtype(name) == "float32" and not _is_container(graph, name)
+    ]
+    powers = _compare(reference, subject.run or _simulation(simulated, floats), floats, batches)
+    return tuple(
+        LayerNoise(
+            node=node.name,
+            op=node.op,
+            value=node.outputs[0],
+            inputs=_activations(node, graph),
+            sqnr_db=_ratio_of(node.outputs[0], powers, graph),
+            own_sqnr_db=(
+                decibels(own[node.name].signal, own[node.name].noise) if node.name in own else None
+            ),
+        )
+        for node in graph.nodes
+        if node.outputs[0] in floats
+        and (node.name in own or _seen_as(node.outputs[0], powers, graph))
+    )
+
+
+def _simulation(simulated: Any, wanted: Collection[str]) -> ValuesOf:
+    computed = {name for node in simulated.graph.node for name in node.output}
+    return Run(simulated, [name for name in wanted if name in computed])
+
+
+def _compare(
+    reference: Any, run: ValuesOf, names: Sequence[str], batches: Iterable[Batch]
+) -> dict[str, NDArray[np.float64]]:
+    """The summed squares of values and of their errors."""
+    sums: dict[str, NDArray[np.float64]] = {}
+    exact = Run(reference, names)
+    for batch in batches:
+        expected, found = exact(batch), run(batch)
+        for name in names:
+            if name in found:
+                sums[name] = sums.get(name, 0) + _powers(expected[name], found[name])
+    return sums
+
+
+def _seen_as(name: str, seen: Collection[str], graph: Graph) -> str:
+    """A value, or the one that stands for it where an activation was fused into its layer."""
+    while name not in seen:
+        readers = graph.consumers(name)
+        if name in graph.outputs or len(readers) != 1 or readers[0].op not in _FUSED:
+            return ""
+        name = readers[0].outputs[0]
+    return name
+
+
+def _ratio_of(name: str, powers: Mapping[str, NDArray[np.float64]], graph: Graph) -> float | None:
+    seen = _seen_as(name, powers, graph)
+    return decibels(*powers[seen]) if seen else None
+
+
+def _activations(node: Node, graph: Graph) -> tuple[str, ...]:
+    found = (n for n in node.inputs if n in graph.values and n not in graph.constants)
+    return tuple(dict.fromkeys(found))
+
+
+def decibels(signal: float, noise: float) -> float:
+    """The signal-to-quantization-noise ratio, between minus and plus `MOST_DB`."""
+    if not math.isfinite(noise):
+        return -MOST_DB
+    if noise <= 0:
+        return MOST_DB
+    if signal <= 0:
+        return -MOST_DB
+    return min(max(10 * math.log10(signal / noise), -MOST_DB), MOST_DB)
+
+
+def _powers(expected: Any, found: Any) -> Any:
+    """The summed squares of a value and of its error, where the value is finite."""
+    finite = np.isfinite(expected)
+    wanted = expected.astype(np.float64)[finite]
+    wrong = found.astype(np.float64)[finite] - wanted
+    return np.array([np.square(wanted).sum(), np.square(wrong).sum()])
+
+
+def _is_container(graph: Graph, name: str) -> bool:
+    value = graph.values.get(name)
+    return value is not None and bool(value.container)
