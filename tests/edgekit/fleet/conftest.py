@@ -8,6 +8,7 @@ import pytest
 from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import init_keys
+from edgekit.fleet.store.database import Database
 from edgekit_runtime.bundle.archive import entry_of, write_bundle
 from edgekit_runtime.bundle.manifest import (
     Binding,
@@ -101,3 +102,31 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningBr
         pytest.skip("mosquitto is not installed")
     with start_broker(tmp_path / "broker", prefer=request.param) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server with a template of our tables."""
+    pytest.importorskip("psycopg")
+    from simulators.databases import make_template
+    from simulators.postgres import NoServerError, postgresql
+
+    try:
+        with postgresql() as server:
+            make_template(server)
+            yield server
+    except NoServerError as error:
+        pytest.skip(f"there is no PostgreSQL here: {error}")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty database of the control plane, on SQLite and on PostgreSQL."""
+    from simulators.databases import postgresql_database, sqlite_database
+
+    if request.param == "sqlite":
+        with sqlite_database(tmp_path / "database") as opened:
+            yield opened
+    else:
+        with postgresql_database(request.getfixturevalue("postgresql_server")) as opened:
+            yield opened

@@ -1,0 +1,220 @@
+"""Open the control plane's database, bring its tables up to date, and run transactions on it."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
+from edgekit_runtime.extras import require
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy.orm import Session
+
+_BUSY_MS: Final = 15_000
+_WRITES: Final = "edgekit_writes"
+# Any fixed number: it names the lock that only one migrating process holds.
+_MIGRATION_LOCK: Final = 7_310_457
+
+
+class Database:
+    """A database whose tables are up to date; may be used from many threads at once.
+
+    Attributes:
+        engine: SQLAlchemy's engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @property
+    def where(self) -> str:
+        """Its address, without the password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file on this machine."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be reached.
+        """
+        with self._transaction(writes=False) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that is kept whole at its end, or not at all if an error leaves it.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be reached or written.
+        """
+        with self._transaction(writes=True) as session:
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, writes: bool) -> Iterator[Session]:
+        from sqlalchemy.orm import Session
+
+        with (
+            _faults_named(self.where),
+            self.engine.connect().execution_options(**{_WRITES: writes}) as connection,
+            connection.begin(),
+            Session(connection, expire_on_commit=False) as session,
+        ):
+            yield session
+            if writes:
+                session.flush()
+
+
+def open_database(address: str | Path) -> Database:
+    """Open a database, and make or change its tables as this version of edgekit needs them.
+
+    Several processes may do so at once: one migrates, the others wait.
+
+    Args:
+        address: A file for SQLite, or a URL: `postgresql://user@host/name`.
+
+    Raises:
+        UsageError: If the address is none, or the tables are of a newer edgekit.
+        EnvironmentLackError: If it cannot be reached, or a package is missing.
+    """
+    require("sqlalchemy", extra="fleet")
+    require("alembic", extra="fleet")
+    database = Database(_engine(_url(address)))
+    try:
+        with (
+            _faults_named(database.where),
+            database.engine.connect().execution_options(**{_WRITES: True}) as connection,
+        ):
+            _migrate(connection, database.where)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _url(address: str | Path) -> URL:
+    from sqlalchemy import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    text = str(address)
+    if "://" not in text:
+        return URL.create("sqlite+pysqlite", database=text)
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError) as error:
+        # The text may hold a password: it is not repeated.
+        raise UsageError(
+            "the database's address cannot be read",
+            fix="write it as postgresql://USER:PASSWORD@HOST/NAME, or give a file for SQLite",
+        ) from error
+    kind = url.get_backend_name()
+    if kind == "sqlite":
+        return url.set(drivername="sqlite+pysqlite")
+    if kind in ("postgresql", "postgres"):
+        require("psycopg", extra="postgres")
+        return url.set(drivername="postgresql+psycopg")
+    raise UsageError(
+        f"there is no support for the database {kind!r}",
+        fix="take PostgreSQL (postgresql://…) or a file for SQLite",
+    )
+
+
+def _engine(url: URL) -> Engine:
+    from sqlalchemy import create_engine, event
+
+    if url.get_backend_name() != "sqlite":
+        # A server that was restarted leaves dead connections in the pool: each is tried first.
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            connect_args={"connect_timeout": 10},
+        )
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        # Python's own transactions begin too late, and not at all for DDL: ours begin below.
+        connection.isolation_level = None
+        connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A writer takes its lock at once: a reader that turns writer would fail, not wait.
+        writes = connection.get_execution_options().get(_WRITES, True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _migrate(connection: Connection, where: str) -> None:
+    from alembic import command
+    from alembic.script import ScriptDirectory
+    from alembic.util import CommandError
+    from sqlalchemy import text
+
+    config = migration_config()
+    config.attributes["connection"] = connection
+    with connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            head = ScriptDirectory.from_config(config).get_current_head()
+            raise UsageError(
+                f"the tables are not ones that this edgekit knows (it knows up to {head}): {error}",
+                where=where,
+                fix="use the version of edgekit that last changed this database, or a newer one",
+            ) from error
+
+
+def migration_config() -> Any:
+    """Alembic's configuration for the migrations in this package."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "edgekit.fleet.store:migrations")
+    return config
+
+
+@contextlib.contextmanager
+def _faults_named(where: str) -> Iterator[None]:
+    """Turn what is wrong with the database itself into our error; a wrong statement stays one."""
+    from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+
+    try:
+        yield
+    except DBAPIError as error:
+        # A damaged SQLite file is a DatabaseError; so are, as subclasses, all faults of statements.
+        if not isinstance(error, OperationalError | InterfaceError) and (
+            type(error) is not DatabaseError
+        ):
+            raise
+        reason = str(error.orig or error).strip().splitlines()
+        raise EnvironmentLackError(
+            f"the database cannot be used: {reason[0] if reason else type(error).__name__}",
+            where=where,
+            fix="see whether it runs, is whole, is not full, and lets this user in",
+        ) from error

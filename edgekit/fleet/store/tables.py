@@ -1,0 +1,324 @@
+"""The tables, as SQLAlchemy maps them.
+
+Every moment is a float: seconds since 1970, UTC, by the control plane's clock unless the column
+says otherwise. A change here needs a migration beside it; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+# Named, so that migrations can change them on every database.
+_NAMES: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+_ID: Final = String(64)
+_VERSION: Final = String(128)
+# SQLite counts rows only in a column of the exact type INTEGER.
+_COUNTER: Final = BigInteger().with_variant(Integer(), "sqlite")
+_JSON: Final = JSON().with_variant(JSONB(), "postgresql")
+
+
+class Base(DeclarativeBase):
+    """All tables of the control plane."""
+
+    metadata = MetaData(naming_convention=_NAMES)
+
+
+class DeviceRow(Base):
+    """A device of the fleet.
+
+    `pseudonym` is random and has no other tie to the device than this row. `state` is the last
+    report of its bundles, `hardware` of its machine; `reported_at` is by the device's own clock.
+    """
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(32), unique=True)
+    first_seen: Mapped[float] = mapped_column(Double)
+    last_seen: Mapped[float | None] = mapped_column(Double, index=True)
+    reported_at: Mapped[float | None] = mapped_column(Double)
+    online: Mapped[bool] = mapped_column(Boolean)
+    agent: Mapped[str] = mapped_column(String(64))
+    order_version: Mapped[int] = mapped_column(BigInteger)
+    hardware: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    state: Mapped[dict[str, Any]] = mapped_column(_JSON)
+
+
+class DeviceFactRow(Base):
+    """One thing known of a device that a query can ask for: a label, or a reported fact.
+
+    `number` is there where the text is a number, in the base unit (bytes, seconds).
+    """
+
+    __tablename__ = "device_facts"
+
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(_ID, primary_key=True)
+    text: Mapped[str] = mapped_column(String(256))
+    number: Mapped[float | None] = mapped_column(Double)
+    is_label: Mapped[bool] = mapped_column(Boolean)
+
+    __table_args__ = (
+        Index("ix_device_facts_name_text", "name", "text"),
+        Index("ix_device_facts_name_number", "name", "number"),
+    )
+
+
+class DeviceBundleRow(Base):
+    """What a device says of one bundle, one row each, so that a fleet can be counted."""
+
+    __tablename__ = "device_bundles"
+
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    bundle: Mapped[str] = mapped_column(_ID, primary_key=True)
+    active: Mapped[str] = mapped_column(_VERSION)
+    variant: Mapped[str] = mapped_column(String(128))
+    phase: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_device_bundles_bundle_active", "bundle", "active"),)
+
+
+class GroupRow(Base):
+    """A named label query."""
+
+    __tablename__ = "device_groups"
+
+    name: Mapped[str] = mapped_column(_ID, primary_key=True)
+    query: Mapped[str] = mapped_column(Text)
+    created: Mapped[float] = mapped_column(Double)
+
+
+class EventRow(Base):
+    """Something that a device said had happened; `device_time` is by its own clock."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(_ID, ForeignKey("devices.id", ondelete="CASCADE"))
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    received: Mapped[float] = mapped_column(Double, index=True)
+    device_time: Mapped[float] = mapped_column(Double)
+    kind: Mapped[str] = mapped_column(String(64))
+    bundle: Mapped[str] = mapped_column(_ID)
+    version: Mapped[str] = mapped_column(_VERSION)
+    detail: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (
+        # Delivered twice, an event counts once.
+        UniqueConstraint("device_id", "sequence"),
+        Index("ix_events_bundle_version", "bundle", "version"),
+    )
+
+
+class TelemetryRow(Base):
+    """Measurements of one bundle version on one device over one window of time."""
+
+    __tablename__ = "telemetry"
+
+    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(_ID, ForeignKey("devices.id", ondelete="CASCADE"))
+    bundle: Mapped[str] = mapped_column(_ID)
+    version: Mapped[str] = mapped_column(_VERSION)
+    window_start: Mapped[float] = mapped_column(Double)
+    received: Mapped[float] = mapped_column(Double, index=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    errors: Mapped[int] = mapped_column(BigInteger)
+    data: Mapped[dict[str, Any]] = mapped_column(_JSON)
+
+    __table_args__ = (
+        UniqueConstraint("device_id", "bundle", "version", "window_start"),
+        Index("ix_telemetry_bundle_version_window_start", "bundle", "version", "window_start"),
+    )
+
+
+class AlarmRow(Base):
+    """Something that a person should know of; `ended` is empty while it lasts."""
+
+    __tablename__ = "alarms"
+
+    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+    began: Mapped[float] = mapped_column(Double, index=True)
+    ended: Mapped[float | None] = mapped_column(Double)
+    kind: Mapped[str] = mapped_column(String(32))
+    device_id: Mapped[str | None] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), index=True
+    )
+    bundle: Mapped[str] = mapped_column(_ID)
+    version: Mapped[str] = mapped_column(_VERSION)
+    detail: Mapped[dict[str, Any]] = mapped_column(_JSON)
+
+
+class VersionRow(Base):
+    """A bundle version in the registry: its manifest, and what people added to it."""
+
+    __tablename__ = "versions"
+
+    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+    bundle: Mapped[str] = mapped_column(_ID)
+    version: Mapped[str] = mapped_column(_VERSION)
+    file_sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    stage: Mapped[str] = mapped_column(String(16), index=True)
+    registered: Mapped[float] = mapped_column(Double)
+    registered_by: Mapped[str] = mapped_column(String(128))
+    source: Mapped[str] = mapped_column(Text)
+    note: Mapped[str] = mapped_column(Text)
+    manifest: Mapped[dict[str, Any]] = mapped_column(_JSON)
+
+    __table_args__ = (UniqueConstraint("bundle", "version"),)
+
+
+class VersionTagRow(Base):
+    """A tag of a bundle version: a name with a value, which may be empty."""
+
+    __tablename__ = "version_tags"
+
+    version_id: Mapped[int] = mapped_column(
+        ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(_ID, primary_key=True)
+    value: Mapped[str] = mapped_column(String(256))
+
+    __table_args__ = (Index("ix_version_tags_name_value", "name", "value"),)
+
+
+class VersionMetricRow(Base):
+    """A figure of a bundle version: as its manifest measured it, or as somebody added it."""
+
+    __tablename__ = "version_metrics"
+
+    version_id: Mapped[int] = mapped_column(
+        ForeignKey("versions.id", ondelete="CASCADE"), primary_key=True
+    )
+    variant: Mapped[str] = mapped_column(String(128), primary_key=True)
+    name: Mapped[str] = mapped_column(_ID, primary_key=True)
+    value: Mapped[float] = mapped_column(Double)
+    origin: Mapped[str] = mapped_column(String(128))
+
+
+class DeploymentRow(Base):
+    """A bundle version went live on a device, or was taken off it again."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), index=True
+    )
+    bundle: Mapped[str] = mapped_column(_ID)
+    version: Mapped[str] = mapped_column(_VERSION)
+    at: Mapped[float] = mapped_column(Double)
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("ix_deployments_bundle_version_at", "bundle", "version", "at"),)
+
+
+class RolloutRow(Base):
+    """A rollout: plan and state are JSON that the engine defines and nothing here reads.
+
+    `revision` grows with every change: who changes a rollout says which revision was read, so
+    that of two replicas at most one decides.
+    """
+
+    __tablename__ = "rollouts"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    bundle: Mapped[str] = mapped_column(_ID, index=True)
+    version: Mapped[str] = mapped_column(_VERSION)
+    status: Mapped[str] = mapped_column(String(32), index=True)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[float] = mapped_column(Double)
+    created_by: Mapped[str] = mapped_column(String(128))
+    approved_by: Mapped[str] = mapped_column(String(128))
+    updated: Mapped[float] = mapped_column(Double)
+    plan: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    state: Mapped[dict[str, Any]] = mapped_column(_JSON)
+
+
+class OutboxRow(Base):
+    """Something decided and not done yet, written in the transaction that decided it.
+
+    `key` is the decision's own name: decided twice, it is done once.
+    """
+
+    __tablename__ = "outbox"
+
+    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
+    key: Mapped[str] = mapped_column(String(256), unique=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    payload: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    created: Mapped[float] = mapped_column(Double)
+    attempts: Mapped[int] = mapped_column(Integer)
+    done: Mapped[float | None] = mapped_column(Double, index=True)
+    error: Mapped[str] = mapped_column(Text)
+
+
+class AuditRow(Base):
+    """One entry of the audit log: `digest` covers all of it and the digest before.
+
+    `detail` is the very text that was hashed. Devices stand here by pseudonym, so that deleting
+    a device needs no change here.
+    """
+
+    __tablename__ = "audit"
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[str] = mapped_column(String(32))
+    actor: Mapped[str] = mapped_column(String(128))
+    action: Mapped[str] = mapped_column(String(64), index=True)
+    subject: Mapped[str] = mapped_column(String(256), index=True)
+    detail: Mapped[str] = mapped_column(Text)
+    previous: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[str] = mapped_column(String(64))
+
+
+class TokenRow(Base):
+    """A token of a person or a program; `secret_sha256` is all that is kept of its secret."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(String(128))
+    role: Mapped[str] = mapped_column(String(32))
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float] = mapped_column(Double)
+    expires: Mapped[float | None] = mapped_column(Double)
+    revoked: Mapped[float | None] = mapped_column(Double)
+    last_used: Mapped[float | None] = mapped_column(Double)
+
+
+class SettingRow(Base):
+    """A setting of the control plane that all its replicas share."""
+
+    __tablename__ = "settings"
+
+    name: Mapped[str] = mapped_column(_ID, primary_key=True)
+    value: Mapped[Any] = mapped_column(_JSON)
