@@ -204,7 +204,8 @@ def chunking() -> Comparison:
 
     import numpy as np
 
-    from edgekit_runtime.bundle.index import assemble, build_index
+    from edgekit_runtime.bundle.build import build_index
+    from edgekit_runtime.bundle.index import assemble
 
     data = np.random.default_rng(7).bytes(5_000_000)
 

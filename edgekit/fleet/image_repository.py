@@ -13,7 +13,7 @@ from edgekit.fleet.chunk_store import ChunkStore
 from edgekit.fleet.clock import Clock
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.signed_folder import SignedFolder
-from edgekit_runtime.bundle.index import BundleIndex, parse_index
+from edgekit_runtime.bundle.index import BundleIndex, IndexedFile, assemble, parse_index
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
 from edgekit_runtime.orders import index_pieces_custom, parse_index_pieces
@@ -81,16 +81,23 @@ class ImageRepository(SignedFolder):
             )
         return parse_index(data, where=target.path)
 
+    def read(self, entry: IndexedFile) -> bytes:
+        """The content of a released file, from its chunks.
+
+        Raises:
+            VerificationError: If a chunk is missing or damaged.
+        """
+        return b"".join(assemble(entry, lambda chunk: self.chunks.get(chunk.sha256)))
+
     def chunk_names(self) -> Iterator[str]:
-        """Every chunk that the published releases refer to, once: indexes first."""
+        """Every chunk and delta that the published releases refer to, once: indexes first."""
         seen: set[str] = set()
         targets = self.published_targets().targets.values()
         for target in targets:
             pieces = parse_index_pieces(target.path, target.custom, length=target.length)
             yield from _new([digest for digest, _ in pieces], seen)
         for target in targets:
-            for entry in self.index_of(target).files:
-                yield from _new([chunk.sha256 for chunk in entry.chunks], seen)
+            yield from _new(list(self.index_of(target).wire_sizes()), seen)
 
 
 def _new(names: list[str], seen: set[str]) -> Iterator[str]:

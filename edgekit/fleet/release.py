@@ -6,12 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.clock import Clock, rfc3339, utc_now
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.repositories import open_images
 from edgekit_runtime.bundle.archive import BundleArchive
-from edgekit_runtime.bundle.index import BundleIndex, build_index
+from edgekit_runtime.bundle.build import Base, build_index
+from edgekit_runtime.bundle.index import BundleIndex
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, NAME_PATTERN
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import GateFailedError, InvalidBundleError, VerificationError
@@ -20,6 +22,12 @@ from edgekit_runtime.files import sha256_of
 from edgekit_runtime.limits import MAX_INDEX_BYTES
 from edgekit_runtime.orders import target_path
 from edgekit_runtime.versions import VERSION_PATTERN, Version
+
+if TYPE_CHECKING:
+    from edgekit.fleet.image_repository import ImageRepository
+
+# How many versions back a device may be, and still get deltas; then whole chunks.
+_BASES: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,7 @@ class Release:
         index_bytes: Length of the signed index.
         chunks: How many chunks the bundle's files are, equal ones counted once.
         wire_bytes: Their length on the wire.
-        new_chunks: How many of them no earlier release had.
+        new_chunks: How many chunks and deltas no earlier release had.
         new_wire_bytes: Their length on the wire.
     """
 
@@ -74,12 +82,13 @@ def release_bundle(
     images = open_images(fleet, passphrase=passphrase, clock=clock)
     with BundleArchive(bundle) as archive:
         manifest = archive.manifest
+        path = target_path(manifest.name, manifest.version)
         index, wire = build_index(
             manifest.name,
             manifest.version,
             ((name, archive.read(name)) for name in (MANIFEST_NAME, *sorted(manifest.files))),
+            bases=_bases(images, path),
         )
-    path = target_path(index.name, index.version)
     document = index.to_json()
     if len(document) > MAX_INDEX_BYTES:
         raise InvalidBundleError(
@@ -90,9 +99,10 @@ def release_bundle(
         if known is None:
             images.require_signer("targets")
         elif known.hashes["sha256"] != hashlib.sha256(document).hexdigest():
-            _require_same(images.index_of(known), index, bundle)
+            signed = images.index_of(known)
+            _require_same(signed, index, bundle)
             # The same content, packed by another zlib: what was signed and stored stays.
-            wire = {}
+            wire = {name: data for name, data in wire.items() if name in signed.wire_sizes()}
         new = [name for name, data in wire.items() if images.chunks.put(name, data)]
         if known is None:
             images.add(path, document)
@@ -103,6 +113,7 @@ def release_bundle(
         record = fleet.releases / index.name / f"{index.version}.json"
         if record.is_file():
             return _read_record(record)
+        sizes = {c.sha256: c.wire_bytes for entry in index.files for c in entry.chunks}
         release = Release(
             bundle=index.name,
             version=index.version,
@@ -110,8 +121,8 @@ def release_bundle(
             file=bundle.name,
             file_sha256=sha256_of(bundle),
             index_bytes=len(document),
-            chunks=len(wire),
-            wire_bytes=sum(map(len, wire.values())),
+            chunks=len(sizes),
+            wire_bytes=sum(sizes.values()),
             new_chunks=len(new),
             new_wire_bytes=sum(len(wire[name]) for name in new),
         )
@@ -127,6 +138,42 @@ def list_releases(fleet: Fleet) -> tuple[Release, ...]:
     """
     releases = [_read_record(path) for path in fleet.releases.glob("*/*.json")]
     return tuple(sorted(releases, key=lambda r: (r.bundle, Version.parse(r.version))))
+
+
+def _bases(images: ImageRepository, path: str) -> list[Base]:
+    """The released versions that a version's deltas start from, the newest first.
+
+    These are the two below it. When it is released again, to heal the store, they are those that
+    it was released with.
+    """
+    bundle, version, _ = path.split("/")
+    targets = images.targets().targets
+    older = [
+        (Version.parse(other.split("/")[1]), target)
+        for other, target in targets.items()
+        if other.split("/")[0] == bundle and other != path
+    ]
+    older.sort(key=lambda item: item[0], reverse=True)
+    bases = []
+    for number, target in older:
+        try:
+            bases.append((number, Base(index=images.index_of(target), read=images.read)))
+        except VerificationError:
+            # Devices then fetch the whole chunks; nothing else depends on it.
+            continue
+    if path in targets:
+        try:
+            told_by = images.index_of(targets[path]).base_digests()
+        except VerificationError:
+            told_by = None
+        if told_by is not None:
+            return [
+                base
+                for _, base in bases
+                if any(entry.sha256 in told_by for entry in base.index.files)
+            ]
+    below = [base for number, base in bases if number < Version.parse(version)]
+    return below[:_BASES]
 
 
 def _require_same(released: BundleIndex, index: BundleIndex, bundle: Path) -> None:

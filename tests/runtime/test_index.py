@@ -11,13 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit_runtime.bundle.index import (
-    Compression,
-    assemble,
-    build_index,
-    parse_index,
-    unpack_chunk,
-)
+from edgekit_runtime.bundle.build import build_index
+from edgekit_runtime.bundle.index import assemble, parse_index, unpack_chunk
+from edgekit_runtime.bundle.packing import Compression
 from edgekit_runtime.errors import InvalidBundleError, VerificationError
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
 

@@ -18,7 +18,7 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from edgekit_runtime.bundle.index import build_index
+from edgekit_runtime.bundle.build import build_index
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
 from edgekit_runtime.orders import (
     ORDER_FIELD,

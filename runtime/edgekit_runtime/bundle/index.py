@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
+from edgekit_runtime.bundle.delta import MAX_DELTA_BYTES
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, NAME_PATTERN, is_safe_path
+from edgekit_runtime.bundle.packing import Compression, require_wire, unpack
 from edgekit_runtime.errors import InvalidBundleError, VerificationError
 from edgekit_runtime.fields import FieldReader, open_document
 from edgekit_runtime.limits import (
@@ -26,19 +26,15 @@ from edgekit_runtime.limits import (
 from edgekit_runtime.versions import VERSION_PATTERN
 
 FORMAT: Final = "edgekit-index"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 _HEX_LENGTH: Final = 64
 _HEX_DIGITS: Final = frozenset("0123456789abcdef")
-# Below this saving the device's work to unpack is not worth it.
-_WORTH_COMPRESSING: Final = 0.97
 _CHUNK_FIELDS: Final = 4
-
-
-class Compression(StrEnum):
-    """How a chunk's bytes are packed on the wire."""
-
-    NONE = "none"
-    ZLIB = "zlib"
+_DELTA_FIELDS: Final = 3
+_STEP_FIELDS: Final = 5
+# More versions back than a publisher looks.
+_MAX_BASES: Final = 16
+_MAX_CHUNKS: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +55,40 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeltaStep:
+    """What consecutive chunks of a file are, told by a stretch of an older file.
+
+    Attributes:
+        first: Position of the first of the chunks.
+        count: How many they are; at most `MAX_DELTA_BYTES` together.
+        base_offset: Where the stretch of the same length begins in the older file.
+        sha256: Of the delta's bytes on the wire; its name, like a chunk's.
+        wire_bytes: Their length.
+    """
+
+    first: int
+    count: int
+    base_offset: int
+    sha256: str
+    wire_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileDelta:
+    """What of a file can be had for less by who holds a certain older file.
+
+    Attributes:
+        base_sha256: Of the older file's content.
+        base_bytes: Its length.
+        steps: In order; no two about the same chunk.
+    """
+
+    base_sha256: str
+    base_bytes: int
+    steps: tuple[DeltaStep, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedFile:
     """A file of the bundle.
 
@@ -67,12 +97,21 @@ class IndexedFile:
         sha256: Of its content.
         size_bytes: Its length.
         chunks: Its pieces, in order.
+        deltas: Other ways to some of the pieces, for who holds an older version.
     """
 
     path: str
     sha256: str
     size_bytes: int
     chunks: tuple[Chunk, ...]
+    deltas: tuple[FileDelta, ...] = ()
+
+    def offsets(self) -> tuple[int, ...]:
+        """Where each chunk begins in the file, and last where the file ends."""
+        places = [0]
+        for chunk in self.chunks:
+            places.append(places[-1] + chunk.size_bytes)
+        return tuple(places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +135,19 @@ class BundleIndex:
             f"the index has no file {path!r}", where=f"{self.name} {self.version}"
         )
 
+    def wire_sizes(self) -> dict[str, int]:
+        """The length on the wire of every chunk and delta, by its name."""
+        sizes: dict[str, int] = {}
+        for entry in self.files:
+            sizes |= {chunk.sha256: chunk.wire_bytes for chunk in entry.chunks}
+            for delta in entry.deltas:
+                sizes |= {step.sha256: step.wire_bytes for step in delta.steps}
+        return sizes
+
+    def base_digests(self) -> frozenset[str]:
+        """The content of every older file that a delta starts from."""
+        return frozenset(delta.base_sha256 for entry in self.files for delta in entry.deltas)
+
     def to_json(self) -> bytes:
         """The index as it is signed and sent."""
         document = {
@@ -112,6 +164,17 @@ class BundleIndex:
                     "chunks": [
                         [c.sha256, c.wire_bytes, c.size_bytes, c.compression.value]
                         for c in entry.chunks
+                    ],
+                    "deltas": [
+                        [
+                            delta.base_sha256,
+                            delta.base_bytes,
+                            [
+                                [s.first, s.count, s.base_offset, s.sha256, s.wire_bytes]
+                                for s in delta.steps
+                            ],
+                        ]
+                        for delta in entry.deltas
                     ],
                 }
                 for entry in self.files
@@ -150,72 +213,19 @@ def parse_index(data: bytes, *, where: str) -> BundleIndex:
     return index
 
 
-def build_index(
-    name: str, version: str, files: Iterable[tuple[str, bytes]]
-) -> tuple[BundleIndex, dict[str, bytes]]:
-    """Cut files into chunks.
-
-    Args:
-        name: Of the bundle.
-        version: Of the bundle.
-        files: Path and content of each, the manifest among them.
-
-    Returns:
-        The index, and each chunk's bytes on the wire by its SHA-256.
-    """
-    wire: dict[str, bytes] = {}
-    entries = []
-    for path, data in files:
-        chunks = []
-        for piece in _pieces(data):
-            packed, compression = _pack(piece)
-            digest = hashlib.sha256(packed).hexdigest()
-            wire[digest] = packed
-            chunks.append(
-                Chunk(
-                    sha256=digest,
-                    wire_bytes=len(packed),
-                    size_bytes=len(piece),
-                    compression=compression,
-                )
-            )
-        entries.append(
-            IndexedFile(
-                path=path,
-                sha256=hashlib.sha256(data).hexdigest(),
-                size_bytes=len(data),
-                chunks=tuple(chunks),
-            )
-        )
-    return BundleIndex(name=name, version=version, files=tuple(entries)), wire
-
-
 def unpack_chunk(chunk: Chunk, wire: bytes) -> bytes:
     """Prove and unpack a chunk from an untrusted source, in bounded memory.
 
     Raises:
         VerificationError: If the bytes are not the chunk that the index names.
     """
-    where = f"chunk {chunk.sha256[:12]}"
-    if len(wire) != chunk.wire_bytes:
-        raise VerificationError(
-            f"it has {len(wire)} bytes, and {chunk.wire_bytes} were signed", where=where
-        )
-    if hashlib.sha256(wire).hexdigest() != chunk.sha256:
-        raise VerificationError("its content does not match its signed hash", where=where)
-    if chunk.compression is Compression.NONE:
-        data = wire
-    else:
-        unpacker = zlib.decompressobj()
-        try:
-            data = unpacker.decompress(wire, chunk.size_bytes + 1)
-        except zlib.error as error:
-            raise VerificationError(f"it does not unpack: {error}", where=where) from error
-    if len(data) != chunk.size_bytes:
-        raise VerificationError(
-            f"it does not unpack to the {chunk.size_bytes} bytes that were signed", where=where
-        )
-    return data
+    require_wire(wire, sha256=chunk.sha256, wire_bytes=chunk.wire_bytes)
+    return unpack(
+        wire,
+        chunk.compression,
+        size_bytes=chunk.size_bytes,
+        where=f"chunk {chunk.sha256[:12]}",
+    )
 
 
 def assemble(entry: IndexedFile, fetch: Callable[[Chunk], bytes]) -> Iterator[bytes]:
@@ -237,25 +247,13 @@ def assemble(entry: IndexedFile, fetch: Callable[[Chunk], bytes]) -> Iterator[by
         raise VerificationError("the file does not match its signed hash", where=entry.path)
 
 
-def _pieces(data: bytes) -> Iterator[bytes]:
-    for start in range(0, len(data), MAX_CHUNK_WIRE_BYTES):
-        yield data[start : start + MAX_CHUNK_WIRE_BYTES]
-
-
-def _pack(piece: bytes) -> tuple[bytes, Compression]:
-    packed = zlib.compress(piece, level=9)
-    if len(packed) < len(piece) * _WORTH_COMPRESSING:
-        return packed, Compression.ZLIB
-    return piece, Compression.NONE
-
-
 def _read_file(reader: FieldReader) -> IndexedFile:
     path = reader.text("path")
     if not is_safe_path(path):
         reader.fault("path", f"{path[:80]!r} is not a safe relative path")
     size_bytes = reader.integer("size_bytes", most=MAX_FILE_BYTES)
     chunks = []
-    for position, item in enumerate(reader.sequence("chunks", most=1 << 20)):
+    for position, item in enumerate(reader.sequence("chunks", most=_MAX_CHUNKS)):
         chunk = _read_chunk(item)
         if chunk is None:
             reader.fault(f"chunks[{position}]", "is not [sha256, wire bytes, size, compression]")
@@ -263,19 +261,69 @@ def _read_file(reader: FieldReader) -> IndexedFile:
             chunks.append(chunk)
     if sum(chunk.size_bytes for chunk in chunks) != size_bytes:
         reader.fault("chunks", f"do not add up to {size_bytes} bytes")
-    return IndexedFile(
+    entry = IndexedFile(
         path=path,
         sha256=reader.text("sha256", pattern=r"[0-9a-f]{64}"),
         size_bytes=size_bytes,
         chunks=tuple(chunks),
     )
+    offsets = entry.offsets()
+    deltas = []
+    for position, item in enumerate(reader.sequence("deltas", optional=True, most=_MAX_BASES)):
+        delta = _read_delta(item, offsets)
+        if delta is None:
+            reader.fault(f"deltas[{position}]", "is not [base sha256, base bytes, steps]")
+        else:
+            deltas.append(delta)
+    return replace(entry, deltas=tuple(deltas))
+
+
+def _read_delta(item: object, offsets: tuple[int, ...]) -> FileDelta | None:
+    if not isinstance(item, list) or len(item) != _DELTA_FIELDS:
+        return None
+    base_sha256, base_bytes, steps = item
+    if not _is_digest(base_sha256) or not isinstance(steps, list) or len(steps) >= len(offsets):
+        return None
+    if type(base_bytes) is not int or not 0 < base_bytes <= MAX_FILE_BYTES:
+        return None
+    found = []
+    free = 0
+    for entry in steps:
+        step = _read_step(entry, offsets, base_bytes)
+        if step is None or step.first < free:
+            return None
+        free = step.first + step.count
+        found.append(step)
+    return FileDelta(base_sha256=base_sha256, base_bytes=base_bytes, steps=tuple(found))
+
+
+def _read_step(item: object, offsets: tuple[int, ...], base_bytes: int) -> DeltaStep | None:
+    if not isinstance(item, list) or len(item) != _STEP_FIELDS:
+        return None
+    first, count, base_offset, digest, wire_bytes = item
+    if not all(type(number) is int for number in (first, count, base_offset, wire_bytes)):
+        return None
+    if not (first >= 0 and count > 0 and base_offset >= 0 and first + count < len(offsets)):
+        return None
+    length = offsets[first + count] - offsets[first]
+    if length > MAX_DELTA_BYTES or base_offset + length > base_bytes:
+        return None
+    if not _is_digest(digest) or not 0 < wire_bytes <= MAX_CHUNK_WIRE_BYTES:
+        return None
+    return DeltaStep(
+        first=first, count=count, base_offset=base_offset, sha256=digest, wire_bytes=wire_bytes
+    )
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == _HEX_LENGTH and set(value) <= _HEX_DIGITS
 
 
 def _read_chunk(item: object) -> Chunk | None:
     if not isinstance(item, list) or len(item) != _CHUNK_FIELDS:
         return None
     digest, wire_bytes, size_bytes, compression = item
-    if not (isinstance(digest, str) and len(digest) == _HEX_LENGTH and set(digest) <= _HEX_DIGITS):
+    if not _is_digest(digest):
         return None
     if type(wire_bytes) is not int or not 0 < wire_bytes <= MAX_CHUNK_WIRE_BYTES:
         return None
