@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgekit_converters.onnx_source import doubtful_weights, quantized_operators
 from edgekit_converters.parked import ParkedModel
 from edgekit_converters.quantize.litert import quantized_tensors
 from edgekit_converters.quantize.outcome import refuse_quantized
+from edgekit_converters.quantize.source import float_source
 from edgekit_converters.report import Precision
 from edgekit_converters.request import ConversionPlan, ConversionRequest
 from edgekit_converters.sources.decision import DecidedSession, Decision
@@ -164,18 +166,36 @@ def _import(
         imported = import_source(request.source, plan.source_kind, request.options, progress)
         refuse_quantized(quantized_operators(imported.model), where=where)
         return imported, False
-    # Refused before an engine is asked to run it and before any data is judged by it; a quantized
-    # file can become ONNX as it is, and nothing else.
     evidence = quantized_tensors(request.source)
-    if any(artifact.precision is not Precision.FLOAT32 for artifact in plan.artifacts):
-        refuse_quantized(evidence, where=where)
-    if any(artifact.format is ModelFormat.ONNX for artifact in plan.artifacts):
+    reduced = any(artifact.precision is not Precision.FLOAT32 for artifact in plan.artifacts)
+    to_onnx = any(artifact.format is ModelFormat.ONNX for artifact in plan.artifacts)
+    try:
         imported = import_source(request.source, plan.source_kind, request.options, progress)
-    else:
-        from edgekit_converters.sources.tflite_file import open_tflite_file
-
-        imported = open_tflite_file(request.source)
+    except UnsupportedModelError as error:
+        if reduced:
+            refuse_quantized(evidence, where=where)
+        if to_onnx:
+            raise
+        return _as_it_is(request.source, error), False
+    if reduced and evidence:
+        # Weights alone may be integers; a model that computes in them can become ONNX as it is,
+        # and nothing else.
+        float_source(imported.model, where=where)
     return imported, bool(evidence)
+
+
+def _as_it_is(source: Path, reason: UnsupportedModelError) -> ImportedModel:
+    """A `.tflite` file that ONNX cannot say, to be quantized by its own operators."""
+    from edgekit_converters.sources.tflite_file import open_tflite_file
+
+    opened = open_tflite_file(source)
+    return dataclasses.replace(
+        opened,
+        warnings=(
+            *opened.warnings,
+            f"the file is quantized as it is, because ONNX cannot express it ({reason.what})",
+        ),
+    )
 
 
 def _check_export(model: Any, exporter: str, where: str) -> None:

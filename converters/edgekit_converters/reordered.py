@@ -13,7 +13,6 @@ from edgekit_converters.litert.layout import inverse
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_converters.calibration import CalibrationSet
     from edgekit_converters.litert.layout import Permutation
     from edgekit_runtime.session import RuntimeInfo, Session
     from edgekit_runtime.tensors import TensorSpec
@@ -68,8 +67,3 @@ def reorder(
         name: np.ascontiguousarray(array.transpose(borders[name])) if name in borders else array
         for name, array in arrays.items()
     }
-
-
-def reorder_calibration(calibration: CalibrationSet, borders: Borders) -> CalibrationSet:
-    """Calibration data in the source's order as the converted model takes it."""
-    return calibration.reordered(borders)

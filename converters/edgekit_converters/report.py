@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from edgekit_converters.quantize.scheme import Scheme
+
 if TYPE_CHECKING:
     from edgekit_converters.evaluation import Accuracy
     from edgekit_converters.litert.layout import BorderLayout
@@ -29,6 +31,23 @@ class Precision(StrEnum):
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     INT8 = "int8"
+    INT8_DYNAMIC = "int8-dynamic"
+    INT8_WEIGHTS = "int8-weights"
+    INT16X8 = "int16x8"
+    INT4_WEIGHTS = "int4-weights"
+    MIXED = "mixed"
+
+    @classmethod
+    def of(cls, scheme: Scheme) -> Precision:
+        """What a scheme is called here."""
+        return cls.FLOAT16 if scheme is Scheme.FP16 else cls(scheme.value)
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How the source is quantized for it; None where it is not."""
+        if self is Precision.FLOAT32:
+            return None
+        return Scheme.FP16 if self is Precision.FLOAT16 else Scheme(self.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

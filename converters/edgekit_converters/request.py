@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from edgekit_converters.calibration import require_data
 from edgekit_converters.litert.layout import BorderLayout
+from edgekit_converters.quantize.plan import Io
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.ranges import RangeMethod
 from edgekit_converters.report import Precision
 from edgekit_converters.sources.detect import detect_source, name_of
 from edgekit_converters.sources.kind import SourceKind
@@ -15,8 +17,6 @@ from edgekit_converters.sources.options import SourceOptions, check_options
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.formats import ModelFormat
-
-_TAILS: Final = {Precision.FLOAT32: "", Precision.FLOAT16: "-fp16", Precision.INT8: "-int8"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,16 @@ class ConversionRequest:
         output: A file where one artifact is made and the name ends in its suffix; else a folder.
         targets: The formats to make.
         precisions: The arithmetics to make each of them in.
-        calibration: Samples for int8, of any kind that `CalibrationSet.load` reads.
+        calibration: Typical samples, of any kind that `CalibrationSet.load` reads; schemes with
+            fixed ranges need them.
         evaluation: Labelled samples: `.npz` with the inputs and `labels`.
         max_error: The largest relative error that a float artifact may have.
         options: What helps to read the source.
         layout: What the inputs and outputs with four axes of a LiteRT artifact look like.
+        keep_float: What stays float in a quantized artifact: names of nodes, of what they compute,
+            or operator types.
+        io: What the inputs and outputs of artifacts with fixed ranges become.
+        range_method: How the ranges of activations are chosen.
     """
 
     source: Path
@@ -45,6 +50,9 @@ class ConversionRequest:
     max_error: float = 1e-4
     options: SourceOptions = field(default_factory=SourceOptions)
     layout: BorderLayout = BorderLayout.KEEP
+    keep_float: tuple[str, ...] = ()
+    io: Io = "float"
+    range_method: RangeMethod = RangeMethod.MIN_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,26 @@ def default_output(source: Path) -> Path:
     return source.absolute().parent / name if source.is_dir() else source.with_name(name)
 
 
+def parse_schemes(text: str) -> tuple[Precision, ...]:
+    """Read "int8,fp16"; "none" is none.
+
+    Raises:
+        UsageError: Naming everything that is no scheme.
+    """
+    words = [word for part in text.split(",") if (word := part.strip().lower())]
+    if words == ["none"]:
+        return ()
+    known = {scheme.value for scheme in Scheme}
+    unknown = [word for word in words if word not in known]
+    if unknown or not words:
+        raise UsageError(
+            f"no quantization scheme: {', '.join(unknown) or repr(text)}",
+            where="--quantize",
+            fix=f"choose from {', '.join(scheme.value for scheme in Scheme)}, or none",
+        )
+    return tuple(dict.fromkeys(Precision.of(Scheme(word)) for word in words))
+
+
 def plan_conversion(request: ConversionRequest) -> ConversionPlan:
     """Check a request and name the files that it makes.
 
@@ -95,6 +123,7 @@ def plan_conversion(request: ConversionRequest) -> ConversionPlan:
         )
     check_options(kind, request.options, where=str(request.source))
     _check_layout(request, kind)
+    _check_quantization(request)
     for target, precision in wanted:
         _check_route(request, kind, target, precision)
     if request.calibration is not None:
@@ -110,9 +139,10 @@ def _check_route(
     target: ModelFormat,
     precision: Precision,
 ) -> None:
-    if precision is Precision.INT8 and request.calibration is None:
+    scheme = precision.scheme
+    if scheme is not None and scheme.needs_ranges and request.calibration is None:
         raise UsageError(
-            "int8 needs calibration data",
+            f"{scheme} needs calibration data",
             where="calibration",
             fix="give --calibration samples.npz, with some hundred typical inputs",
         )
@@ -122,6 +152,31 @@ def _check_route(
             "the source is a .tflite model already",
             where=str(request.source),
             fix="quantize it with --quantize and --to tflite, or convert it with --to onnx",
+        )
+
+
+def _check_quantization(request: ConversionRequest) -> None:
+    """Refuse options that nothing of what is asked for would heed."""
+    schemes = [precision.scheme for precision in request.precisions if precision.scheme]
+    if request.keep_float and not schemes:
+        raise UsageError(
+            "nothing is quantized that could be kept float",
+            where="--keep-float",
+            fix="name a scheme with --quantize; --with-float makes the float artifacts as well",
+        )
+    if any(scheme.needs_ranges for scheme in schemes):
+        return
+    if request.io == "int8":
+        raise UsageError(
+            "only schemes that compute in integers have integer inputs and outputs",
+            where="--io",
+            fix="leave it out, or choose int8, int16x8 or mixed",
+        )
+    if request.range_method is not RangeMethod.MIN_MAX:
+        raise UsageError(
+            "no scheme that was asked for has ranges to choose",
+            where="--range-method",
+            fix="leave it out, or choose int8, int16x8 or mixed",
         )
 
 
@@ -194,4 +249,5 @@ def _name_files(
 
 
 def _path(folder: Path, stem: str, target: ModelFormat, precision: Precision) -> Path:
-    return folder / f"{stem}{_TAILS[precision]}{target.suffix}"
+    scheme = precision.scheme
+    return folder / f"{stem}{f'-{scheme}' if scheme else ''}{target.suffix}"

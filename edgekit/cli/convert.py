@@ -10,6 +10,7 @@ import click
 from edgekit.cli.render import emit_json, percent, say, size, table
 
 if TYPE_CHECKING:
+    from edgekit_converters.quantize.plan import Io
     from edgekit_converters.report import ConversionReport
 
 
@@ -31,20 +32,42 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--quantize",
-    type=click.Choice(["none", "fp16", "int8"]),
     default="none",
     show_default=True,
-    help="fp16: weights of half the size. int8: static 8-bit weights and activations; needs "
-    "--calibration.",
+    metavar="SCHEMES",
+    help="With commas between: fp16, int8, int8-dynamic, int8-weights, int16x8, int4-weights, "
+    "mixed. int8, int16x8 and mixed need --calibration.",
 )
 @click.option(
-    "--keep-float", is_flag=True, help="With --quantize: make the float artifacts as well."
+    "--with-float", is_flag=True, help="With --quantize: make the float artifacts as well."
+)
+@click.option(
+    "--keep-float",
+    multiple=True,
+    metavar="NAME|TYPE",
+    help="With --quantize: an operator that stays float, by its name or what it computes, or all "
+    "of a type (Softmax); repeat it.",
+)
+@click.option(
+    "--io",
+    type=click.Choice(["float", "int8"]),
+    default="float",
+    show_default=True,
+    help="Inputs and outputs of int8, int16x8 and mixed artifacts.",
+)
+@click.option(
+    "--range-method",
+    type=click.Choice(["min-max", "moving-average", "percentile", "entropy", "mse"]),
+    default="min-max",
+    show_default=True,
+    help="How the ranges of activations are chosen from the calibration data.",
 )
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Typical inputs, .npz (an array an input) or .npy; samples along the first axis.",
+    metavar="DATA",
+    help="Typical inputs: .npz (an array an input), .npy, .csv, .parquet, a folder of images or "
+    "WAV files, or package.module:function.",
 )
 @click.option(
     "--eval",
@@ -97,7 +120,10 @@ def convert(
     output: Path | None,
     targets: str,
     quantize: str,
-    keep_float: bool,
+    with_float: bool,
+    keep_float: tuple[str, ...],
+    io: Io,
+    range_method: str,
     calibration: Path | None,
     evaluation: Path | None,
     shapes: tuple[str, ...],
@@ -135,12 +161,13 @@ def convert(
     require("onnx", extra="convert")
     from edgekit_converters.convert import ConversionRequest, Precision, convert_model
     from edgekit_converters.litert.layout import BorderLayout
-    from edgekit_converters.request import default_output
+    from edgekit_converters.ranges import RangeMethod
+    from edgekit_converters.request import default_output, parse_schemes
     from edgekit_converters.sources.options import SourceOptions, parse_input_shape
     from edgekit_runtime.formats import parse_formats
 
-    reduced = {"none": (), "fp16": (Precision.FLOAT16,), "int8": (Precision.INT8,)}[quantize]
-    precisions = (Precision.FLOAT32, *reduced) if keep_float or not reduced else reduced
+    reduced = parse_schemes(quantize)
+    precisions = (Precision.FLOAT32, *reduced) if with_float or not reduced else reduced
     report = convert_model(
         ConversionRequest(
             source=source,
@@ -157,6 +184,9 @@ def convert(
                 trust_pickle=trust_pickle,
             ),
             layout=BorderLayout(layout),
+            keep_float=keep_float,
+            io=io,
+            range_method=RangeMethod(range_method),
         ),
         progress=say,
     )

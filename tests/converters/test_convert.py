@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
+from edgekit_converters import checking, conversion, reduced
 from edgekit_converters import convert as module
 from edgekit_converters.convert import ConversionRequest, Precision, convert_model
 from edgekit_converters.litert.layout import BorderLayout
@@ -205,14 +206,14 @@ def test_unsupported_operators_are_named_before_anything_is_written(
     make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes = [
-        helper.make_node("Relu", ["x"], ["a"], name="first"),
+        helper.make_node("Sigmoid", ["x"], ["a"], name="first"),
         helper.make_node("Tanh", ["a"], ["y"], name="second"),
     ]
     onnx.save_model(make_model(nodes, {"x": ["n", 4]}, ["y"]), str(tmp_path / "m.onnx"))
     before = _names(tmp_path)
-    for operator in ("Relu", "Tanh"):
+    for operator in ("Sigmoid", "Tanh"):
         monkeypatch.delitem(registry._REGISTRY, operator)
-    with pytest.raises(UnsupportedModelError, match=r"first \(Relu\).*second \(Tanh\)") as caught:
+    with pytest.raises(UnsupportedModelError, match=r"first \(Sigmoid\).*second \(Tanh") as caught:
         convert_model(_request(tmp_path / "m.onnx", tmp_path / "out", targets=(ONNX, LITERT)))
     assert caught.value.exit_code == 3
     assert _names(tmp_path) == before
@@ -221,7 +222,7 @@ def test_unsupported_operators_are_named_before_anything_is_written(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("where", ["quantize_litert", "compare", "publish", "evaluate_top1"])
+@pytest.mark.parametrize("where", ["write_litert", "compare", "publish", "evaluate_top1"])
 def test_an_interruption_leaves_everything_as_it_was(
     *, error: type[BaseException], where: str, cnn_file: Path, calibration_file: Path,
     evaluation_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -234,7 +235,8 @@ def test_an_interruption_leaves_everything_as_it_was(
     def interrupted(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(module, where, interrupted)
+    owner = {"write_litert": reduced, "compare": checking, "publish": module}
+    monkeypatch.setattr(owner.get(where, conversion), where, interrupted)
     with pytest.raises(error):
         convert_model(
             _request(

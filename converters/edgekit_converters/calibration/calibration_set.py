@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,7 +38,6 @@ class CalibrationSet:
         warnings: Sentences for the report.
         digests: A hash of each sample.
         source: Where all samples are read from.
-        orders: By input name, the order in which `batches` gives the axes, where it is another.
     """
 
     samples: Samples
@@ -48,7 +46,6 @@ class CalibrationSet:
     warnings: tuple[str, ...]
     digests: NDArray[np.uint64]
     source: SampleSource
-    orders: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -97,26 +94,8 @@ class CalibrationSet:
             UsageError: If the data has changed since it was checked, and is damaged.
         """
         if self.count == self.samples.count:
-            batches: Iterator[dict[str, NDArray[Any]]] = (
-                batch for batch, _ in self.samples.batches(self.batch_size)
-            )
-        else:
-            batches = _regrouped(self.source, self.batch_size)
-        for batch in batches:
-            yield self._ordered(batch)
-
-    def reordered(self, orders: Mapping[str, Sequence[int]]) -> CalibrationSet:
-        """The same data, its batches for a model that takes the axes in another order.
-
-        Args:
-            orders: Axis i of an input is this set's axis `orders[name][i]`; other names are no
-                matter.
-        """
-        if not orders:
-            return self
-        if self.orders:
-            raise ValueError("the axes are in another order already")
-        return dataclasses.replace(self, orders=orders)
+            return (batch for batch, _ in self.samples.batches(self.batch_size))
+        return _regrouped(self.source, self.batch_size)
 
     def overlap(self, samples: Samples, specs: Sequence[TensorSpec]) -> int:
         """How many of some samples are among these, byte for byte.
@@ -127,14 +106,6 @@ class CalibrationSet:
         """
         others = sample_digests(samples.arrays, specs)
         return int(np.isin(others, self.digests).sum())
-
-    def _ordered(self, batch: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        return {
-            name: np.ascontiguousarray(array.transpose(self.orders[name]))
-            if name in self.orders
-            else array
-            for name, array in batch.items()
-        }
 
 
 def _regrouped(source: SampleSource, size: int) -> Iterator[dict[str, NDArray[Any]]]:

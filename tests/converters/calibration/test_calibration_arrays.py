@@ -87,20 +87,6 @@ def test_npy_in_either_order(order: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(_all(CalibrationSet.load(tmp_path / "a.npy", [IMAGE])), array)
 
 
-@pytest.mark.usefixtures("tiny_memory")
-@pytest.mark.parametrize("count", [4, 50])
-def test_axes_in_another_order(count: int, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).normal(size=(count, 1, 2, 3)).astype(np.float32)
-    np.save(tmp_path / "a.npy", images)
-    spec = TensorSpec(name="image", dtype="float32", shape=(None, 1, 2, 3))
-    found = CalibrationSet.load(tmp_path / "a.npy", [spec])
-    turned = found.reordered({"image": (0, 2, 3, 1), "scores": (1, 0)})
-    np.testing.assert_array_equal(_all(turned), images.transpose(0, 2, 3, 1))
-    assert found.reordered({}) is found
-    with pytest.raises(ValueError, match="already"):
-        turned.reordered({"image": (0, 1, 2, 3)})
-
-
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=8), size=st.integers(1, 7))
 def test_chunks_of_any_size_become_batches(counts: list[int], size: int) -> None:
     from edgekit_converters.calibration.calibration_set import _regrouped

@@ -1,0 +1,224 @@
+"""The quantized and half-precision forms of one source: one calibration, one plan, both formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit_converters.litert.compile import CompiledFile, CompiledModel, compile_to_litert
+from edgekit_converters.parked import ParkedModel
+from edgekit_converters.quantize.litert import file_ranges, write_litert_file
+from edgekit_converters.quantize.plan import Io, QuantizationPlan, Range, matching_nodes
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.quantize.source import float_source
+from edgekit_converters.quantize.write_litert import write_litert
+from edgekit_converters.quantize.write_onnx import write_onnx
+from edgekit_converters.ranges import RangeMethod, RangeStatistics, collect_ranges
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.formats import ModelFormat
+from edgekit_runtime.graph.read import read_graph
+
+if TYPE_CHECKING:
+    from edgekit_converters.calibration import CalibrationSet
+    from edgekit_converters.litert.layout import BorderLayout
+    from edgekit_converters.repair.attempts import Candidate
+
+
+class ReducedForms:
+    """Writes what is asked for in less than float32; the source is calibrated once, when needed."""
+
+    def __init__(
+        self,
+        *,
+        normalised: ParkedModel | None,
+        source: Path,
+        compiled: CompiledFile | None,
+        calibration: CalibrationSet | None,
+        scratch: Path,
+        keep_float: tuple[str, ...] = (),
+        io: Io = "float",
+        method: RangeMethod = RangeMethod.MIN_MAX,
+        layout: BorderLayout,
+        progress: Callable[[str], None],
+    ) -> None:
+        """Take in what they are made of; nothing is computed yet.
+
+        Args:
+            normalised: The source in ONNX; None for a `.tflite` that has no such form.
+            source: What the user named, for that case.
+            compiled: The source in LiteRT, where LiteRT is a target and it came by way of ONNX.
+            calibration: Needed by schemes with fixed ranges.
+            scratch: A folder for what is not needed in memory.
+            keep_float: Names and operator types, as the user gave them.
+            io: What inputs and outputs of static schemes become.
+            method: How ranges are chosen.
+            layout: Of LiteRT inputs and outputs with four axes.
+            progress: Told one plain sentence a step.
+        """
+        self._normalised = normalised
+        self._source = source
+        self._where = str(source)
+        self._compiled = compiled
+        self._calibration = calibration
+        self._scratch = scratch
+        self._keep_float = keep_float
+        self._io = io
+        self._method = method
+        self._layout = layout
+        self._progress = progress
+        self._opened: ParkedModel | None = None
+        self._statistics: Mapping[str, RangeStatistics] | None = None
+        self._file_ranges: Mapping[str, Range] | None = None
+        self._remarks: tuple[str, ...] = ()
+
+    def write(self, target: ModelFormat, scheme: Scheme, output: Path) -> tuple[str, ...]:
+        """Write one form.
+
+        Args:
+            target: Its format.
+            scheme: Its arithmetic.
+            output: Where to; the folder exists.
+
+        Returns:
+            Sentences that the user should read.
+
+        Raises:
+            UsageError: If a name that is to stay float fits nothing.
+            UnsupportedModelError: If the source is quantized already, or nothing would change.
+        """
+        if self._normalised is None or (target is ModelFormat.LITERT and self._compiled is None):
+            plan = self._file_plan(scheme)
+            return write_litert_file(self._source, plan, output, where=self._where)
+        model = self.float_model()
+        plan = self.plan(scheme, model)
+        if target is ModelFormat.ONNX:
+            remarks = write_onnx(model, plan, output, where=self._where)
+        else:
+            remarks = write_litert(
+                self._compiled_again(model), plan, output, where=self._where, normalised=model
+            )
+        return (*self._remarks, *remarks)
+
+    def write_candidate(
+        self, target: ModelFormat, candidate: Candidate, output: Path
+    ) -> tuple[str, ...]:
+        """Write what a search for repairs came up with; see `write`."""
+        model, plan = candidate.model, candidate.plan
+        if target is ModelFormat.ONNX:
+            return write_onnx(model, plan, output, where=self._where)
+        compiled = compile_to_litert(model, where=self._where, layout=self._layout)
+        return write_litert(compiled, plan, output, where=self._where, normalised=model)
+
+    def float_model(self) -> Any:
+        """The `onnx.ModelProto` that is calibrated and quantized, its weights floats.
+
+        Raises:
+            UnsupportedModelError: If the source computes in integers already.
+        """
+        if self._normalised is None:
+            raise ValueError("the source has no ONNX form")
+        if self._opened is None:
+            model, remarks = float_source(self._normalised.load(), where=self._where)
+            self._remarks = tuple(remarks)
+            self._opened = self._normalised
+            if self._remarks:
+                self._opened = ParkedModel(model, self._scratch / "opened")
+        return self._opened.load()
+
+    def statistics(self, model: Any) -> Mapping[str, RangeStatistics]:
+        """What flows through the model of `float_model` on the calibration data."""
+        if self._statistics is None:
+            calibration = self._known_calibration()
+            self._progress(f"calibrating with {calibration.count} sample(s)")
+            self._statistics = collect_ranges(model, calibration.batches())
+        return self._statistics
+
+    def plan(self, scheme: Scheme, model: Any) -> QuantizationPlan:
+        """How the model of `float_model` becomes a scheme's, before anything is repaired."""
+        keep_float = matching_nodes(model, self._keep_float)
+        ranges = {}
+        if scheme.needs_ranges:
+            ranges = {
+                name: seen.range(self._method)
+                for name, seen in self.statistics(model).items()
+                # A mask of infinities that is clipped masks no more.
+                if seen.finite
+            }
+        return QuantizationPlan(
+            scheme=scheme,
+            ranges=ranges,
+            keep_float=keep_float,
+            io=self._border(scheme),
+        )
+
+    def _compiled_again(self, model: Any) -> CompiledModel:
+        if self._compiled is None or self._remarks:
+            # Weights that the source stores as integers are integers in what was compiled too.
+            return compile_to_litert(model, where=self._where, layout=self._layout)
+        lowered = self._compiled.load()
+        return CompiledModel(
+            content=self._compiled.path.read_bytes(),
+            program=lowered.program,
+            graph=lowered.graph,
+            prepared=lowered.prepared,
+            borders=lowered.borders,
+        )
+
+    def _file_plan(self, scheme: Scheme) -> QuantizationPlan:
+        """The plan for a `.tflite` file as it is, in the names of its tensors."""
+        keep_float = _named_in_file(self._source, self._keep_float)
+        if scheme.needs_ranges and self._file_ranges is None:
+            if self._method is not RangeMethod.MIN_MAX:
+                raise UsageError(
+                    f"this .tflite file has no ONNX form, so its ranges are its extremes, not "
+                    f"{self._method.value}",
+                    where="range-method",
+                    fix="leave it out, or convert the model that the file was made from",
+                )
+            calibration = self._known_calibration()
+            self._progress(f"calibrating with {calibration.count} sample(s)")
+            self._file_ranges = file_ranges(self._source, calibration.batches(), where=self._where)
+        return QuantizationPlan(
+            scheme=scheme,
+            ranges=(self._file_ranges or {}) if scheme.needs_ranges else {},
+            keep_float=keep_float,
+            io=self._border(scheme),
+        )
+
+    def _border(self, scheme: Scheme) -> Io:
+        return self._io if scheme.needs_ranges else "float"
+
+    def _known_calibration(self) -> CalibrationSet:
+        if self._calibration is None:  # pragma: no cover - the request was checked for it
+            raise UsageError("there is no calibration data", where="calibration")
+        return self._calibration
+
+
+def _named_in_file(source: Path, wanted: tuple[str, ...]) -> frozenset[str]:
+    """What the operators of a `.tflite` file make that a user means by name or by type.
+
+    Raises:
+        UsageError: Naming everything that fits no operator.
+    """
+    found: set[str] = set()
+    unknown = []
+    operators = read_graph(source).operators if wanted else ()
+    for word in wanted:
+        fitting = {
+            name
+            for operator in operators
+            for name in operator.outputs
+            if word in operator.outputs or word.lower() == operator.type.lower()
+        }
+        if not fitting:
+            unknown.append(word)
+        found |= fitting
+    if unknown:
+        types = sorted({operator.type for operator in operators})
+        raise UsageError(
+            f"no tensor or operator type of the model: {', '.join(unknown)}",
+            where="keep-float",
+            fix=f"the model's operator types are {', '.join(types)}; edgekit inspect lists more",
+        )
+    return frozenset(found)
