@@ -23,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real models with labelled data; a clone of the project alone does not have them."""
-    folder = Path(os.environ.get("EDGEKIT_SHARED", REPOSITORY.parent / "shared")) / "data"
+    folder = Path(os.environ.get("EDGEKIT_SHARED", REPOSITORY.parent / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip("the real models and data are not here: set EDGEKIT_SHARED to their folder")
     return folder

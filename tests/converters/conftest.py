@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,11 +131,3 @@ def calibration_file(tmp_path: Path) -> Path:
     path = tmp_path / "calibration.npz"
     np.savez(path, image=np.random.default_rng(3).normal(size=(64, 1, 8, 8)).astype(np.float32))
     return path
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    folder = Path(os.environ.get("EDGEKIT_SHARED", Path(__file__).parents[3] / "shared")) / "data"
-    if not folder.is_dir():
-        pytest.skip("EDGEKIT_SHARED names no folder with test data")
-    return folder
