@@ -31,10 +31,12 @@ imports: ## Check who imports whom
 docs-check: ## Check that the generated docs are up to date
 	$(PYTHON) tools/cli_docs.py --check
 	$(PYTHON) tools/operator_docs.py --check
+	$(PYTHON) tools/device_docs.py --check
 
 docs: ## Write the generated docs again
 	$(PYTHON) tools/cli_docs.py
 	$(PYTHON) tools/operator_docs.py
+	$(PYTHON) tools/device_docs.py
 
 test: ## Run the whole test suite
 	$(PYTHON) -m pytest

@@ -19,6 +19,7 @@ from edgekit_benchmarks.gates import (
 from edgekit_benchmarks.layers import ModelLayers, list_layers
 from edgekit_benchmarks.measure import (
     Measurement,
+    check_settings,
     measure,
     measure_operators,
     measure_plain_memory,
@@ -28,7 +29,7 @@ from edgekit_benchmarks.predict import Prediction, predict
 from edgekit_benchmarks.profile import Profile, load_profiles
 from edgekit_benchmarks.results import FORMAT, FORMAT_VERSION, Counts, RecordedRun, read_results
 from edgekit_benchmarks.timeline import Step, live_steps
-from edgekit_runtime.errors import EnvironmentLackError, UsageError
+from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.formats import ModelFormat, detect_format
 
@@ -57,7 +58,8 @@ class Plan:
         runtime: The engine for `.tflite` files, here and on the boards; None for the first that
             is installed, and LiteRT on the boards.
         reference_kernels: Whether to use the engine's plain kernels and no graph optimisation.
-        operators: Whether to find out where the time goes in ONNX models, operator by operator.
+        provider: onnxruntime's execution provider for ONNX models; None for the processor.
+        operators: Whether to find out where the time goes, operator by operator.
         explain_memory: Whether to find out why an engine takes other memory than was planned, by
             a run with its plain kernels.
         inputs: An `.npz` to feed instead of made-up values.
@@ -77,6 +79,7 @@ class Plan:
     memory_limit_bytes: int | None = None
     runtime: str | None = None
     reference_kernels: bool = False
+    provider: str | None = None
     operators: bool = False
     explain_memory: bool = False
     inputs: Path | None = None
@@ -244,6 +247,27 @@ def _check(models: Sequence[Path], plan: Plan) -> None:
     if plan.inputs is not None:
         require_file(plan.inputs, kind="the inputs, an .npz file")
     check_limits(plan.limits)
+    for threads in plan.threads if plan.measure_here else ():
+        check_settings(
+            threads=threads,
+            runs=plan.runs,
+            min_seconds=plan.min_seconds,
+            timeout_s=plan.timeout_s,
+        )
+    if plan.provider is not None:
+        _check_provider(models, plan.provider)
+
+
+def _check_provider(models: Sequence[Path], provider: str) -> None:
+    from edgekit_runtime.engines.onnxruntime import find_provider
+
+    if not any(detect_format(model) is ModelFormat.ONNX for model in models):
+        raise UsageError(
+            "execution providers are onnxruntime's, and no model is ONNX",
+            where="--provider",
+            fix="leave it out",
+        )
+    find_provider(provider)
 
 
 def _boards(names: Sequence[str]) -> tuple[Profile, ...]:
@@ -324,6 +348,7 @@ def _bench(
             inputs=plan.inputs,
             input_shapes=plan.input_shapes,
             reference_kernels=plan.reference_kernels,
+            provider=plan.provider if entry.format is ModelFormat.ONNX else None,
             sustained_seconds=plan.sustained_seconds,
             memory_limit_bytes=plan.memory_limit_bytes,
             timeout_s=plan.timeout_s,
@@ -336,37 +361,52 @@ def _bench(
     footprint = (
         plan_footprint(entry.graph, file_bytes=file_bytes, engine=used) if entry.graph else None
     )
+    operators, operator_notes = _operators(entry, plan, measurements)
     return ModelBench(
         model=str(entry.path),
         file_bytes=file_bytes,
         measurements=measurements,
         predictions=predictions,
-        operators=_operators(entry, plan, measurements),
+        operators=operators,
         footprint=footprint,
         steps=live_steps(entry.graph) if entry.graph else (),
         counts=_counts(entry),
-        notes=(*entry.notes, *_memory_notes(entry, footprint, measurements, plan)),
+        notes=(
+            *entry.notes,
+            *operator_notes,
+            *_memory_notes(entry, footprint, measurements, plan),
+        ),
     )
 
 
 def _operators(
     entry: _Read, plan: Plan, measurements: Sequence[Measurement]
-) -> tuple[OperatorTime, ...]:
-    """The profiler's times, scaled so that they add up to the median that was measured."""
-    if not plan.operators or not measurements or entry.format is not ModelFormat.ONNX:
-        return ()
-    found = measure_operators(
-        entry.path,
-        threads=plan.threads[0],
-        inputs=plan.inputs,
-        input_shapes=plan.input_shapes,
-        timeout_s=plan.timeout_s,
-    )
+) -> tuple[tuple[OperatorTime, ...], tuple[str, ...]]:
+    """The profiler's times, scaled so that they add up to the median that was measured.
+
+    The model itself ran; where only the profiler does not take it, a note says so.
+    """
+    if not plan.operators or not measurements:
+        return (), ()
+    measurement = measurements[0]
+    try:
+        found = measure_operators(
+            entry.path,
+            threads=measurement.threads,
+            runtime=measurement.runtime,
+            inputs=plan.inputs,
+            input_shapes=plan.input_shapes,
+            reference_kernels=plan.reference_kernels,
+            provider=measurement.provider,
+            timeout_s=plan.timeout_s,
+        )
+    except (EnvironmentLackError, UnsupportedModelError) as error:
+        return (), (f"no times of its operators: {error.what}",)
     total = sum(operator.milliseconds for operator in found)
-    scale = measurements[0].latency.median_ms / total if total else 0.0
+    scale = measurement.latency.median_ms / total if total else 0.0
     return tuple(
         replace(operator, milliseconds=operator.milliseconds * scale) for operator in found
-    )
+    ), ()
 
 
 def _memory_notes(

@@ -143,8 +143,10 @@ def compare_activations(
         took = taken.first_activations_bytes
         what = "activations"
     said = [f"{what}: planned {_mega(planned)}, the first inference took {_mega(took)}"]
-    if _same(planned, took):
+    if abs(took - planned) <= planned * _CLOSE:
         said[0] += ", as planned"
+    elif _same(planned, took):
+        said[0] += f", the same as near as it can be told ({_mega(_RESOLUTION_BYTES)})"
     elif plain is None:
         said[0] += f" ({took / max(1, planned) - 1:+.0%}): {_REASONS[engine]}"
     else:

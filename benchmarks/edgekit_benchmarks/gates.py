@@ -196,7 +196,8 @@ def _same_setting(now: Measurement, baseline: Sequence[RecordedRun]) -> Recorded
     found = [
         run
         for run in baseline
-        if (run.model, run.runtime, run.threads) == (now.model, now.runtime, now.threads)
+        if (run.model, run.runtime, run.threads, run.reference_kernels, run.provider)
+        == (now.model, now.runtime, now.threads, now.reference_kernels, now.provider)
     ]
     return found[-1] if found else None
 

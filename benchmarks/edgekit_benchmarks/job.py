@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO
 
 from edgekit_runtime import errors
 from edgekit_runtime.errors import EdgekitError
@@ -24,6 +26,7 @@ class Job:
         inputs: The user's `.npz`, or None to make inputs up.
         input_shapes: Full shapes of inputs that have free axes, by name.
         reference_kernels: Whether to use the engine's plain kernels and no graph optimisation.
+        provider: onnxruntime's execution provider, or None for the processor.
         memory_only: Whether to look at memory alone, and time a single inference.
         curve_seconds: For how long to go on at full load and note the course; 0 for not at all.
     """
@@ -36,6 +39,7 @@ class Job:
     inputs: Path | None
     input_shapes: Mapping[str, tuple[int, ...]]
     reference_kernels: bool = False
+    provider: str | None = None
     memory_only: bool = False
     curve_seconds: float = 0.0
 
@@ -122,6 +126,13 @@ class Observation:
     memory: ModelMemory | None
     inputs: tuple[InputUsed, ...]
     curve: tuple[tuple[float, float], ...] = ()
+
+
+def take_standard_output() -> TextIO:
+    """Standard output for the answer alone: engines, which write there too, get standard error."""
+    answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return answer_to
 
 
 def answer(observation: Observation) -> str:

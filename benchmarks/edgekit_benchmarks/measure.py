@@ -129,6 +129,7 @@ class Measurement:
         limit: The memory limit that it ran under and survived; None without one.
         curve: The course under sustained load, seconds and median milliseconds.
         reference_kernels: Whether the engine's plain kernels ran, without graph optimisation.
+        provider: onnxruntime's execution provider that was asked for; None for the processor.
         inputs: What was fed.
         inputs_from: The user's file, or "generated".
         machine: Where.
@@ -153,12 +154,24 @@ class Measurement:
     limit: LimitedRun | None
     curve: tuple[tuple[float, float], ...]
     reference_kernels: bool
+    provider: str | None
     inputs: tuple[InputUsed, ...]
     inputs_from: str
     machine: MachineFacts
     warnings: tuple[str, ...]
     measured_at: datetime
     kind: str = field(default=MEASURED_HERE, init=False)
+
+    @property
+    def engine(self) -> str:
+        """The engine, its version, and what it ran the operators on, for people."""
+        if self.reference_kernels:
+            how = ", plain kernels"
+        elif self.provider:
+            how = f", {self.provider}"
+        else:
+            how = " with XNNPACK" if self.runtime == "litert" else ""
+        return f"{self.runtime} {self.runtime_version}{how}"
 
     def to_json(self) -> dict[str, object]:
         """The measurement as a JSON object."""
@@ -190,6 +203,7 @@ def measure(
     inputs: Path | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     reference_kernels: bool = False,
+    provider: str | None = None,
     sustained_seconds: float = 0.0,
     memory_limit_bytes: int | None = None,
     timeout_s: float = 600.0,
@@ -210,6 +224,7 @@ def measure(
         inputs: An `.npz` with samples along the first axis; without it, inputs are made up.
         input_shapes: Full shapes, by name, of inputs with free axes other than the first.
         reference_kernels: Use the engine's plain kernels and no graph optimisation.
+        provider: onnxruntime's execution provider, such as "xnnpack"; None for the processor.
         sustained_seconds: After the timed runs, go on at full load for so long and note the course.
         memory_limit_bytes: What the whole process may hold, Python and the engine included.
         timeout_s: After this long the process is ended; the sustained time comes on top.
@@ -223,8 +238,9 @@ def measure(
         EnvironmentLackError: If the engine is missing, the process was killed, or time ran out.
         GateFailedError: If the memory limit was exceeded.
     """
-    _check(threads=threads, runs=runs, min_seconds=min_seconds, timeout_s=timeout_s)
+    check_settings(threads=threads, runs=runs, min_seconds=min_seconds, timeout_s=timeout_s)
     model_format = detect_format(model)
+    provider = _provider_of(model_format, provider)
     if inputs is not None:
         require_file(inputs, kind="the inputs, an .npz file")
     machine = read_machine()
@@ -238,6 +254,7 @@ def measure(
         inputs=inputs.resolve() if inputs else None,
         input_shapes=dict(input_shapes or {}),
         reference_kernels=reference_kernels,
+        provider=provider,
         curve_seconds=sustained_seconds,
     )
     before = read_cpu_time()
@@ -276,6 +293,7 @@ def measure(
         limit=limited,
         curve=seen.curve,
         reference_kernels=reference_kernels,
+        provider=provider,
         inputs=seen.inputs,
         inputs_from=inputs.name if inputs else "generated",
         machine=machine,
@@ -288,22 +306,28 @@ def measure_operators(
     model: Path,
     *,
     threads: int,
+    runtime: str | None = None,
     inputs: Path | None = None,
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    reference_kernels: bool = False,
+    provider: str | None = None,
     timeout_s: float = 600.0,
 ) -> tuple[OperatorTime, ...]:
-    """Where the time goes in an ONNX model, operator by operator, with onnxruntime's profiler.
+    """Where the time goes in a model, operator by operator, by the engine's own profiler.
 
-    Arguments and errors as those of `measure`.
+    Arguments and errors as those of `measure`; an `EnvironmentLackError` also where the engine has
+    no profiler that takes the model.
     """
     job = Job(
         model=model.resolve(),
-        runtime=None,
+        runtime=runtime,
         threads=threads,
         runs=1,
         min_seconds=0.0,
         inputs=inputs.resolve() if inputs else None,
         input_shapes=dict(input_shapes or {}),
+        reference_kernels=reference_kernels,
+        provider=provider,
     )
     line = _run_process(job, command=_OPERATORS_COMMAND, timeout_s=timeout_s)
     document = json.loads(line)
@@ -339,7 +363,8 @@ def measure_plain_memory(
     return _run_worker(job, command=WORKER_COMMAND, timeout_s=timeout_s).memory
 
 
-def _check(*, threads: int, runs: int, min_seconds: float, timeout_s: float) -> None:
+def check_settings(*, threads: int, runs: int, min_seconds: float, timeout_s: float) -> None:
+    """Raise one `UsageError` that names every number with which nothing can be measured."""
     faults = []
     if threads < 1:
         faults.append(f"threads is {threads}, and an inference needs one")
@@ -349,6 +374,16 @@ def _check(*, threads: int, runs: int, min_seconds: float, timeout_s: float) -> 
         faults.append(f"min_seconds is {min_seconds:g}, not between 0 and {timeout_s:g}")
     if faults:
         raise UsageError("; ".join(faults), fix="choose numbers within these bounds")
+
+
+def _provider_of(model_format: ModelFormat, provider: str | None) -> str | None:
+    """Its full name, or None for the processor; for TFLite left as it is, to be refused."""
+    if provider is None or model_format is not ModelFormat.ONNX:
+        return provider
+    from edgekit_runtime.engines.onnxruntime import CPU_PROVIDER, find_provider
+
+    found = find_provider(provider)
+    return None if found == CPU_PROVIDER else found
 
 
 def _run_limited(

@@ -1,4 +1,4 @@
-"""Where the time goes inside a model: onnxruntime's own profiler, in a process of its own.
+"""Where the time goes inside a model: the engines' own profilers, in a process of its own.
 
 `python -m edgekit_benchmarks.operators` takes one job, as `worker` does. Profiling slows every
 operator down a little, so it never runs in the process whose latencies are reported; the times
@@ -11,14 +11,21 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
-from edgekit_benchmarks.job import Job, refusal
-from edgekit_runtime.errors import EdgekitError, UnsupportedModelError
+from edgekit_benchmarks.job import Job, refusal, take_standard_output
+from edgekit_benchmarks.litert_profiler import profile_litert
+from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, UnsupportedModelError
+from edgekit_runtime.formats import ModelFormat, detect_format
 from edgekit_runtime.session import open_session
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _RUNS: Final = 20
 
@@ -30,7 +37,7 @@ class OperatorTime:
     Attributes:
         name: As the engine names it; fused operators keep a name of one of them.
         type: Its type, in the engine's words.
-        milliseconds: Its median over the profiled inferences.
+        milliseconds: Its usual time in the profiled inferences.
     """
 
     name: str
@@ -43,36 +50,74 @@ class OperatorTime:
 
 
 def profile_operators(job: Job) -> list[OperatorTime]:
-    """The median time of every operator of an ONNX model.
+    """The usual time of every operator of a model.
 
     Raises:
-        UnsupportedModelError: If onnxruntime fails on the model.
-        EnvironmentLackError: If it is not installed.
+        UnsupportedModelError: If the engine fails on the model.
+        EnvironmentLackError: If it is not installed, or has no profiler.
     """
     # Errors of the model and a missing engine are told as everywhere.
-    session = open_session(job.model, threads=job.threads)
+    session = open_session(
+        job.model,
+        threads=job.threads,
+        runtime=job.runtime,
+        reference_kernels=job.reference_kernels,
+        provider=job.provider,
+    )
     shapes = resolve_shapes(session.inputs, job.input_shapes)
     inputs = (
         load_inputs(job.inputs, session.inputs, shapes)
         if job.inputs
         else make_inputs(session.inputs, shapes)
     )
+    engine = session.runtime.name
     session.close()
+    if detect_format(job.model) is ModelFormat.ONNX:
+        return _profile_onnx(job, inputs)
+    if engine != "litert":
+        raise EnvironmentLackError(
+            f"{engine} has no profiler", where=str(job.model), fix="take LiteRT: --runtime litert"
+        )
+    found = profile_litert(
+        job.model, inputs, threads=job.threads, reference_kernels=job.reference_kernels
+    )
+    if not any(event.microseconds for event in found):
+        raise EnvironmentLackError(
+            "every operator takes less than a microsecond, the least that LiteRT's profiler tells",
+            where=str(job.model),
+        )
+    return [
+        OperatorTime(
+            name=f"{event.type} #{position}",
+            type=event.type.partition(" (")[0],
+            milliseconds=event.microseconds / 1000,
+        )
+        for position, event in enumerate(found)
+    ]
+
+
+def _profile_onnx(job: Job, inputs: Mapping[str, NDArray[np.generic]]) -> list[OperatorTime]:
     import onnxruntime
+
+    from edgekit_runtime.engines.onnxruntime import find_provider
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
     options.enable_profiling = True
     options.log_severity_level = 4
+    if job.reference_kernels:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
             profiled = onnxruntime.InferenceSession(
-                str(job.model), options, providers=["CPUExecutionProvider"]
+                str(job.model), options, providers=[find_provider(job.provider or "cpu")]
             )
             for _ in range(_RUNS + 1):
                 profiled.run(None, dict(inputs))
             path = Path(profiled.end_profiling())
+        except EdgekitError:
+            raise
         except Exception as error:
             raise UnsupportedModelError(
                 f"onnxruntime fails while it profiles this model: {error}", where=str(job.model)
@@ -100,12 +145,12 @@ def read_profile(events: list[dict[str, Any]]) -> list[OperatorTime]:
 def main() -> None:
     """Do the job on standard input and answer on standard output, a refusal included."""
     job = Job.from_line(sys.stdin.readline())
-    try:
-        found = profile_operators(job)
-    except EdgekitError as error:
-        sys.stdout.write(refusal(error) + "\n")
-        return
-    sys.stdout.write(json.dumps({"operators": [entry.to_json() for entry in found]}) + "\n")
+    with take_standard_output() as answer_to:
+        try:
+            found = [entry.to_json() for entry in profile_operators(job)]
+            answer_to.write(json.dumps({"operators": found}) + "\n")
+        except EdgekitError as error:
+            answer_to.write(refusal(error) + "\n")
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def _summary(models: Sequence[ModelBench]) -> str:
         if measured:
             sentences.append(
                 f"<b>{name}</b> takes {_ms(measured.latency.median_ms)} here "
-                f"({escape(measured.runtime)}, {_threads(measured.threads)})"
+                f"({escape(measured.engine)}, {_threads(measured.threads)})"
                 f"{_needs(measured)}."
             )
         sentences += [_prediction_sentence(name, p) for p in _few(entry.predictions)]
@@ -173,7 +173,7 @@ def _measured(models: Iterable[ModelBench]) -> list[str]:
     rows = [
         [
             escape(name),
-            f"{escape(entry.runtime)} {escape(entry.runtime_version)}",
+            escape(entry.engine),
             _ms(entry.latency.median_ms),
             f"{_ms(entry.latency.median_low_ms)} to {_ms(entry.latency.median_high_ms)}",
             _ms(entry.latency.p90_ms),

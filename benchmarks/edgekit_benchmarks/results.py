@@ -55,6 +55,8 @@ class RecordedRun:
         runtime: The engine.
         runtime_version: Its version.
         threads: How many it used.
+        reference_kernels: Whether the engine's plain kernels ran.
+        provider: onnxruntime's execution provider; None for the processor.
         runs: How many inferences were timed.
         median_ms: Their median.
         median_low_ms: The lower end of the median's 95 % confidence interval.
@@ -71,6 +73,8 @@ class RecordedRun:
     runtime: str
     runtime_version: str
     threads: int
+    reference_kernels: bool
+    provider: str | None
     runs: int
     median_ms: float
     median_low_ms: float
@@ -125,6 +129,8 @@ def _read_run(reader: FieldReader, counts: Counts | None) -> RecordedRun:
         runtime=reader.text("runtime"),
         runtime_version=reader.text("runtime_version"),
         threads=reader.integer("threads", least=1, most=1024),
+        reference_kernels=reader.boolean("reference_kernels"),
+        provider=reader.text("provider") if reader.raw("provider") is not None else None,
         runs=latency.integer("runs", least=1),
         median_ms=latency.number("median_ms", least=0.0),
         median_low_ms=latency.number("median_low_ms", least=0.0),

@@ -17,7 +17,15 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
-from edgekit_benchmarks.job import InputUsed, Job, ModelMemory, Observation, answer, refusal
+from edgekit_benchmarks.job import (
+    InputUsed,
+    Job,
+    ModelMemory,
+    Observation,
+    answer,
+    refusal,
+    take_standard_output,
+)
 from edgekit_benchmarks.resident import (
     give_back_freed,
     mapped_bytes,
@@ -60,12 +68,7 @@ def observe(job: Job) -> Observation:
     gc.collect()
     baseline_bytes = reset_peak_bytes()
     start = time.perf_counter_ns()
-    session = open_session(
-        job.model,
-        threads=job.threads,
-        runtime=job.runtime,
-        reference_kernels=job.reference_kernels,
-    )
+    session = _open(job)
     load_ns = time.perf_counter_ns() - start
     try:
         shapes = resolve_shapes(session.inputs, job.input_shapes)
@@ -107,6 +110,16 @@ def observe(job: Job) -> Observation:
     )
 
 
+def _open(job: Job) -> Session:
+    return open_session(
+        job.model,
+        threads=job.threads,
+        runtime=job.runtime,
+        reference_kernels=job.reference_kernels,
+        provider=job.provider,
+    )
+
+
 def _memory(job: Job, inputs: Mapping[str, NDArray[np.generic]]) -> ModelMemory | None:
     """Load and run the model once more: what it needs of its own.
 
@@ -117,12 +130,7 @@ def _memory(job: Job, inputs: Mapping[str, NDArray[np.generic]]) -> ModelMemory 
     if not give_back_freed():
         return None
     before = reset_peak_bytes()
-    session = open_session(
-        job.model,
-        threads=job.threads,
-        runtime=job.runtime,
-        reference_kernels=job.reference_kernels,
-    )
+    session = _open(job)
     try:
         # Reading the maps takes memory itself: before the peak is reset, and after it was read.
         mapped = mapped_bytes(job.model) or 0
@@ -151,14 +159,11 @@ def main() -> None:
     """Do the job on standard input and answer on standard output, a refusal included."""
     job = Job.from_line(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Engines write to the process's standard output as they like; the answer has it for itself.
-    answer_to = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    try:
-        line = answer(observe(job))
-    except EdgekitError as error:
-        line = refusal(error)
-    with answer_to:
+    with take_standard_output() as answer_to:
+        try:
+            line = answer(observe(job))
+        except EdgekitError as error:
+            line = refusal(error)
         answer_to.write(line + "\n")
 
 

@@ -46,8 +46,11 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
     help="Run the engine's plain kernels, without graph optimisation or XNNPACK.",
 )
 @click.option(
-    "--operators", is_flag=True, help="Show where the time goes, operator by operator (ONNX)."
+    "--provider",
+    metavar="NAME",
+    help="The execution provider for .onnx models (xnnpack, cuda); the processor takes the rest.",
 )
+@click.option("--operators", is_flag=True, help="Show where the time goes, operator by operator.")
 @click.option(
     "--explain-memory",
     is_flag=True,
@@ -123,6 +126,7 @@ def bench(
     sustained: str | None,
     runtime: str | None,
     reference_kernels: bool,
+    provider: str | None,
     operators: bool,
     explain_memory: bool,
     memory_limit: str | None,
@@ -171,6 +175,7 @@ def bench(
         memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
         runtime=runtime,
         reference_kernels=reference_kernels,
+        provider=provider,
         operators=operators,
         explain_memory=explain_memory,
         inputs=inputs,

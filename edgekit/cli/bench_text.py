@@ -36,7 +36,7 @@ def _show_measured(models: Iterable[ModelBench]) -> None:
     rows = [
         [
             entry.model,
-            f"{entry.runtime} {entry.runtime_version}" + " plain" * entry.reference_kernels,
+            entry.engine,
             str(entry.threads),
             milliseconds(entry.latency.median_ms),
             milliseconds(entry.latency.p90_ms),

@@ -73,7 +73,12 @@ class Session(Protocol):
 
 
 def open_session(
-    model: Path, *, threads: int = 1, runtime: str | None = None, reference_kernels: bool = False
+    model: Path,
+    *,
+    threads: int = 1,
+    runtime: str | None = None,
+    reference_kernels: bool = False,
+    provider: str | None = None,
 ) -> Session:
     """Load a model into the engine that fits its format.
 
@@ -83,11 +88,14 @@ def open_session(
         runtime: For TFLite, "litert" or "tflite-runtime"; by default the first that is installed.
         reference_kernels: Use the engine's plain kernels and no graph optimisation: slower, and
             closer to what other hardware computes. For comparisons, not for serving.
+        provider: For ONNX, the execution provider that operators run on where it has them, as
+            onnxruntime names it or in short ("xnnpack"); by default the processor.
 
     Raises:
-        UsageError: If the file is missing or empty, or `runtime` cannot run this format.
+        UsageError: If the file is missing or empty, or `runtime` or `provider` cannot run this
+            format.
         UnsupportedModelError: If it is no model, is damaged, or the engine refuses it.
-        EnvironmentLackError: If no engine for the format is installed.
+        EnvironmentLackError: If no engine for the format, or not that provider, is installed.
     """
     if threads < 1:
         raise UsageError("an inference needs at least one thread", where=f"threads={threads}")
@@ -97,9 +105,15 @@ def open_session(
             raise UsageError(f"{runtime} does not run ONNX models", where=str(model))
         from edgekit_runtime.engines.onnxruntime import OnnxSession
 
-        return OnnxSession(model, threads=threads, reference_kernels=reference_kernels)
+        return OnnxSession(
+            model, threads=threads, reference_kernels=reference_kernels, provider=provider
+        )
     if runtime not in {None, "litert", "tflite-runtime"}:
         raise UsageError(f"{runtime} does not run TFLite models", where=str(model))
+    if provider is not None:
+        raise UsageError(
+            f"the execution provider {provider} does not run TFLite models", where=str(model)
+        )
     from edgekit_runtime.engines.tflite import TfliteSession
 
     return TfliteSession(

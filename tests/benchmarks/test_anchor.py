@@ -68,6 +68,8 @@ def runs(published: list[Measured], names: list[str], factor: float) -> list[Rec
                     runtime="litert",
                     runtime_version="2.3.0",
                     threads=4,
+                    reference_kernels=False,
+                    provider=None,
                     runs=100,
                     median_ms=latency,
                     median_low_ms=latency,

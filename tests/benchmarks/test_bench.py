@@ -11,7 +11,7 @@ from edgekit_benchmarks import bench
 from edgekit_benchmarks.bench import BenchReport, Plan, bench_models, run_bench
 from edgekit_benchmarks.gates import Limits
 from edgekit_benchmarks.results import read_results
-from edgekit_runtime.errors import UnsupportedModelError, UsageError
+from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
 from runtime.models import linear_model
 
 QUICK = {"runs": 3, "min_seconds": 0.0}
@@ -136,6 +136,8 @@ def test_everything_is_checked_before_anything_runs(
         ({"limits": Limits(latency_ms=0)}, "max-latency-ms is 0"),
         ({"limits": Limits(confidence=1.0)}, "confidence is 1"),
         ({"most_regression": -0.1}, "regression of less than nothing"),
+        ({"runs": 0}, "runs is 0"),
+        ({"threads": (1, 0)}, "threads is 0"),
         ({"sustained_seconds": -1.0}, "sustained load for -1"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -144,6 +146,17 @@ def test_everything_is_checked_before_anything_runs(
         run_bench([model, tmp_path / "none.onnx"], plan())
     with pytest.raises(UsageError, match="no model"):
         run_bench([], plan())
+
+
+def test_a_provider_is_checked_before_anything_runs(
+    model: Path, tmp_path: Path, no_measuring: None
+) -> None:
+    with pytest.raises(EnvironmentLackError, match="no execution provider 'tpu'"):
+        run_bench([model], plan(provider="tpu"))
+    other = tmp_path / "model.tflite"
+    other.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
+    with pytest.raises(UsageError, match="no model is ONNX"):
+        run_bench([other], plan(provider="cpu"))
 
 
 def test_dtype_and_engine_follow_the_model(shared_data: Path) -> None:

@@ -37,6 +37,8 @@ def before(bench: ModelBench, latency: LatencyStatistics, **change: object) -> R
         "runtime": measurement.runtime,
         "runtime_version": measurement.runtime_version,
         "threads": measurement.threads,
+        "reference_kernels": measurement.reference_kernels,
+        "provider": measurement.provider,
         "runs": latency.runs,
         "median_ms": latency.median_ms,
         "median_low_ms": latency.median_low_ms,

@@ -8,19 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_benchmarks import measure as measure_module
 from edgekit_benchmarks.measure import WORKER_COMMAND, Measurement, measure
+from edgekit_runtime.engines.onnxruntime import CPU_PROVIDER
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
 from edgekit_runtime.files import sha256_of
+from edgekit_runtime.session import open_session
 from runtime.models import linear_model
 
 LINUX = sys.platform.startswith("linux")
@@ -327,4 +331,35 @@ def test_a_course_under_sustained_load(model: Path) -> None:
 def test_the_engines_plain_kernels(model: Path) -> None:
     found = quick(model, reference_kernels=True)
     assert found.reference_kernels
+    assert "plain kernels" in found.engine
     assert found.latency.runs == 5
+
+
+def test_an_execution_provider_is_chosen_by_any_of_its_names(model: Path) -> None:
+    assert quick(model, provider="cpu").provider is None
+    extra = next(
+        (name for name in onnxruntime.get_available_providers() if name != CPU_PROVIDER), None
+    )
+    if extra is None:
+        pytest.skip("this onnxruntime has the processor alone")
+    found = quick(model, provider=extra.removesuffix("ExecutionProvider").lower())
+    assert found.provider == extra
+    assert extra in found.engine
+
+
+def test_an_execution_provider_that_is_not_there(model: Path) -> None:
+    with pytest.raises(EnvironmentLackError, match="no execution provider 'tpu'") as caught:
+        quick(model, provider="tpu")
+    assert "CPU" in str(caught.value.fix)
+
+
+def test_a_provider_that_does_not_start_is_not_replaced_unseen(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where CUDA's libraries are missing: onnxruntime only warns, and takes the processor."""
+    names = ["CUDAExecutionProvider", CPU_PROVIDER]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(EnvironmentLackError, match="could not start CUDA"):
+            open_session(model, provider="cuda")

@@ -1,16 +1,26 @@
-"""Where the time goes: onnxruntime's trace, and its times beside the measured ones."""
+"""Where the time goes: the engines' own profilers, and their times beside the measured ones."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.networks import NETWORKS
+from edgekit.cli.convert import convert
 from edgekit_benchmarks.bench import Plan, run_bench
+from edgekit_benchmarks.litert_profiler import OperatorEvent, profile_litert, summarize
 from edgekit_benchmarks.measure import measure_operators
 from edgekit_benchmarks.operators import read_profile
-from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
+from edgekit_runtime.graph.read import read_graph
+from runtime.models import linear_model
+
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="LiteRT's profiler is known on Linux alone"
+)
 
 EVENTS = [
     {"cat": "Session", "name": "model_loading", "dur": 9000},
@@ -21,6 +31,18 @@ EVENTS = [
     {"cat": "Node", "name": "a_fence_before", "dur": 5, "args": {"op_name": "Conv"}},
     {"cat": "Node", "name": "b_kernel_time", "dur": 50, "args": {"op_name": "Relu"}},
 ]
+
+
+def to_tflite(source: Path) -> Path:
+    path = source.with_suffix(".tflite")
+    done = CliRunner().invoke(convert, [str(source), "--to", "tflite", "-o", str(path)])
+    assert done.exit_code == 0, done.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return to_tflite(NETWORKS["vgg"](tmp_path_factory.mktemp("nets") / "vgg.onnx"))
 
 
 def test_the_median_of_each_operator() -> None:
@@ -44,3 +66,50 @@ def test_a_model_that_is_none(tmp_path: Path) -> None:
     path.write_bytes(b"\x08\x07 not a model")
     with pytest.raises(UnsupportedModelError):
         measure_operators(path, threads=1)
+
+
+@LINUX
+def test_a_litert_models_operators_add_up_to_what_was_measured(tflite: Path) -> None:
+    (entry,) = run_bench([tflite], Plan(runs=3, min_seconds=0.0, operators=True)).models
+    assert not [note for note in entry.notes if "no times" in note]
+    # XNNPACK names what it made of the layers.
+    assert any(found.name.startswith("Convolution (NHWC, F32)") for found in entry.operators)
+    assert entry.measurement is not None
+    total = sum(found.milliseconds for found in entry.operators)
+    assert total == pytest.approx(entry.measurement.latency.median_ms)
+
+
+@LINUX
+def test_plain_kernels_have_the_files_operators(tflite: Path) -> None:
+    found = measure_operators(tflite, threads=2, reference_kernels=True)
+    assert [entry.type for entry in found] == [
+        operator.type for operator in read_graph(tflite).operators
+    ]
+
+
+def test_each_inference_adds_to_the_middle_of_its_operator() -> None:
+    inferences = [
+        [OperatorEvent(type="CONV_2D", microseconds=us), OperatorEvent(type="ADD", microseconds=1)]
+        for us in (4, 900, 5, 6, 5, 0, 5, 5)
+    ]
+    conv, add = summarize(inferences)
+    assert (conv.type, conv.microseconds) == ("CONV_2D", 5.0)
+    assert (add.type, add.microseconds) == ("ADD", 1.0)
+
+
+@LINUX
+def test_operators_of_no_time_are_a_note(tmp_path: Path) -> None:
+    model = to_tflite(linear_model(tmp_path / "tiny.onnx"))
+    with pytest.raises(EnvironmentLackError, match="less than a microsecond"):
+        measure_operators(model, threads=1)
+    (entry,) = run_bench([model], Plan(runs=3, min_seconds=0.0, operators=True)).models
+    assert entry.operators == ()
+    assert any("no times of its operators" in note for note in entry.notes)
+
+
+@LINUX
+def test_a_file_that_the_profiler_does_not_take(tmp_path: Path) -> None:
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3 not a model")
+    with pytest.raises(EnvironmentLackError, match="does not take"):
+        profile_litert(path, {}, threads=1, reference_kernels=False)

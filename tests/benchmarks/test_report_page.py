@@ -70,7 +70,7 @@ def test_the_page_says_it_in_words_first(page: str) -> None:
     words = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", page, flags=re.DOTALL)
     order = [
         "How quick, how large?",
-        "here (onnxruntime, 1 thread)",
+        "here (onnxruntime ",
         "on a Raspberry Pi 4 Model B",
         "Limits",
         "Measured here",

@@ -73,6 +73,13 @@ def test_options_that_cannot_be(model: Path) -> None:
         open_session(model, runtime="litert")
 
 
+def test_providers_are_for_onnx_alone(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))
+    with pytest.raises(UsageError, match="does not run TFLite"):
+        open_session(path, provider="cpu")
+
+
 def test_formats_by_name() -> None:
     assert parse_formats("onnx, tflite,onnx") == (ModelFormat.ONNX, ModelFormat.LITERT)
     for text in ("", "onnx,keras"):
