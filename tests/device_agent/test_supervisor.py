@@ -264,11 +264,13 @@ def test_the_model_that_was_computing_is_blamed_for_a_crash(agent: RunningAgent)
     agent.order(
         quick_order("double", "1.0.0"), quick_order("loop", "1.0.0", min_requests=9, max_crashes=1)
     )
-    agent.wait_for(lambda: agent.served_versions("loop") == ["1.0.0"])
-    client = http.client.HTTPConnection("127.0.0.1", agent.port)
-    client.request("POST", "/v2/models/loop/infer", json.dumps(infer_body([1e15] * 4)))
     supervisor = agent.supervisor
     assert supervisor
+    agent.wait_for(lambda: agent.served_versions("loop") == ["1.0.0"])
+    # The server before this one does not know the model, and accepts until it has drained.
+    agent.wait_for(lambda: not supervisor._doors._draining)
+    client = http.client.HTTPConnection("127.0.0.1", agent.port)
+    client.request("POST", "/v2/models/loop/infer", json.dumps(infer_body([1e15] * 4)))
     agent.wait_for(lambda: supervisor._doors.stats_of(digest).requests == 1)
     os.kill(agent.server_pid or 0, signal.SIGSEGV)
     with pytest.raises((ConnectionError, http.client.HTTPException)):
