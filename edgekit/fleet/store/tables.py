@@ -48,8 +48,9 @@ class Base(DeclarativeBase):
 class DeviceRow(Base):
     """A device of the fleet.
 
-    `pseudonym` is random and has no other tie to the device than this row. `state` is the last
-    report of its bundles, `hardware` of its machine; `reported_at` is by the device's own clock.
+    `pseudonym` is random and has no other tie to the device than this row. `labels` are the
+    owner's; `hardware` and `state` are the last report, whose `reported_at` is by the device's
+    own clock.
     """
 
     __tablename__ = "devices"
@@ -62,30 +63,9 @@ class DeviceRow(Base):
     online: Mapped[bool] = mapped_column(Boolean)
     agent: Mapped[str] = mapped_column(String(64))
     order_version: Mapped[int] = mapped_column(BigInteger)
+    labels: Mapped[dict[str, Any]] = mapped_column(_JSON)
     hardware: Mapped[dict[str, Any]] = mapped_column(_JSON)
     state: Mapped[dict[str, Any]] = mapped_column(_JSON)
-
-
-class DeviceFactRow(Base):
-    """One thing known of a device that a query can ask for: a label, or a reported fact.
-
-    `number` is there where the text is a number, in the base unit (bytes, seconds).
-    """
-
-    __tablename__ = "device_facts"
-
-    device_id: Mapped[str] = mapped_column(
-        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
-    )
-    name: Mapped[str] = mapped_column(_ID, primary_key=True)
-    text: Mapped[str] = mapped_column(String(256))
-    number: Mapped[float | None] = mapped_column(Double)
-    is_label: Mapped[bool] = mapped_column(Boolean)
-
-    __table_args__ = (
-        Index("ix_device_facts_name_text", "name", "text"),
-        Index("ix_device_facts_name_number", "name", "number"),
-    )
 
 
 class DeviceBundleRow(Base):
@@ -261,24 +241,6 @@ class RolloutRow(Base):
     updated: Mapped[float] = mapped_column(Double)
     plan: Mapped[dict[str, Any]] = mapped_column(_JSON)
     state: Mapped[dict[str, Any]] = mapped_column(_JSON)
-
-
-class OutboxRow(Base):
-    """Something decided and not done yet, written in the transaction that decided it.
-
-    `key` is the decision's own name: decided twice, it is done once.
-    """
-
-    __tablename__ = "outbox"
-
-    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
-    key: Mapped[str] = mapped_column(String(256), unique=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    payload: Mapped[dict[str, Any]] = mapped_column(_JSON)
-    created: Mapped[float] = mapped_column(Double)
-    attempts: Mapped[int] = mapped_column(Integer)
-    done: Mapped[float | None] = mapped_column(Double, index=True)
-    error: Mapped[str] = mapped_column(Text)
 
 
 class AuditRow(Base):

@@ -12,7 +12,7 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from edgekit.fleet.store.database import Database, migration_config, open_database
-from edgekit.fleet.store.tables import Base, DeviceFactRow, DeviceRow, SettingRow
+from edgekit.fleet.store.tables import Base, DeviceBundleRow, DeviceRow, SettingRow
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from simulators.databases import url_of
 from simulators.postgres import NoServerError, PostgresServer
@@ -26,8 +26,15 @@ def device(name: str) -> DeviceRow:
         online=True,
         agent="",
         order_version=0,
+        labels={},
         hardware={"ram_bytes": 2**40},
         state={},
+    )
+
+
+def bundle_of(name: str) -> DeviceBundleRow:
+    return DeviceBundleRow(
+        device_id=name, bundle="digits", active="1.0.0", variant="", phase="active", reason=""
     )
 
 
@@ -66,18 +73,18 @@ def test_a_transaction_is_kept_whole_or_not_at_all(database: Database) -> None:
 
 def test_what_refers_to_nothing_is_refused(database: Database) -> None:
     with pytest.raises(IntegrityError), database.write() as session:
-        session.add(DeviceFactRow(device_id="ghost", name="site", text="x", is_label=True))
+        session.add(bundle_of("ghost"))
 
 
 def test_what_belongs_to_a_device_goes_with_it(database: Database) -> None:
     with database.write() as session:
         session.add(device("a"))
         session.flush()
-        session.add(DeviceFactRow(device_id="a", name="site", text="x", is_label=True))
+        session.add(bundle_of("a"))
     with database.write() as session:
         session.execute(text("DELETE FROM devices"))
     with database.read() as session:
-        assert session.scalars(select(DeviceFactRow)).all() == []
+        assert session.scalars(select(DeviceBundleRow)).all() == []
 
 
 def test_writers_wait_for_each_other(database: Database) -> None:

@@ -47,26 +47,13 @@ def upgrade() -> None:
         sa.Column("online", sa.Boolean(), nullable=False),
         sa.Column("agent", sa.String(length=64), nullable=False),
         sa.Column("order_version", sa.BigInteger(), nullable=False),
+        sa.Column("labels", _JSON, nullable=False),
         sa.Column("hardware", _JSON, nullable=False),
         sa.Column("state", _JSON, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_devices"),
         sa.UniqueConstraint("pseudonym", name="uq_devices_pseudonym"),
     )
     op.create_index("ix_devices_last_seen", "devices", ["last_seen"])
-    op.create_table(
-        "outbox",
-        sa.Column("id", _COUNTER, autoincrement=True, nullable=False),
-        sa.Column("key", sa.String(length=256), nullable=False),
-        sa.Column("kind", sa.String(length=32), nullable=False),
-        sa.Column("payload", _JSON, nullable=False),
-        sa.Column("created", sa.Double(), nullable=False),
-        sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("done", sa.Double(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name="pk_outbox"),
-        sa.UniqueConstraint("key", name="uq_outbox_key"),
-    )
-    op.create_index("ix_outbox_done", "outbox", ["done"])
     op.create_table(
         "rollouts",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -173,23 +160,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_device_bundles_bundle_active", "device_bundles", ["bundle", "active"])
     op.create_table(
-        "device_facts",
-        sa.Column("device_id", sa.String(length=64), nullable=False),
-        sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("text", sa.String(length=256), nullable=False),
-        sa.Column("number", sa.Double(), nullable=True),
-        sa.Column("is_label", sa.Boolean(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["device_id"],
-            ["devices.id"],
-            name="fk_device_facts_device_id_devices",
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("device_id", "name", name="pk_device_facts"),
-    )
-    op.create_index("ix_device_facts_name_number", "device_facts", ["name", "number"])
-    op.create_index("ix_device_facts_name_text", "device_facts", ["name", "text"])
-    op.create_table(
         "events",
         sa.Column("id", _COUNTER, autoincrement=True, nullable=False),
         sa.Column("device_id", sa.String(length=64), nullable=False),
@@ -279,9 +249,6 @@ def downgrade() -> None:
     op.drop_index("ix_events_received", table_name="events")
     op.drop_index("ix_events_bundle_version", table_name="events")
     op.drop_table("events")
-    op.drop_index("ix_device_facts_name_text", table_name="device_facts")
-    op.drop_index("ix_device_facts_name_number", table_name="device_facts")
-    op.drop_table("device_facts")
     op.drop_index("ix_device_bundles_bundle_active", table_name="device_bundles")
     op.drop_table("device_bundles")
     op.drop_index("ix_deployments_device_id", table_name="deployments")
@@ -297,8 +264,6 @@ def downgrade() -> None:
     op.drop_index("ix_rollouts_status", table_name="rollouts")
     op.drop_index("ix_rollouts_bundle", table_name="rollouts")
     op.drop_table("rollouts")
-    op.drop_index("ix_outbox_done", table_name="outbox")
-    op.drop_table("outbox")
     op.drop_index("ix_devices_last_seen", table_name="devices")
     op.drop_table("devices")
     op.drop_table("device_groups")
