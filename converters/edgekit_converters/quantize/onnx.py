@@ -1,4 +1,4 @@
-"""Plain static int8 of an ONNX file: calibrated by extremes, every node that can be."""
+"""Plain static int8 of an ONNX file: every node that can be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgekit_converters.quantize.plan import QuantizationPlan
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.quantize.source import float_source
 from edgekit_converters.quantize.write_onnx import write_onnx
-from edgekit_converters.ranges import RangeMethod, collect_ranges
+from edgekit_converters.ranges import DEFAULT_METHOD, collect_ranges
 from edgekit_runtime.extras import require
 
 if TYPE_CHECKING:
@@ -38,6 +38,6 @@ def quantize_onnx(
     onnx = require("onnx", extra="convert")
     model, remarks = float_source(onnx.load_model(str(source)), where=where)
     watched = collect_ranges(model, calibration.batches())
-    ranges = {name: seen.range(RangeMethod.MIN_MAX) for name, seen in watched.items()}
+    ranges = {name: seen.range(DEFAULT_METHOD) for name, seen in watched.items()}
     plan = QuantizationPlan(scheme=Scheme.INT8, ranges=ranges)
     return (*remarks, *write_onnx(model, plan, output, where=where))

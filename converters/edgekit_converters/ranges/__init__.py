@@ -5,7 +5,7 @@ and no quantized format.
 """
 
 from edgekit_converters.ranges.collect import collect_ranges
-from edgekit_converters.ranges.method import RangeMethod
+from edgekit_converters.ranges.method import DEFAULT_METHOD, RangeMethod
 from edgekit_converters.ranges.statistics import RangeStatistics
 
-__all__ = ["RangeMethod", "RangeStatistics", "collect_ranges"]
+__all__ = ["DEFAULT_METHOD", "RangeMethod", "RangeStatistics", "collect_ranges"]

@@ -10,6 +10,7 @@ import numpy as np
 from edgekit_converters.graph import read_graph
 from edgekit_converters.quantize.plan import Range
 from edgekit_converters.ranges.histogram import Histogram
+from edgekit_converters.ranges.importance import channel_importances
 from edgekit_converters.ranges.probe import (
     PARTS,
     ProbeNames,
@@ -23,6 +24,8 @@ from edgekit_runtime.extras import require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgekit_converters.graph import Graph
 
 Batch = Mapping[str, "NDArray[np.generic]"]
 
@@ -62,8 +65,10 @@ def collect_ranges(
         UnsupportedModelError: If the engine refuses the model or a batch.
         EnvironmentLackError: If onnxruntime is not installed.
     """
-    values = _chosen(model, names)
-    observers = {value.name: _Observer(value) for value in values}
+    graph = read_graph(model)
+    values = _chosen(graph, names)
+    importances = channel_importances(graph, watchable(graph))
+    observers = {value.name: _Observer(value, importances.get(value.name)) for value in values}
     run = _ProbedModel(model, values, threads)
     count = 0
     for count, batch in enumerate(batches, start=1):  # noqa: B007 - counted for the check below
@@ -76,8 +81,8 @@ def collect_ranges(
     return {name: observer.statistics() for name, observer in observers.items() if observer.batches}
 
 
-def _chosen(model: Any, names: Collection[str] | None) -> tuple[WatchedValue, ...]:
-    values = watchable(read_graph(model))
+def _chosen(graph: Graph, names: Collection[str] | None) -> tuple[WatchedValue, ...]:
+    values = watchable(graph)
     if names is None:
         return values
     unknown = set(names) - {value.name for value in values}
@@ -144,8 +149,9 @@ def _refused(error: Exception) -> UnsupportedModelError:
 class _Observer:
     """What has been seen of one value so far."""
 
-    def __init__(self, value: WatchedValue) -> None:
+    def __init__(self, value: WatchedValue, importance: NDArray[np.float64] | None) -> None:
         self._axis = value.channel_axis
+        self._importance = importance
         self._low: NDArray[np.float32] = np.array([], np.float32)
         self._high: NDArray[np.float32] = np.array([], np.float32)
         self._mean: NDArray[np.float64] = np.array([], np.float64)
@@ -191,6 +197,7 @@ class _Observer:
             histogram=self._histogram,
             finite=self._finite,
             batches=self.batches,
+            importance=self._importance,
         )
 
 

@@ -11,6 +11,7 @@ from edgekit_converters.quantize.plan import Range
 from edgekit_converters.ranges.method import (
     PERCENTILE,
     STEPS,
+    Channels,
     RangeMethod,
     entropy_range,
     error_range,
@@ -39,6 +40,8 @@ class RangeStatistics:
         histogram: Of values drawn evenly from each batch, up to 4096 a sample.
         finite: Whether all values were, those included that were not drawn.
         batches: How many batches held any value.
+        importance: How much an error in each channel weighs in the layers that read it, 1 on
+            average; None where that is not known.
     """
 
     low: float
@@ -51,6 +54,7 @@ class RangeStatistics:
     histogram: Histogram
     finite: bool
     batches: int
+    importance: NDArray[np.float64] | None = None
 
     def range(
         self, method: RangeMethod, *, percentile: float = PERCENTILE, steps: int = STEPS
@@ -72,8 +76,14 @@ class RangeStatistics:
             return full
         if method is RangeMethod.PERCENTILE:
             return percentile_range(bins, percentile)
-        choose = entropy_range if method is RangeMethod.ENTROPY else error_range
-        return choose(bins, full, steps)
+        if method is RangeMethod.ENTROPY:
+            return entropy_range(bins, full, steps)
+        return error_range(bins, full, steps, self._channels())
+
+    def _channels(self) -> Channels | None:
+        if self.importance is None:
+            return None
+        return Channels(low=self.channel_low, high=self.channel_high, importance=self.importance)
 
     def bins(self) -> Bins:
         """The histogram's bins, ascending, none beyond the extremes."""
