@@ -9,7 +9,7 @@ from typing import Final
 
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.config import Limits
-from edgekit_agent.fetching import Fetcher, Missing, Ready
+from edgekit_agent.fetching import Installer, Missing, Ready
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.machine import Installed, Unusable
 from edgekit_agent.state import Target
@@ -35,6 +35,7 @@ class _Download:
     failed: tuple[str, ...]
     since: float
     missing: dict[str, int] = field(default_factory=dict)
+    reuse: bool = True
     refusals: Counter[str] = field(default_factory=Counter)
     retries: dict[str, float] = field(default_factory=dict)
     patience: int = 1
@@ -47,7 +48,7 @@ class Downloads:
     def __init__(
         self,
         *,
-        fetcher: Fetcher,
+        fetcher: Installer,
         chunks: ChunkStore,
         transport: Transport,
         jobs: JobThread,
@@ -101,7 +102,7 @@ class Downloads:
             now: Seconds on a clock that never goes back.
         """
         self._downloads[target.bundle] = _Download(target=target, failed=failed, since=now)
-        self._submit(target, failed)
+        self._submit(target, failed, reuse=True)
 
     def cancel(self, bundle: str) -> None:
         """Do not get it any more."""
@@ -119,8 +120,9 @@ class Downloads:
         ):
             return None
         match message.result:
-            case Missing(chunks=missing):
+            case Missing(chunks=missing, reuse=reuse):
                 download.missing = dict(missing)
+                download.reuse = reuse
                 download.since = now
                 self._ask()
                 return None
@@ -188,7 +190,7 @@ class Downloads:
         download.waiting = ""
         self._transport.received(name)
         if not download.missing:
-            self._submit(download.target, download.failed)
+            self._submit(download.target, download.failed, reuse=download.reuse)
 
     def _on_refused(
         self, download: _Download, name: str, error: VerificationError, now: float
@@ -224,11 +226,11 @@ class Downloads:
             )
         )
 
-    def _submit(self, target: Target, failed: tuple[str, ...]) -> None:
+    def _submit(self, target: Target, failed: tuple[str, ...], *, reuse: bool) -> None:
         def look() -> None:
             result: Missing | Ready | EdgekitError
             try:
-                result = self._fetcher.install(target, failed)
+                result = self._fetcher.install(target, failed, reuse=reuse)
             except EdgekitError as error:
                 result = error
             self._post(FetchDone(target=target, failed=failed, result=result))

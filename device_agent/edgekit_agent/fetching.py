@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from edgekit_agent.chunks import ChunkLostError, ChunkStore
 from edgekit_agent.hardware import Hardware, choose_variant
-from edgekit_agent.slots import SlotStore
+from edgekit_agent.slots import RESERVED_NAMES, SlotStore
+from edgekit_agent.sources import InstalledFiles, Recipe, ReuseFailedError, find_recipe
 from edgekit_agent.state import Slot, Target
-from edgekit_runtime.bundle.index import BundleIndex, Chunk, IndexedFile, assemble, parse_index
+from edgekit_runtime.bundle.index import BundleIndex, IndexedFile, parse_index
 from edgekit_runtime.bundle.manifest import (
     MANIFEST_NAME,
     FileEntry,
@@ -35,9 +36,16 @@ _SPARE_DISK_BYTES: Final = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """Chunks to get before anything else can be done: SHA-256 to length on the wire."""
+    """What to get before anything else can be done.
+
+    Attributes:
+        chunks: SHA-256 to length on the wire, of chunks and deltas.
+        reuse: False once installed files have led to something else than what was signed: what
+            is asked for now is whole, and so must be what is asked for later.
+    """
 
     chunks: dict[str, int]
+    reuse: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,16 @@ class Ready:
     """Everything of a variant is here."""
 
     variant: str
+
+
+class Installer(Protocol):
+    """Installs targets, or says what it lacks for that."""
+
+    def install(
+        self, target: Target, failed: Collection[str], *, reuse: bool = True
+    ) -> Missing | Ready:
+        """As `Fetcher.install`."""
+        ...
 
 
 class Fetcher:
@@ -66,12 +84,15 @@ class Fetcher:
         self._hardware = hardware
         self._store_bytes = store_bytes
 
-    def plan(self, target: Target, failed: Collection[str]) -> Missing | Ready:
+    def plan(
+        self, target: Target, failed: Collection[str], *, reuse: bool = True
+    ) -> Missing | Ready:
         """Say what to get next, or that nothing is missing.
 
         Args:
             target: What to install.
             failed: Ids of its variants that failed their proof on this device.
+            reuse: Whether installed files may help.
 
         Raises:
             VerificationError: If the index or the manifest is not what was signed.
@@ -81,62 +102,73 @@ class Fetcher:
         """
         while True:
             try:
-                return self._installed(target, failed) or self._look(target, failed)
+                return self._installed(target, failed) or self._look(target, failed, reuse=reuse)
             except ChunkLostError:
                 # It has been deleted; the next look finds it missing.
                 continue
 
-    def _look(self, target: Target, failed: Collection[str]) -> Missing | Ready:
+    def install(
+        self, target: Target, failed: Collection[str], *, reuse: bool = True
+    ) -> Missing | Ready:
+        """Install, durably, what `plan` calls ready.
+
+        Returns:
+            The variant installed; or what has to be fetched first.
+
+        Raises:
+            EdgekitError: As `plan`; also if a file is not what was signed, or the disk is full
+                or cannot be written.
+        """
+        plan = self.plan(target, failed, reuse=reuse)
+        if isinstance(plan, Missing) or self._installed(target, failed):
+            return plan
+        data = self._index_bytes(target)
+        index = self._parse_index(target, data)
+        manifest = self._manifest(target, index)
+        variant = manifest.variant(plan.variant)
+        try:
+            files = self._files(index, manifest, variant, reuse=reuse)
+            self._slots.install(target, variant.id, files, index=data)
+        except ChunkLostError:
+            return self.plan(target, failed, reuse=reuse)
+        except ReuseFailedError:
+            return self.plan(target, failed, reuse=False)
+        return plan
+
+    def _look(self, target: Target, failed: Collection[str], *, reuse: bool) -> Missing | Ready:
         pieces = {
             digest: size for digest, size in target.pieces if not self._chunks.has(digest, size)
         }
         if pieces:
-            return Missing(chunks=pieces)
-        index = self._index(target)
-        listing = index.file(MANIFEST_NAME)
-        missing = self._lacking(listing)
+            return Missing(chunks=pieces, reuse=reuse)
+        index = self._parse_index(target, self._index_bytes(target))
+        missing = dict(self._recipe(index.file(MANIFEST_NAME), None).missing)
         if missing:
-            return Missing(chunks=missing)
+            return Missing(chunks=missing, reuse=reuse)
         manifest = self._manifest(target, index)
         variant = choose_variant(manifest, self._hardware, failed=failed)
+        installed = InstalledFiles(slots=self._slots) if reuse else None
         unpacked = 0
         for path in manifest.files_for(variant):
-            entry = manifest.files[path]
-            if self._slots.find(target.bundle, entry) is None:
-                missing |= self._lacking(index.file(path))
+            entry = index.file(path)
+            if installed is None or installed.file(entry.sha256) is None:
+                missing |= self._recipe(entry, installed).missing
             unpacked += entry.size_bytes
         if not missing:
             return Ready(variant=variant.id)
         self._check_room(target, wire=sum(missing.values()), unpacked=unpacked)
-        return Missing(chunks=missing)
+        return Missing(chunks=missing, reuse=reuse)
 
-    def install(self, target: Target, failed: Collection[str]) -> Ready | Missing:
-        """Install what `plan` called ready, durably.
-
-        Returns:
-            The variant installed; or what has to be fetched again, where the disk had lost it.
-
-        Raises:
-            VerificationError: If a file is not what was signed.
-            EnvironmentLackError: If the disk is full or cannot be written.
-        """
-        plan = self.plan(target, failed)
-        if isinstance(plan, Missing) or self._installed(target, failed):
-            return plan
-        index = self._index(target)
-        manifest = self._manifest(target, index)
-        variant = manifest.variant(plan.variant)
-        try:
-            self._slots.install(target, variant.id, self._files(target, index, manifest, variant))
-        except ChunkLostError:
-            return self.plan(target, failed)
-        return plan
-
-    def _index(self, target: Target) -> BundleIndex:
+    def _index_bytes(self, target: Target) -> bytes:
         data = b"".join(self._chunks.read(digest) for digest, _ in target.pieces)
-        where = target.order.target_path
         if len(data) != target.length or hashlib.sha256(data).hexdigest() != target.digest:
-            raise VerificationError("the index does not match its signed hash", where=where)
+            raise VerificationError(
+                "the index does not match its signed hash", where=target.order.target_path
+            )
+        return data
+
+    def _parse_index(self, target: Target, data: bytes) -> BundleIndex:
+        where = target.order.target_path
         index = parse_index(data, where=where)
         if (index.name, index.version) != (target.bundle, target.version):
             raise InvalidBundleError(
@@ -149,7 +181,8 @@ class Fetcher:
         where = f"{target.bundle} {target.version}"
         if listing.size_bytes > MAX_MANIFEST_BYTES:
             raise InvalidBundleError("the manifest is too large", where=where)
-        manifest = parse_manifest(b"".join(assemble(listing, self._read)), where=where)
+        content = self._recipe(listing, None).assemble(self._chunks)
+        manifest = parse_manifest(b"".join(content), where=where)
         faults = []
         if (manifest.name, manifest.version) != (target.bundle, target.version):
             faults.append(f"it is the manifest of {manifest.name} {manifest.version}")
@@ -160,28 +193,26 @@ class Fetcher:
         }
         if indexed != manifest.files:
             faults.append("index and manifest list different files")
+        reserved = sorted(RESERVED_NAMES & manifest.files.keys())
+        if reserved:
+            faults.append(f"it may not hold files called {', '.join(reserved)}")
         if faults:
             raise InvalidBundleError("; ".join(faults), where=where)
         return manifest
 
     def _files(
-        self, target: Target, index: BundleIndex, manifest: Manifest, variant: Variant
+        self, index: BundleIndex, manifest: Manifest, variant: Variant, *, reuse: bool
     ) -> Iterator[tuple[str, FileEntry, Iterator[bytes]]]:
+        installed = InstalledFiles(slots=self._slots) if reuse else None
         for path in (MANIFEST_NAME, *dict.fromkeys(manifest.files_for(variant))):
             listing = index.file(path)
             entry = FileEntry(sha256=listing.sha256, size_bytes=listing.size_bytes)
-            held = self._slots.find(target.bundle, entry)
-            yield path, entry, _pieces_of(held) if held else assemble(listing, self._read)
+            held = installed.file(entry.sha256) if installed else None
+            recipe = self._recipe(listing, installed)
+            yield path, entry, _pieces_of(held) if held else recipe.assemble(self._chunks)
 
-    def _read(self, chunk: Chunk) -> bytes:
-        return self._chunks.read(chunk.sha256)
-
-    def _lacking(self, listing: IndexedFile) -> dict[str, int]:
-        return {
-            chunk.sha256: chunk.wire_bytes
-            for chunk in listing.chunks
-            if not self._chunks.has(chunk.sha256, chunk.wire_bytes)
-        }
+    def _recipe(self, listing: IndexedFile, installed: InstalledFiles | None) -> Recipe:
+        return find_recipe(listing, chunks=self._chunks, installed=installed)
 
     def _installed(self, target: Target, failed: Collection[str]) -> Ready | None:
         """The variant that a whole slot of this target holds already, unless it has failed."""

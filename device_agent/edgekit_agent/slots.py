@@ -1,8 +1,9 @@
 """Installed bundle versions on the disk: `<folder>/<bundle>/<start of the index's SHA-256>/`.
 
 A slot holds the manifest, the files of the chosen variant, golden samples and statistics, and
-`slot.json`, written last: a slot without it is not there. A slot that has passed its gates also
-holds `proven.json`, by which the active version is found when the journal is lost.
+`slot.json`, written last: a slot without it is not there. `index.json` is the signed index, by
+which other versions reuse its chunks. A slot that has passed its gates also holds `proven.json`,
+by which the active version is found when the journal is lost.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from edgekit_agent.state import BundleRecord, Slot, Target, read_target
+from edgekit_runtime.bundle.index import BundleIndex, parse_index
 from edgekit_runtime.bundle.manifest import (
     MANIFEST_NAME,
     NAME_PATTERN,
@@ -26,14 +28,22 @@ from edgekit_runtime.bundle.manifest import (
     parse_manifest,
 )
 from edgekit_runtime.durable import replacing, sync_folder, unwritable, write_bytes
-from edgekit_runtime.errors import EdgekitError, VerificationError
+from edgekit_runtime.errors import EdgekitError, InvalidBundleError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import sha256_of
-from edgekit_runtime.limits import MAX_BUNDLE_FILES, MAX_FILE_BYTES, MAX_MANIFEST_BYTES
+from edgekit_runtime.limits import (
+    MAX_BUNDLE_FILES,
+    MAX_FILE_BYTES,
+    MAX_INDEX_BYTES,
+    MAX_MANIFEST_BYTES,
+)
 from edgekit_runtime.reports import Phase
 
 SLOT_FILE: Final = "slot.json"
 PROVEN_FILE: Final = "proven.json"
+INDEX_FILE: Final = "index.json"
+# No file of a bundle may take the place of one of these.
+RESERVED_NAMES: Final = frozenset({SLOT_FILE, PROVEN_FILE, INDEX_FILE})
 _NAME_LENGTH: Final = 16
 _MAX_SLOT_FILE_BYTES: Final = 16 << 20
 
@@ -110,24 +120,26 @@ class SlotStore:
         bad += [name for name in needed if name not in content.files]
         return f"damaged or missing: {', '.join(sorted(bad))}" if bad else ""
 
-    def find(self, bundle: str, entry: FileEntry) -> Path | None:
-        """A file of that content in any complete slot of the bundle, proven by its hash."""
-        for content in self._contents(bundle):
-            for name, held in content.files.items():
-                if held == entry:
-                    path = self.path(bundle, content.target.digest) / name
-                    try:
-                        if sha256_of(path) == entry.sha256:
-                            return path
-                    except OSError:
-                        continue
-        return None
+    def holdings(self) -> Iterator[tuple[SlotContent, BundleIndex]]:
+        """Every complete slot of every bundle, with its index if that proves itself."""
+        for folder in sorted(self._folder.iterdir()):
+            for content in self._contents(folder.name):
+                path = self.path(folder.name, content.target.digest) / INDEX_FILE
+                try:
+                    with path.open("rb") as file:
+                        data = file.read(MAX_INDEX_BYTES + 1)
+                    if hashlib.sha256(data).hexdigest() == content.target.digest:
+                        yield content, parse_index(data, where=str(path))
+                except (OSError, InvalidBundleError):
+                    continue
 
     def install(
         self,
         target: Target,
         variant: str,
         files: Iterable[tuple[str, FileEntry, Iterator[bytes]]],
+        *,
+        index: bytes,
     ) -> None:
         """Write a variant's files, durably; `slot.json` last.
 
@@ -137,6 +149,7 @@ class SlotStore:
             target: Which version.
             variant: Which of its variants.
             files: Path, expected content, and the content piece by piece, of each file needed.
+            index: The signed index.
 
         Raises:
             VerificationError: If a file is not what was signed.
@@ -157,6 +170,7 @@ class SlotStore:
                 folders.add(path.parent)
                 _write_file(path, entry, pieces)
                 held[name] = entry
+            write_bytes(place / INDEX_FILE, index)
             for folder in (*folders, place.parent, self._folder):
                 sync_folder(folder)
         except OSError as error:

@@ -21,9 +21,9 @@ from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.config import AgentConfig
 from edgekit_agent.doors import Died, Doors, Opened, ServerEnded, ServerSaid
 from edgekit_agent.downloads import Downloads, FetchDone
-from edgekit_agent.fetching import Fetcher
 from edgekit_agent.hardware import detect_hardware
 from edgekit_agent.inbox import Inbox, VerifyDone
+from edgekit_agent.installation import InstallerProcess
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.release import AGENT_VERSION
 from edgekit_agent.slots import SlotStore
@@ -118,9 +118,9 @@ class Supervisor:
         will = DeviceState(device=config.device, online=False, agent=AGENT_VERSION)
         self._transport = transport(config, will.to_json(), self._post_arrival)
         self._updates.downloads = Downloads(
-            fetcher=Fetcher(
-                chunks=chunks,
-                slots=slots,
+            fetcher=InstallerProcess(
+                chunks=config.data / "chunks",
+                slots=config.data / "slots",
                 hardware=self._hardware,
                 store_bytes=config.limits.chunk_store_bytes,
             ),

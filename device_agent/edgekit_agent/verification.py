@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
-from edgekit_agent.doors import describe_exit
 from edgekit_agent.plans import VerifyPlan
 from edgekit_agent.state import Target, read_target
 from edgekit_agent.verifier import VerifiedOrder
+from edgekit_agent.workers import run_worker
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
 
@@ -49,39 +46,26 @@ class VerifierProcess:
         Raises:
             VerificationError: If anything does not hold; says what in plain words.
         """
-        life_read, life_write = os.pipe()
-        plan = VerifyPlan(
-            folder=str(self._folder),
-            device=self._device,
-            image_root=str(self._image_root),
-            director_root=str(self._director_root),
-            now=now,
-            life=life_read,
-        )
+
+        def plan(life: int) -> str:
+            return VerifyPlan(
+                folder=str(self._folder),
+                device=self._device,
+                image_root=str(self._image_root),
+                director_root=str(self._director_root),
+                now=now,
+                life=life,
+            ).to_json()
+
         sets = {"image": image, "director": director}
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "edgekit_agent.verify_worker", plan.to_json()],
-                input=json.dumps(
-                    {k: base64.b64encode(v).decode() for k, v in sets.items()}
-                ).encode(),
-                stdout=subprocess.PIPE,
-                pass_fds=(life_read,),
-                timeout=VERIFY_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise VerificationError(
-                f"verifying the order took longer than {VERIFY_SECONDS:g} s"
-            ) from error
-        finally:
-            os.close(life_read)
-            os.close(life_write)
-        if done.returncode != 0:
-            raise VerificationError(
-                f"the order could not be verified: {describe_exit(done.returncode)}"
-            )
-        return _read_result(done.stdout)
+        output = run_worker(
+            "edgekit_agent.verify_worker",
+            plan,
+            stdin=json.dumps({k: base64.b64encode(v).decode() for k, v in sets.items()}).encode(),
+            seconds=VERIFY_SECONDS,
+            task="verifying the order",
+        )
+        return _read_result(output)
 
 
 def _read_result(data: bytes) -> VerifiedOrder:

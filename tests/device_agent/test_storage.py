@@ -58,7 +58,9 @@ class Device:
         )
 
     def get(self, target: Target, failed: tuple[str, ...] = ()) -> str:
-        while isinstance(result := self.fetcher.install(target, failed), Missing):
+        reuse = True
+        while isinstance(result := self.fetcher.install(target, failed, reuse=reuse), Missing):
+            reuse = result.reuse
             for name, size in result.chunks.items():
                 self.fetched.append(name)
                 self.chunks.accept(name, size, self.fleet.chunks[name])

@@ -18,7 +18,8 @@ from tuf.api.metadata import (
     Timestamp,
 )
 
-from edgekit_runtime.bundle.build import build_index
+from edgekit_runtime.bundle.build import Base, build_index
+from edgekit_runtime.bundle.index import BundleIndex, IndexedFile, assemble
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
 from edgekit_runtime.orders import (
     ORDER_FIELD,
@@ -107,10 +108,13 @@ class SignedFleet:
     director: SignedRepository = field(default_factory=SignedRepository)
     released: dict[str, TargetFile] = field(default_factory=dict)
     chunks: dict[str, bytes] = field(default_factory=dict)
+    indexes: list[BundleIndex] = field(default_factory=list)
 
     def release(self, name: str, version: str, files: Mapping[str, bytes]) -> str:
         """Release a bundle; the digest of its index."""
-        index, wire = build_index(name, version, files.items())
+        bases = [Base(index=old, read=self.content) for old in self.indexes if old.name == name]
+        index, wire = build_index(name, version, files.items(), bases=bases[-2:])
+        self.indexes.append(index)
         data = index.to_json()
         pieces = []
         for start in range(0, len(data), MAX_CHUNK_WIRE_BYTES):
@@ -129,6 +133,9 @@ class SignedFleet:
         )
         self.image.publish(self.released)
         return digest
+
+    def content(self, entry: IndexedFile) -> bytes:
+        return b"".join(assemble(entry, lambda chunk: self.chunks[chunk.sha256]))
 
     def image_message(self) -> bytes:
         return pack_metadata(self.image.files)

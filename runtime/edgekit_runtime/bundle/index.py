@@ -327,8 +327,8 @@ def _read_chunk(item: object) -> Chunk | None:
         return None
     if type(wire_bytes) is not int or not 0 < wire_bytes <= MAX_CHUNK_WIRE_BYTES:
         return None
-    # zlib cannot pack better than 1032 to 1: more is a bomb.
-    if type(size_bytes) is not int or not 0 < size_bytes <= MAX_CHUNK_WIRE_BYTES * 1032:
+    # Bounds the memory of unpacking: more is a bomb.
+    if type(size_bytes) is not int or not 0 < size_bytes <= MAX_DELTA_BYTES:
         return None
     if not isinstance(compression, str) or compression not in set(Compression):
         return None
