@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +12,7 @@ import numpy as np
 
 from edgekit_converters.quantize.affine import WEIGHTS_INT8, weight_affine, weight_scales
 from edgekit_converters.quantize.to_onnx.roles import Role, Weight, role_of, weights_of
+from edgekit_converters.repair.units import unit_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,7 +104,7 @@ def find_causes(
         seen, kept = statistics.get(name), ranges.get(name)
         if seen is None or kept is None or name in graph.constants:
             continue
-        found += _of_value(name, node, seen, kept)
+        found += _of_value(name, node, graph, seen, kept)
         if _reach_by_usual(seen, kept) > _OUTLYING:
             found.append(_outliers(name, graph, statistics, ranges))
     if role_of(node, graph) is Role.WEIGHTED:
@@ -113,7 +114,7 @@ def find_causes(
             Finding(
                 cause=Cause.OPERATOR,
                 text=f"{node.op} needs finer steps than 8 bits have",
-                fixes=(_keep(node),),
+                fixes=(_keep(unit_of(node, graph)),),
                 # What it gives is odd because of it.
                 weight=math.inf,
             )
@@ -123,14 +124,16 @@ def find_causes(
             Finding(
                 cause=Cause.UNKNOWN,
                 text="no single cause: its values fill their range, and are a little coarse",
-                fixes=(_WIDER, _keep(node)),
+                fixes=(_WIDER, _keep(unit_of(node, graph))),
                 weight=0.0,
             )
         )
     return tuple(sorted(found, key=lambda one: -one.weight))
 
 
-def _of_value(name: str, node: Node, seen: RangeStatistics, kept: Range) -> list[Finding]:
+def _of_value(
+    name: str, node: Node, graph: Graph, seen: RangeStatistics, kept: Range
+) -> list[Finding]:
     found = []
     apart = channels_apart(seen)
     if apart > _FAR_APART:
@@ -138,7 +141,7 @@ def _of_value(name: str, node: Node, seen: RangeStatistics, kept: Range) -> list
             Finding(
                 cause=Cause.CHANNELS,
                 text=f"the channels of {name} have ranges {apart:.0f} times apart, and one scale",
-                fixes=(_SEARCH, _WIDER, _keep(node)),
+                fixes=(_SEARCH, _keep(unit_of(node, graph))),
                 weight=apart / _FAR_APART,
                 value=name,
             )
@@ -212,7 +215,7 @@ def _of_weights(
                     cause=Cause.WEIGHTS,
                     text=f"the weights {weight.name} keep {ratio:.0f} dB in 8 bits: few of them "
                     "are far larger than the rest of their channel",
-                    fixes=(_keep(node),),
+                    fixes=(_keep((node.name,)),),
                     weight=_WEIGHTS_DB / max(ratio, 1.0),
                 )
             )
@@ -236,8 +239,8 @@ def _read_magnitudes(
     return magnitudes(seen).reshape([-1 if at == axis else 1 for at in range(array.ndim)])
 
 
-def _keep(node: Node) -> str:
-    return f"--keep-float {node.name}"
+def _keep(names: Sequence[str]) -> str:
+    return " ".join(f"--keep-float {name}" for name in names)
 
 
 def _reach(kept: Range) -> float:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
     from edgekit_converters.quantize.plan import QuantizationPlan
 
 Ending = Literal["met", "exhausted", "time", "interrupted"]
+
+_REASONS: Final = {
+    "exhausted": "no repair that there is reaches it",
+    "time": "the time was over before one was found",
+    "interrupted": "the search was interrupted",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +55,18 @@ class Attempt:
     latency_ms: float | None
 
     @property
-    def cost(self) -> tuple[float, int]:
-        """What it costs on the device: time first, where it is known, then size."""
-        return (self.latency_ms or 0.0, self.size_bytes)
+    def layers_beyond_int8(self) -> int:
+        """How many layers have 16-bit activations or compute in float."""
+        return len(self.candidate.plan.wide | self.candidate.plan.keep_float)
+
+    @property
+    def cost(self) -> tuple[float, int, int]:
+        """What it costs on the device: time first, where it is known, then size.
+
+        Where it is not, layers that are not in 8 bits stand for it: they are slower everywhere.
+        """
+        beyond = 0 if self.latency_ms is not None else self.layers_beyond_int8
+        return (self.latency_ms or 0.0, beyond, self.size_bytes)
 
     def to_json(self) -> dict[str, object]:
         """The figures, without the model."""
@@ -89,6 +104,21 @@ class SearchResult:
     def met(self) -> bool:
         """Whether the budget holds."""
         return self.ending == "met"
+
+    def verdict(self, budget: str) -> str:
+        """The outcome in a sentence.
+
+        Args:
+            budget: What was allowed, as `AccuracyBudget.describe` says it.
+        """
+        lost = f"{100 * self.best.drop:.2f} %"
+        found = f"{len(self.attempts)} attempt{'s' * (len(self.attempts) > 1)}"
+        if self.met:
+            return f"the budget of {budget} holds with {self.best.candidate.label}: {lost} lost"
+        return (
+            f"the budget of {budget} does not hold: {_REASONS[self.ending]}; the best of {found}, "
+            f"{self.best.candidate.label}, loses {lost}"
+        )
 
     def to_json(self) -> dict[str, object]:
         """What was found, and the curve of the best trades."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
+from edgekit_converters.graph import read_graph
 from edgekit_converters.quantize.plan import QuantizationPlan, Range
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.ranges import RangeMethod, RangeStatistics, collect_ranges
@@ -28,16 +29,19 @@ from edgekit_converters.repair.bias_correction import correct_biases
 from edgekit_converters.repair.equalize import equalize
 from edgekit_converters.repair.sensitivity import sensitivities
 from edgekit_converters.repair.simulation import Batch, simulate
+from edgekit_converters.repair.units import unit_of
 from edgekit_runtime.errors import UnsupportedModelError
 
 _ROUNDING: Final = 1e-9
 # Of the calibration data, for the sensitivity of each layer.
 _PROBING_BATCHES: Final = 4
-_OTHER_METHODS: Final = (
+# Min-max comes last: where it is not what was asked for, it is what was not.
+_METHODS: Final = (
     RangeMethod.MSE,
     RangeMethod.PERCENTILE,
     RangeMethod.MOVING_AVERAGE,
     RangeMethod.ENTROPY,
+    RangeMethod.MIN_MAX,
 )
 
 
@@ -51,7 +55,8 @@ class SearchLimits:
 
     Attributes:
         drop: The largest that is allowed, as `AccuracyBudget` counts it.
-        seconds: No candidate is begun after that; None: without end.
+        seconds: For everything; what would take longer, judged by what was tried before, is not
+            begun. Plain int8 is tried in any case. None: without end.
         max_latency_ms: Predicted on the device; needs `latency_of`.
     """
 
@@ -66,18 +71,22 @@ class Judges:
 
     Attributes:
         drop_of: What a simulated quantized `onnx.ModelProto` loses against the float model.
+        confirm: What the files of a candidate lose, where they are to be tried too; asked about
+            those alone that hold the budget in simulation. The larger drop counts.
         clock: Seconds, from anywhere.
-        latency_of: Predicts the latency of such a model on the device in ms.
+        latency_of: Predicts a candidate's latency on the device in ms.
         progress: Told one plain sentence an attempt.
     """
 
     drop_of: Callable[[Any], float]
     clock: Callable[[], float]
-    latency_of: Callable[[Any], float] | None = None
+    confirm: Callable[[Candidate], float] | None = None
+    latency_of: Callable[[Candidate], float] | None = None
     progress: Callable[[str], None] = field(default=_ignore)
 
 
-_Make = Callable[[Candidate, tuple[str, ...]], Candidate]
+_Units = tuple[tuple[str, ...], ...]
+_Make = Callable[[Candidate, _Units], Candidate]
 
 
 class _TimeOver(Exception):  # noqa: N818 - an ending, no error
@@ -91,6 +100,7 @@ def search(
     limits: SearchLimits,
     *,
     template: QuantizationPlan | None = None,
+    method: RangeMethod = RangeMethod.MIN_MAX,
     statistics: Mapping[str, RangeStatistics] | None = None,
 ) -> SearchResult:
     """Try repairs until the budget holds, the time is over, or nothing is left.
@@ -103,13 +113,14 @@ def search(
         judges: How candidates are judged.
         limits: Where to end.
         template: What the user fixed: the border, nodes that stay float; its ranges are not read.
+        method: How the ranges of the first candidate are chosen.
         statistics: Of the model's values, where they are known already.
 
     Raises:
         UnsupportedModelError: If the engine refuses the model.
     """
     template = template or QuantizationPlan(scheme=Scheme.INT8)
-    work = _Search(model, batches, judges, limits, template)
+    work = _Search(model, batches, judges, limits, template, method)
     ending: Ending = "exhausted"
     try:
         work.go(statistics)
@@ -135,15 +146,20 @@ class _Search:
         judges: Judges,
         limits: SearchLimits,
         template: QuantizationPlan,
+        method: RangeMethod,
     ) -> None:
         self._model = model
         self._batches = batches
         self._judges = judges
         self._limits = limits
         self._template = template
-        self._end = judges.clock() + (math.inf if limits.seconds is None else limits.seconds)
+        self._method = method
+        self._begin = judges.clock()
+        self._end = self._begin + (math.inf if limits.seconds is None else limits.seconds)
+        self._longest = 0.0
         self.attempts: list[Attempt] = []
         self.sensitive: tuple[str, ...] = ()
+        self._units: tuple[tuple[str, ...], ...] = ()
 
     def holds(self, attempt: Attempt) -> bool:
         """Whether an attempt is all that was asked for."""
@@ -165,7 +181,9 @@ class _Search:
 
     def _free(self, statistics: Mapping[str, RangeStatistics]) -> Iterator[Candidate]:
         """Candidates that cost nothing on the device, each one a change to the best so far."""
-        plain = Candidate(model=self._model, plan=self._plan(statistics, RangeMethod.MIN_MAX))
+        first = self._method
+        named = () if first is RangeMethod.MIN_MAX else (f"{first.value} ranges",)
+        plain = Candidate(model=self._model, plan=self._plan(statistics, first), repairs=named)
         yield plain
         self._check_time()
         equalized = equalize(self._model, statistics)
@@ -174,10 +192,12 @@ class _Search:
             scaled = collect_ranges(equalized.model, self._batches)
             yield Candidate(
                 model=equalized.model,
-                plan=self._plan(scaled, RangeMethod.MIN_MAX),
-                repairs=("equalized channels",),
+                plan=self._plan(scaled, first),
+                repairs=("equalized channels", *named),
             )
-        for method in _OTHER_METHODS:
+        for method in _METHODS:
+            if method is first:
+                continue
             base = self._best()
             seen = scaled if base.model is equalized.model and equalized.layers else statistics
             repairs = tuple(repair for repair in base.repairs if not repair.endswith(" ranges"))
@@ -203,25 +223,35 @@ class _Search:
         self.sensitive = tuple(one.node for one in found)
         if not self.sensitive:
             return
+        graph = read_graph(base.model)
+        nodes = {node.name: node for node in graph.nodes}
+        self._units = tuple(unit_of(nodes[name], graph) for name in self.sensitive)
         for make in (_widened, _in_float):
             self._fewest(base, make)
 
     def _fewest(self, base: Candidate, make: _Make) -> None:
         """Twice as many until the budget holds, then back by halves."""
         failed, count, total = 0, 1, len(self.sensitive)
-        while True:
-            if self._holds_with(base, make, count):
+        while not self._holds_with(base, make, count):
+            if self._too_slow() or count == total:
                 break
-            failed = count
-            if count == total:
-                return
-            count = min(2 * count, total)
-        while count - failed > 1:
+            failed, count = count, min(2 * count, total)
+        else:
+            while count - failed > 1:
+                middle = (count + failed) // 2
+                if self._holds_with(base, make, middle):
+                    count = middle
+                else:
+                    failed = middle
+            return
+        # As many as the latency allows: that is the best trade where there is no other.
+        while self._limits.max_latency_ms is not None and count - failed > 1:
             middle = (count + failed) // 2
-            if self._holds_with(base, make, middle):
-                count = middle
-            else:
-                failed = middle
+            self._holds_with(base, make, middle)
+            count, failed = (middle, failed) if self._too_slow() else (count, middle)
+
+    def _too_slow(self) -> bool:
+        return not is_fast(self.attempts[-1], self._limits.max_latency_ms)
 
     def _holds_with(
         self,
@@ -230,7 +260,7 @@ class _Search:
         count: int,
     ) -> bool:
         try:
-            return self.holds(self._try(make(base, self.sensitive[:count])))
+            return self.holds(self._try(make(base, self._units[:count])))
         except UnsupportedModelError as error:
             # Sixteen bits need an opset that not every model can be raised to.
             self._judges.progress(error.what)
@@ -247,42 +277,57 @@ class _Search:
     def _try(self, candidate: Candidate) -> Attempt:
         if self.attempts:
             self._check_time()
+        started = self._judges.clock()
+        attempt = self._judged(candidate)
+        self.attempts.append(attempt)
+        now = self._judges.clock()
+        self._longest = max(self._longest, now - started)
+        self._judges.progress(self._line(attempt, now - self._begin))
+        return attempt
+
+    def _judged(self, candidate: Candidate) -> Attempt:
         # The device does not saturate; the writer widens weights where an engine might.
         quantized = simulate(candidate.model, dataclasses.replace(candidate.plan, io="float"))
-        latency_of = self._judges.latency_of
+        latency_of, confirm = self._judges.latency_of, self._judges.confirm
         attempt = Attempt(
             candidate=candidate,
             drop=self._judges.drop_of(quantized),
             size_bytes=quantized.ByteSize(),
-            latency_ms=latency_of(quantized) if latency_of else None,
+            latency_ms=latency_of(candidate) if latency_of else None,
         )
-        self.attempts.append(attempt)
-        self._judges.progress(
-            f"{len(self.attempts)}: {candidate.label}: drop {100 * attempt.drop:.2f} %, "
-            f"{attempt.size_bytes / 1000:.1f} kB"
-            + (f", {attempt.latency_ms:.2f} ms" if attempt.latency_ms is not None else "")
+        if confirm is None or not self.holds(attempt):
+            return attempt
+        return dataclasses.replace(attempt, drop=max(attempt.drop, confirm(candidate)))
+
+    def _line(self, attempt: Attempt, seconds: float) -> str:
+        latency = f", {attempt.latency_ms:.3g} ms" if attempt.latency_ms is not None else ""
+        limit = f" of {self._limits.seconds:.0f}" if self._limits.seconds is not None else ""
+        return (
+            f"{len(self.attempts)}: {attempt.candidate.label}: drop {100 * attempt.drop:.2f} %, "
+            f"{attempt.size_bytes / 1000:.1f} kB{latency} ({seconds:.0f}{limit} s)"
         )
-        return attempt
 
     def _has_time(self) -> bool:
-        return self._judges.clock() < self._end
+        return self._judges.clock() + self._longest < self._end
 
     def _check_time(self) -> None:
         if not self._has_time():
             raise _TimeOver
 
 
-def _widened(base: Candidate, layers: tuple[str, ...]) -> Candidate:
-    plan = dataclasses.replace(
-        base.plan, scheme=Scheme.MIXED, wide=base.plan.wide | frozenset(layers)
-    )
-    repairs = (*base.repairs, f"16-bit activations for {len(layers)} layer(s)")
+def _widened(base: Candidate, units: _Units) -> Candidate:
+    plan = dataclasses.replace(base.plan, scheme=Scheme.MIXED, wide=base.plan.wide.union(*units))
+    repairs = (*base.repairs, f"16 bits for what {_layers(units)}")
     return dataclasses.replace(base, plan=plan, repairs=repairs)
 
 
-def _in_float(base: Candidate, layers: tuple[str, ...]) -> Candidate:
+def _in_float(base: Candidate, units: _Units) -> Candidate:
     plan = dataclasses.replace(
-        base.plan, scheme=Scheme.MIXED, keep_float=base.plan.keep_float | frozenset(layers)
+        base.plan, scheme=Scheme.MIXED, keep_float=base.plan.keep_float.union(*units)
     )
-    repairs = (*base.repairs, f"float for {len(layers)} layer(s)")
+    repairs = (*base.repairs, f"float for what {_layers(units)}")
     return dataclasses.replace(base, plan=plan, repairs=repairs)
+
+
+def _layers(units: _Units) -> str:
+    return "1 layer reads" if len(units) == 1 else f"{len(units)} layers read"

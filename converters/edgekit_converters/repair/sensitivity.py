@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgekit_converters.graph import read_graph
-from edgekit_converters.quantize.plan import node_name
 from edgekit_converters.quantize.to_onnx.roles import Role, role_of
 from edgekit_converters.repair.simulation import Batch, answers, simulate
 
@@ -28,8 +27,8 @@ class Sensitivity:
 
     Attributes:
         node: Its name.
-        noise: The mean square that quantizing this layer alone adds to the model's outputs, by
-            that of the outputs themselves; summed over the outputs.
+        noise: The mean square that rounding this layer's weights and what it reads adds to the
+            model's outputs, by that of the outputs themselves; summed over the outputs.
     """
 
     node: str
@@ -55,27 +54,28 @@ def sensitivities(
         The worst first.
     """
     given = list(batches)
-    layers = weighted_layers(model)
-    everything = frozenset(node_name(node) for node in model.graph.node)
+    graph = read_graph(model)
+    layers = [node for node in graph.nodes if role_of(node, graph) is Role.WEIGHTED]
+    everything = frozenset(node.name for node in graph.nodes)
     expected = answers(model, given)
     found = []
     for layer in layers:
-        if layer in plan.keep_float:
+        if layer.name in plan.keep_float:
             continue
         if not go_on():
             break
+        # What it gives is rounded for its readers' sake, and counted with them.
+        read = {name: plan.ranges[name] for name in layer.inputs if name in plan.ranges}
         alone = dataclasses.replace(
-            plan, keep_float=everything - {layer}, wide=plan.wide & {layer}, io="float"
+            plan,
+            ranges=read,
+            keep_float=everything - {layer.name},
+            wide=plan.wide & {layer.name},
+            io="float",
         )
         computed = answers(simulate(model, alone), given)
-        found.append(Sensitivity(node=layer, noise=relative_noise(expected, computed)))
+        found.append(Sensitivity(node=layer.name, noise=relative_noise(expected, computed)))
     return tuple(sorted(found, key=lambda one: -one.noise))
-
-
-def weighted_layers(model: Any) -> Sequence[str]:
-    """The names of the nodes that a static scheme computes in integers for their own sake."""
-    graph = read_graph(model)
-    return [node.name for node in graph.nodes if role_of(node, graph) is Role.WEIGHTED]
 
 
 def relative_noise(

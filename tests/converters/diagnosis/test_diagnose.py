@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -49,6 +50,17 @@ def diagnosed(model: Any, batches: list[dict[str, NDArray[Any]]]) -> Quantizatio
     return diagnose(model, Subject(model=model, plan=int8_plan(model, batches)), batches)
 
 
+def with_kept(
+    model: Any, batches: Sequence[dict[str, NDArray[Any]]], fix: str
+) -> QuantizationDiagnosis:
+    """After what a fix says was done."""
+    kept = frozenset(fix.split()[1::2])
+    plan = dataclasses.replace(
+        plan_of(collect_ranges(model, batches)), scheme=Scheme.MIXED, keep_float=kept
+    )
+    return diagnose(model, Subject(model=model, plan=plan), batches)
+
+
 def test_exactly_the_layers_that_were_built_in_are_named() -> None:
     network, pairs = broken()
     found = diagnose(
@@ -73,6 +85,15 @@ def test_exactly_the_layers_that_were_built_in_are_named() -> None:
     assert found.first_parting is not None
     assert found.first_parting.noise.sqnr_db is not None
     assert found.first_parting.noise.sqnr_db < 20
+
+
+def test_what_the_findings_say_to_keep_in_float_mends_them() -> None:
+    network, pairs = broken(outlier=1.0)
+    found = plain(network)
+    fixes = [layer.findings[0].fixes[1] for layer in found.culprits]
+    assert sorted(fixes) == sorted(f"--keep-float {b} --keep-float {a}" for a, b in pairs)
+    mended = with_kept(network.model, network.calibration[:4], " ".join(fixes))
+    assert (mended.culprits, mended.first_parting) == ((), None)
 
 
 def test_a_good_network_has_no_culprits() -> None:
@@ -122,12 +143,14 @@ def test_an_operator_that_needs_finer_steps_is_told() -> None:
         ],
         {"w": np.ones((3, 2, 1, 1), np.float32)},
     )
-    found = diagnosed(model, [{"x": rng.uniform(-400, 1, (64, 2, 4, 4)).astype(np.float32)}])
+    batches = [{"x": rng.uniform(-400, 1, (64, 2, 4, 4)).astype(np.float32)}]
+    found = diagnosed(model, batches)
     [culprit] = found.culprits
     assert (culprit.noise.node, culprit.noise.own_sqnr_db) == ("grows", None)
     assert culprit.findings[0].cause is Cause.OPERATOR
-    assert culprit.findings[0].fixes == ("--keep-float grows",)
+    assert culprit.findings[0].fixes == ("--keep-float grows --keep-float first",)
     assert found.first_parting is culprit
+    assert with_kept(model, batches, culprit.findings[0].fixes[0]).first_parting is None
 
 
 def test_noise_without_a_cause_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -9,14 +10,16 @@ import numpy as np
 import pytest
 
 from edgekit_converters.accuracy import PairedAccuracy, compare_answers, metric_named
+from edgekit_converters.graph import read_graph
 from edgekit_converters.quantize.plan import QuantizationPlan
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.quantize.write_onnx import write_onnx
-from edgekit_converters.ranges import collect_ranges
+from edgekit_converters.ranges import RangeMethod, collect_ranges
 from edgekit_converters.repair.attempts import Attempt, Candidate, choose, trade_off
 from edgekit_converters.repair.search import Judges, SearchLimits, search
 from edgekit_converters.repair.sensitivity import sensitivities
 from edgekit_converters.repair.simulation import answers, simulate
+from edgekit_converters.repair.units import unit_of
 from edgekit_runtime.session import open_session
 from tests.converters.repair.chain_models import plan_of
 from tests.converters.repair.small_networks import Trained, broken, trained
@@ -93,7 +96,7 @@ def test_as_few_layers_as_do_get_16_bits_or_float() -> None:
     def drop_of(quantized: Any) -> float:
         operators = [node.op_type for node in quantized.graph.node]
         plain = operators.count("QuantizeLinear")
-        return 0.0 if plain <= 8 else 0.5
+        return 0.0 if plain <= 5 else 0.5
 
     found = search(
         network.model,
@@ -104,10 +107,13 @@ def test_as_few_layers_as_do_get_16_bits_or_float() -> None:
     assert found.met
     assert found.best.candidate.plan.scheme is Scheme.MIXED
     floats = found.best.candidate.plan.keep_float
-    assert set(floats) == set(found.sensitive[: len(floats)])
-    tried = {len(one.candidate.plan.keep_float) for one in found.attempts}
-    assert len(floats) - 1 in tried
-    assert any("float for" in line for line in said)
+    graph = read_graph(network.model)
+    units = [unit_of(node, graph) for node in graph.nodes if node.name in found.sensitive]
+    count = int(found.best.candidate.repairs[-1].removeprefix("float for what ").split()[0])
+    chosen = [unit for unit in units if unit[0] in found.sensitive[:count]]
+    assert floats == frozenset().union(*chosen)
+    tried = [line for line in said if "float for what" in line]
+    assert any(f"what {count - 1} layer" in line for line in tried)
 
 
 def test_an_unreachable_budget_keeps_the_best() -> None:
@@ -123,17 +129,126 @@ def test_an_unreachable_budget_keeps_the_best() -> None:
     assert found.to_json()["ending"] == "exhausted"
 
 
-def test_the_time_ends_a_search() -> None:
+class Clock:
+    """Time that only passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def taking(self, seconds: float, result: float) -> Any:
+        """A judge that needs so long."""
+
+        def judge(_: Any) -> float:
+            self.now += seconds
+            return result
+
+        return judge
+
+
+@pytest.mark.parametrize("seconds", [2.0, 9.0, 31.0])
+def test_a_search_keeps_to_its_time(seconds: float) -> None:
     network = trained(spread=2.6)
-    ticks = iter([0.0, 1.0, 2.0, 99.0, 99.0, 99.0])
+    clock = Clock()
+    said: list[str] = []
     found = search(
         network.model,
         network.calibration,
-        judges(network, drop_of=lambda _: 0.5, clock=lambda: next(ticks)),
-        SearchLimits(drop=0.0, seconds=10),
+        judges(network, drop_of=clock.taking(3.0, 0.5), clock=clock, progress=said.append),
+        SearchLimits(drop=0.0, seconds=seconds),
     )
     assert found.ending == "time"
-    assert len(found.attempts) == 2
+    # Plain int8 is tried however little time there is; nothing is begun that would not end.
+    assert len(found.attempts) == max(1, int(seconds / 3 - 1e-9))
+    assert clock.now - 1000 <= max(seconds, 3.0)
+    assert f"(3 of {seconds:.0f} s)" in said[1]
+    assert "the time was over" in found.verdict("0 points of top1")
+
+
+def test_without_a_limit_a_search_ends_when_nothing_is_left() -> None:
+    network = trained(spread=2.6)
+    clock = Clock()
+    found = search(
+        network.model,
+        network.calibration,
+        judges(network, drop_of=clock.taking(3600.0, 0.5), clock=clock),
+        SearchLimits(drop=0.0),
+    )
+    assert found.ending == "exhausted"
+    assert len(found.attempts) < 30
+    assert found.sensitive
+
+
+def test_only_what_holds_is_tried_as_files_and_the_files_count() -> None:
+    network = trained(spread=2.6)
+    drops = itertools.chain([0.5, 0.01, 0.01], itertools.repeat(0.4))
+    tried: list[str] = []
+    confirmed = iter([0.3, 0.02])
+
+    def confirm(candidate: Candidate) -> float:
+        tried.append(candidate.label)
+        return next(confirmed)
+
+    found = search(
+        network.model,
+        network.calibration,
+        judges(network, drop_of=lambda _: next(drops), confirm=confirm),
+        SearchLimits(drop=0.1),
+    )
+    assert [one.drop for one in found.attempts] == [0.5, 0.3, 0.02]
+    assert tried == [one.candidate.label for one in found.attempts[1:]]
+    assert found.met
+    assert "holds with" in found.verdict("10 points of top1")
+
+
+def test_the_best_trade_under_a_latency_is_shown_as_a_curve() -> None:
+    network = trained(spread=2.6)
+
+    def floats(candidate: Candidate) -> int:
+        return len(candidate.plan.keep_float)
+
+    # Each node in float takes a millisecond more, and each layer gives back a hundredth.
+    def drop_of(quantized: Any) -> float:
+        nodes = quantized.graph.node
+        integers = {n.output[0] for n in nodes if n.op_type == "DequantizeLinear"}
+        layers = [n for n in nodes if n.op_type in {"Conv", "Gemm"} and n.input[0] in integers]
+        return 0.1 + len(layers) / 100
+
+    found = search(
+        network.model,
+        network.calibration,
+        judges(network, drop_of=drop_of, latency_of=lambda c: 10.0 + floats(c)),
+        SearchLimits(drop=0.01, max_latency_ms=15.0),
+    )
+    assert not found.met
+    fast = [one for one in found.attempts if one.latency_ms is not None and one.latency_ms <= 15]
+    assert found.best.drop == min(one.drop for one in fast) < 0.16
+    slower = [one for one in found.attempts if one not in fast]
+    # Between the last that is fast enough and the first that is not, nothing was left out.
+    counts = [one.candidate.repairs[-1] for one in (found.best, *slower)]
+    assert {"float for what 3 layers read", "float for what 4 layers read"} <= set(counts)
+    curve = trade_off(found.attempts)
+    assert len(curve) > 3
+    assert [one.latency_ms for one in curve] == sorted(one.latency_ms or 0 for one in curve)
+    assert [one.drop for one in curve] == sorted((one.drop for one in curve), reverse=True)
+    document: Any = found.to_json()
+    assert [one["latency_ms"] for one in document["trade_off"]] == [c.latency_ms for c in curve]
+
+
+def test_the_users_range_method_comes_first() -> None:
+    network = trained(spread=2.6)
+    found = search(
+        network.model,
+        network.calibration,
+        judges(network, drop_of=lambda _: 0.5),
+        SearchLimits(drop=0.0),
+        method=RangeMethod.PERCENTILE,
+    )
+    labels = [one.candidate.label for one in found.attempts]
+    assert labels[0] == "percentile ranges"
+    assert sum("min-max" in label for label in labels) == 1
 
 
 def test_ctrl_c_keeps_the_best_so_far() -> None:
@@ -173,12 +288,30 @@ def test_what_the_user_fixed_stays() -> None:
     assert (plan.keep_float, plan.io) == (template.keep_float, "int8")
 
 
-def test_the_worst_layers_are_those_around_what_was_broken() -> None:
-    network, pairs = broken()
+def test_the_worst_layers_are_those_that_read_what_was_broken() -> None:
+    network, pairs = broken(outlier=1.0)
     plan = plan_of(collect_ranges(network.model, network.calibration))
     found = sensitivities(network.model, plan, network.evaluation[:1])
-    assert {one.node for one in found[:4]} == {name for pair in pairs for name in pair}
+    assert {one.node for one in found[:2]} == {second for _, second in pairs}
+    assert found[1].noise > 10 * found[2].noise
     assert [one.noise for one in found] == sorted((one.noise for one in found), reverse=True)
+
+
+@pytest.mark.parametrize("field", ["wide", "keep_float"])
+def test_a_layer_reads_finer_values_only_together_with_their_makers(field: str) -> None:
+    network, pairs = broken(outlier=1.0)
+    plan = plan_of(collect_ranges(network.model, network.calibration), scheme=Scheme.MIXED)
+    graph = read_graph(network.model)
+    readers = [node for node in graph.nodes if node.name in {second for _, second in pairs}]
+    units = [unit_of(node, graph) for node in readers]
+    assert units == [(second, first) for first, second in pairs]
+
+    def drop_with(names: frozenset[str]) -> float:
+        found = simulate(network.model, dataclasses.replace(plan, **{field: names}))
+        return measured(network, found).drop
+
+    assert drop_with(frozenset(node.name for node in readers)) > 0.2
+    assert drop_with(frozenset().union(*units)) < 0.01
 
 
 def attempt(drop: float, size: int, latency: float | None = None) -> Attempt:
@@ -195,3 +328,11 @@ def test_the_cheapest_within_the_budget_is_chosen() -> None:
     assert choose(tried, 0.005, max_latency_ms=5.0) is good
     assert choose([slow], 0.005, max_latency_ms=5.0) is slow
     assert trade_off([*tried, attempt(0.4, 30, 8.0)]) == (small, good, slow)
+
+
+def test_without_a_latency_layers_in_8_bits_are_the_cheap_ones() -> None:
+    wide = QuantizationPlan(scheme=Scheme.MIXED, wide=frozenset({"a"}))
+    smaller = Attempt(
+        candidate=Candidate(model=None, plan=wide), drop=0.0, size_bytes=10, latency_ms=None
+    )
+    assert choose([smaller, attempt(0.0, 20)], 0.01).size_bytes == 20
