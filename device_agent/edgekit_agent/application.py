@@ -8,12 +8,21 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from edgekit_agent.http import Request, RequestError, Response, json_response
+from edgekit_agent.http import (
+    JSON_LENGTH,
+    Request,
+    RequestError,
+    Response,
+    busy_response,
+    json_response,
+)
 from edgekit_agent.open_inference import (
+    InferRequest,
     describe_tensors,
     parse_infer_request,
     render_infer_response,
 )
+from edgekit_agent.plain_bodies import is_media, read_media, read_raw
 from edgekit_runtime.errors import EdgekitError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +55,9 @@ class Application:
             text = f"{error.what}; {error.fix}" if error.fix else error.what
             return json_response({"error": text}, status=HTTPStatus.BAD_REQUEST)
         except EdgekitError as error:
+            retry_seconds = getattr(error, "retry_seconds", 0)
+            if retry_seconds:
+                return busy_response(error.what, retry_seconds=retry_seconds)
             return json_response({"error": error.what}, status=HTTPStatus.INTERNAL_SERVER_ERROR)
         except Exception:  # noqa: BLE001 - numerics may raise anything; there must be an answer
             _log.exception("a request failed")
@@ -62,6 +74,8 @@ class Application:
             case ["v2", "health", "live" | "ready"]:
                 # A server opens its doors only when every model is loaded and warm.
                 return self._get(request, lambda: json_response({"live": True, "ready": True}))
+            case ["v2", "models"]:
+                return self._get(request, self._list)
             case ["v2", "models", name, *rest]:
                 model = self._models.get(name)
                 if model is None:
@@ -97,7 +111,7 @@ class Application:
                 raise RequestError("there is nothing here", status=HTTPStatus.NOT_FOUND)
 
     def _infer(self, request: Request, model: HostedModel) -> Response:
-        asked = parse_infer_request(request.body, request.headers)
+        asked = _read(request, model)
         outputs = model.infer(asked.inputs)
         return render_infer_response(
             asked,
@@ -113,6 +127,16 @@ class Application:
                 "name": "edgekit-agent",
                 "version": self._version,
                 "extensions": ["binary_tensor_data"],
+            }
+        )
+
+    def _list(self) -> Response:
+        return json_response(
+            {
+                "models": [
+                    {"name": name, "version": model.plan.version, "state": "READY"}
+                    for name, model in sorted(self._models.items())
+                ]
             }
         )
 
@@ -133,3 +157,15 @@ class Application:
         if request.method != "GET":
             raise RequestError("use GET", status=HTTPStatus.METHOD_NOT_ALLOWED)
         return answer()
+
+
+def _read(request: Request, model: HostedModel) -> InferRequest:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if is_media(content_type):
+        inputs = read_media(model, content_type, request.body)
+    elif request.headers.get(JSON_LENGTH) == "0":
+        # The extension's raw request: nothing but the tensor.
+        inputs = read_raw(model, request.body)
+    else:
+        return parse_infer_request(request.body, request.headers)
+    return InferRequest(id="", inputs=inputs, outputs={}, binary=False)

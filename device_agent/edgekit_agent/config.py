@@ -42,7 +42,8 @@ class Limits:
         chunk_refusals: Wrong contents of one chunk after which an update is given up.
         chunk_store_bytes: The most that the chunks of one update may take on the disk.
         request_bytes: The largest HTTP request body.
-        server_threads: How many HTTP requests are worked on at a time.
+        queue_requests: How many requests may wait for each model; more are told to come back.
+        ram_bytes: The most memory of the server with all models; 0 for any.
         inference_threads: How many threads one inference may use.
     """
 
@@ -51,7 +52,8 @@ class Limits:
     chunk_refusals: int = 5
     chunk_store_bytes: int = 256 << 20
     request_bytes: int = 64 << 20
-    server_threads: int = 4
+    queue_requests: int = 16
+    ram_bytes: int = 0
     inference_threads: int = 1
 
 
@@ -70,6 +72,7 @@ class AgentConfig:
         tls: None for a plain connection.
         http_host: Where applications reach the models.
         http_port: TCP port for that; 0 for any free one.
+        http_socket: A Unix socket for that as well; None for none.
         log_level: One of `LOG_LEVELS`.
         limits: Bounds.
     """
@@ -86,6 +89,7 @@ class AgentConfig:
     http_port: int
     log_level: str
     limits: Limits
+    http_socket: Path | None = None
 
     @property
     def status_file(self) -> Path:
@@ -127,6 +131,8 @@ port = {broker_port}
 # Port 0 takes any free one; `edgekit-agent status` says which.
 host = "127.0.0.1"
 port = {http_port}
+# A Unix socket for the same, faster for large inputs; its folder's permissions say who may use it.
+# socket = "models.sock"
 
 [limits]
 # Chunks asked for at a time.
@@ -139,8 +145,11 @@ chunk_refusals = {limits.chunk_refusals}
 chunk_store_bytes = {limits.chunk_store_bytes}
 # The largest HTTP request body, in bytes.
 request_bytes = {limits.request_bytes}
-# HTTP requests worked on at a time.
-server_threads = {limits.server_threads}
+# Requests that may wait for each model; more are answered with "busy" (503) at once.
+queue_requests = {limits.queue_requests}
+# The most memory that the server with all models may take, in bytes; 0 for any. A new version
+# that does not fit beside the others is put back.
+ram_bytes = {limits.ram_bytes}
 # Threads that one inference may use.
 inference_threads = {limits.inference_threads}
 """
@@ -203,7 +212,8 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
     broker = reader.nested("broker")
     _only(broker, ["host", "port", "tls"])
     http = reader.nested("http", optional=True)
-    _only(http, ["host", "port"])
+    _only(http, ["host", "port", "socket"])
+    http_socket = http.text("socket", default="", most=100)
     log_level = reader.text("log_level", default="info", pattern="|".join(LOG_LEVELS))
     return AgentConfig(
         device=reader.text("device", pattern=ID_PATTERN),
@@ -218,6 +228,7 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         http_port=http.integer("port", most=_MAX_PORT, default=8380),
         log_level=log_level,
         limits=_read_limits(reader.nested("limits", optional=True)),
+        http_socket=base / http_socket if http_socket else None,
     )
 
 
@@ -250,9 +261,8 @@ def _read_limits(reader: FieldReader) -> Limits:
         request_bytes=reader.integer(
             "request_bytes", least=1 << 10, most=1 << 30, default=usual.request_bytes
         ),
-        server_threads=reader.integer(
-            "server_threads", least=1, most=64, default=usual.server_threads
-        ),
+        queue_requests=reader.integer("queue_requests", most=256, default=usual.queue_requests),
+        ram_bytes=reader.integer("ram_bytes", most=1 << 50, default=usual.ram_bytes),
         inference_threads=reader.integer(
             "inference_threads", least=1, most=64, default=usual.inference_threads
         ),

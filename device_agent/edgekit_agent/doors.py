@@ -1,14 +1,13 @@
 """The supervisor's hold on server processes: start, switch without a lost request, restart.
 
-The listening socket stays open here, whatever becomes of a server: clients wait, and are not
-refused. A switch starts a second server on the same socket, and lets the first one drain when
+The listening sockets stay open here, whatever becomes of a server: clients wait, and are not
+refused. A switch starts a second server on the same sockets, and lets the first one drain when
 the second is ready.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import mmap
 import os
@@ -20,11 +19,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
+from edgekit_agent.listeners import open_listener, open_unix_listener
 from edgekit_agent.live_stats import LiveStats, read_stats
 from edgekit_agent.plans import ModelPlan, ServerPlan
-from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.fields import FieldReader
 
 START_SECONDS: Final = 60.0
@@ -33,9 +33,6 @@ DRAIN_SECONDS: Final = 60.0
 WELL_SECONDS: Final = 60.0
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 30.0
-_BACKLOG: Final = 512
-# The server of an agent that was killed needs a moment to notice, and to let go of the port.
-_BIND_SECONDS: Final = 3.0
 _MAX_LINE: Final = 1 << 20
 
 
@@ -92,36 +89,47 @@ class _Server:
 
 
 class Doors:
-    """One listening socket, and the server process behind it."""
+    """The listening sockets, and the server process behind them."""
 
     def __init__(
         self,
         *,
         host: str,
         port: int,
-        server_threads: int,
         request_bytes: int,
         post: Callable[[ServerSaid | ServerEnded], None],
+        socket_path: Path | None = None,
+        queue_requests: int = 16,
+        ram_bytes: int = 0,
     ) -> None:
-        """Open the listening socket.
+        """Open the listening sockets.
 
         Args:
             host: Address to listen on.
             port: TCP port; 0 for any free one.
-            server_threads: How many requests are worked on at a time.
             request_bytes: The largest request body.
             post: Takes messages from other threads; they come back through `handle`.
+            socket_path: Of a Unix socket to listen on as well; None for none.
+            queue_requests: How many requests may wait for each model.
+            ram_bytes: The most memory of a server with all its models; 0 for any.
 
         Raises:
-            EnvironmentLackError: If the port is in use, or the address is not of this machine.
+            EnvironmentLackError: If the port or the path is in use, or not of this machine.
         """
         self._listen = open_listener(host, port)
+        self._socket_path = socket_path
+        try:
+            self._unix = open_unix_listener(socket_path) if socket_path else None
+        except BaseException:
+            self._listen.close()
+            raise
         self._handover_in, self._handover_out = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET
         )
         self._handover_out.settimeout(0.0)
-        self._server_threads = server_threads
+        self._queue_requests = queue_requests
         self._request_bytes = request_bytes
+        self._ram_bytes = ram_bytes
         self._post = post
         self._generation = 0
         self._wanted: tuple[ModelPlan, ...] | None = None
@@ -237,6 +245,9 @@ class Doors:
                 server.process.wait()
             os.close(server.life)
         self._listen.close()
+        if self._unix and self._socket_path:
+            self._unix.close()
+            self._socket_path.unlink(missing_ok=True)
         self._handover_in.close()
         self._handover_out.close()
 
@@ -246,19 +257,22 @@ class Doors:
         life_read, life_write = os.pipe()
         running = os.memfd_create("edgekit-running")
         os.ftruncate(running, max(1, len(models)))
+        listeners = [self._listen, *([self._unix] if self._unix else [])]
         plan = ServerPlan(
             models=models,
-            listen=self._listen.fileno(),
+            newcomers=tuple(model.bundle for model in models if model not in self._known()),
+            listeners=tuple(listener.fileno() for listener in listeners),
             handover_in=self._handover_in.fileno(),
             handover_out=self._handover_out.fileno(),
             reports=reports_write,
             life=life_read,
             running=running,
-            server_threads=self._server_threads,
+            queue_requests=self._queue_requests,
             request_bytes=self._request_bytes,
+            ram_bytes=self._ram_bytes,
         )
         inherited = (
-            plan.listen,
+            *plan.listeners,
             plan.handover_in,
             plan.handover_out,
             plan.reports,
@@ -329,8 +343,12 @@ class Doors:
         )
         if computing:
             return computing
-        known = self._current.models if self._current and server is self._starting else ()
+        known = self._known() if server is self._starting else ()
         return tuple(model for model in server.models if model not in known) or server.models
+
+    def _known(self) -> tuple[ModelPlan, ...]:
+        """The models that have shown that they can be served beside each other."""
+        return self._current.models if self._current else ()
 
     def _drain(self, server: _Server, now: float) -> None:
         server.since = now
@@ -350,36 +368,6 @@ class Doors:
     def _all(self) -> list[_Server]:
         ready = [server for server in (self._current, self._starting) if server]
         return [*ready, *self._draining.values()]
-
-
-def open_listener(
-    host: str, port: int, *, patience_seconds: float = _BIND_SECONDS
-) -> socket.socket:
-    """A listening TCP socket that does not block.
-
-    Raises:
-        EnvironmentLackError: If the port is in use, or the address is not of this machine.
-    """
-    deadline = time.monotonic() + patience_seconds
-    while True:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-            listener.listen(_BACKLOG)
-        except OSError as error:
-            listener.close()
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            raise EnvironmentLackError(
-                f"cannot listen on port {port}: {error.strerror or error}",
-                where=f"{host}:{port}",
-                fix="choose another port in agent.toml, [http], or end the program that uses it",
-            ) from error
-        listener.settimeout(0.0)
-        return listener
 
 
 def describe_exit(code: int) -> str:

@@ -57,12 +57,14 @@ class LiveStats:
         requests: Requests that reached the model.
         errors: Those that it did not answer, through no fault of the client.
         insane: Those whose answer held NaN or infinity; not counted as errors.
+        busy: Requests turned away because too many waited already; not counted as requests.
         latency: Of the model with its pre- and postprocessing, without the waiting and HTTP.
     """
 
     requests: int = 0
     errors: int = 0
     insane: int = 0
+    busy: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
 
     def merge(self, other: LiveStats) -> None:
@@ -70,6 +72,7 @@ class LiveStats:
         self.requests += other.requests
         self.errors += other.errors
         self.insane += other.insane
+        self.busy += other.busy
         self.latency.merge(other.latency)
 
     def to_json(self) -> dict[str, object]:
@@ -78,6 +81,7 @@ class LiveStats:
             "requests": self.requests,
             "errors": self.errors,
             "insane": self.insane,
+            "busy": self.busy,
             "latency": [[position, count] for position, count in self.latency.counts.items()],
         }
 
@@ -88,6 +92,7 @@ def read_stats(reader: FieldReader) -> LiveStats:
         requests=reader.integer("requests"),
         errors=reader.integer("errors"),
         insane=reader.integer("insane"),
+        busy=reader.integer("busy", default=0),
     )
     for item in reader.sequence("latency", most=_BUCKETS):
         match item:

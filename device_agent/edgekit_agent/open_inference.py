@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_agent.http import RequestError, Response, json_response
+from edgekit_agent.http import JSON_LENGTH, RequestError, Response, json_response
 from edgekit_runtime.fields import FieldReader
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edgekit_runtime.bundle.manifest import TensorContract
 
-BINARY_HEADER: Final = "inference-header-content-length"
+BINARY_HEADER: Final = JSON_LENGTH
 DATATYPES: Final = {
     "bool": "BOOL",
     "uint8": "UINT8",
@@ -59,8 +59,10 @@ class InferRequest:
     binary: bool
 
 
-def parse_infer_request(body: bytes, headers: Mapping[str, str]) -> InferRequest:
-    """Read the body of an inference request.
+def parse_infer_request(
+    body: bytes | bytearray | memoryview, headers: Mapping[str, str]
+) -> InferRequest:
+    """Read the body of an inference request; its tensors may lie in the body itself.
 
     Raises:
         RequestError: If it is malformed; every invalid field is named.
@@ -115,6 +117,8 @@ def render_infer_response(
     Raises:
         RequestError: If the client wants an output that does not exist.
     """
+    import numpy as np
+
     unknown = sorted(set(request.outputs) - set(outputs))
     if unknown:
         raise RequestError(
@@ -122,7 +126,7 @@ def render_infer_response(
         )
     wanted = request.outputs or dict.fromkeys(outputs, request.binary)
     entries: list[dict[str, object]] = []
-    raw: list[bytes] = []
+    raw: list[memoryview] = []
     for name, binary in wanted.items():
         array = outputs[name]
         entry: dict[str, object] = {
@@ -131,9 +135,10 @@ def render_infer_response(
             "shape": list(array.shape),
         }
         if binary:
-            data = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-            entry["parameters"] = {"binary_data_size": len(data)}
-            raw.append(data)
+            # An array on its own has no bytes to look at if it has no axis.
+            data = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1)
+            entry["parameters"] = {"binary_data_size": data.nbytes}
+            raw.append(data.view(np.uint8).data)
         else:
             entry["data"] = array.ravel().tolist()
         entries.append(entry)
@@ -145,7 +150,8 @@ def render_infer_response(
         return json_response(document)
     head = json.dumps(document, separators=(",", ":")).encode()
     return Response(
-        body=b"".join([head, *raw]),
+        body=head,
+        tail=raw,
         headers={
             "Content-Type": "application/octet-stream",
             "Inference-Header-Content-Length": str(len(head)),
@@ -180,7 +186,8 @@ def _read_tensor(entry: FieldReader, raw: memoryview | None) -> NDArray[np.gener
     dtype = np.dtype(_DTYPES[datatype])
     try:
         if raw is not None:
-            return np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype).reshape(shape)
+            array = np.frombuffer(raw, dtype=dtype.newbyteorder("<")).reshape(shape)
+            return array.astype(dtype, copy=not array.flags.aligned)
         data = np.asarray(entry.raw("data"))
         if datatype == "UINT64" and data.dtype.kind == "f":
             # Beside a smaller number, one above 2**63 makes numpy fall back to fractions.

@@ -35,25 +35,29 @@ class ServerPlan:
 
     Attributes:
         models: What to hold.
-        listen: The listening socket.
+        newcomers: Bundles among them that no server held beside the others yet.
+        listeners: The listening sockets.
         handover_in: Where a draining server puts idle connections.
         handover_out: Where a serving one takes them from.
         reports: A pipe to the supervisor, one JSON object a line.
         life: A pipe whose other end only the supervisor holds.
         running: Shared memory, a byte for each model: whether it is computing just now.
-        server_threads: How many requests are worked on at a time.
+        queue_requests: How many requests may wait for each model.
         request_bytes: The largest request body.
+        ram_bytes: The most memory that all models together may take; 0 for any.
     """
 
     models: tuple[ModelPlan, ...]
-    listen: int
+    newcomers: tuple[str, ...]
+    listeners: tuple[int, ...]
     handover_in: int
     handover_out: int
     reports: int
     life: int
     running: int
-    server_threads: int
+    queue_requests: int
     request_bytes: int
+    ram_bytes: int
 
     def to_json(self) -> str:
         """The plan as an argument."""
@@ -113,7 +117,8 @@ def read_server_plan(text: str) -> ServerPlan:
     """Read what `ServerPlan.to_json` made; it comes from our own supervisor."""
     document = json.loads(text)
     models = tuple(ModelPlan(**model) for model in document.pop("models"))
-    return ServerPlan(models=models, **document)
+    listeners, newcomers = (tuple(document.pop(name)) for name in ("listeners", "newcomers"))
+    return ServerPlan(models=models, listeners=listeners, newcomers=newcomers, **document)
 
 
 def read_trial_plan(text: str) -> TrialPlan:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.config import FILE_NAME, AgentConfig, load_config, render_config
-from edgekit_agent.doors import open_listener
 from edgekit_agent.hardware import RUNTIMES, Hardware, detect_hardware
+from edgekit_agent.listeners import open_listener
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.files import require_file

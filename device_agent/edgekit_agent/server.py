@@ -25,6 +25,7 @@ from edgekit_agent.lifeline import tie_to_parent
 from edgekit_agent.logs import set_up_logs
 from edgekit_agent.plans import ServerPlan, read_server_plan
 from edgekit_agent.release import AGENT_VERSION
+from edgekit_agent.trial import resident_bytes
 from edgekit_runtime.errors import EdgekitError
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ class Reports:
 
 
 def load_models(plan: ServerPlan, reports: Reports) -> dict[str, HostedModel] | None:
-    """Load every model; None, and a report of which and why, if one cannot be loaded."""
+    """Load every model; None, and a report of which and why, if one cannot be loaded.
+
+    Newcomers come last: what they find no memory for is not the fault of those before them.
+    """
     models: dict[str, HostedModel] = {}
     if not plan.models:
         return models
@@ -65,11 +69,26 @@ def load_models(plan: ServerPlan, reports: Reports) -> dict[str, HostedModel] | 
     from edgekit_agent.hosted import HostedModel
 
     running = memoryview(mmap.mmap(plan.running, len(plan.models)))
-    for position, model in enumerate(plan.models):
+    places = sorted(
+        enumerate(plan.models), key=lambda place: (place[1].bundle in plan.newcomers, place[0])
+    )
+    for position, model in places:
         try:
-            models[model.bundle] = HostedModel(model, running=running[position : position + 1])
+            models[model.bundle] = HostedModel(
+                model,
+                running=running[position : position + 1],
+                queue_requests=plan.queue_requests,
+            )
         except (EdgekitError, OSError) as error:
             reports.say(failed=model.bundle, reason=str(error))
+            return None
+        taken = resident_bytes(os.getpid())
+        if 0 < plan.ram_bytes < taken:
+            reason = (
+                f"with it the models take {taken >> 20} MB of memory; "
+                f"[limits] ram_bytes allows {plan.ram_bytes >> 20} MB"
+            )
+            reports.say(failed=model.bundle, reason=reason)
             return None
     return models
 
@@ -91,11 +110,12 @@ def run(plan: ServerPlan) -> int:
     if models is None:
         return 1
     pool = ConnectionPool(
-        listen=socket.socket(fileno=plan.listen),
+        listeners=[socket.socket(fileno=descriptor) for descriptor in plan.listeners],
         handover_in=socket.socket(fileno=plan.handover_in),
         handover_out=socket.socket(fileno=plan.handover_out),
         answer=Application(models, version=AGENT_VERSION).answer,
-        threads=plan.server_threads,
+        # All that may be computed or wait, one that says "busy", and one for the rest.
+        threads=len(plan.models) * (plan.queue_requests + 1) + 2,
         max_body_bytes=plan.request_bytes,
     )
     pool.start()

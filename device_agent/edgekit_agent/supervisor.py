@@ -92,8 +92,10 @@ class Supervisor:
             self._doors = Doors(
                 host=config.http_host,
                 port=config.http_port,
-                server_threads=config.limits.server_threads,
+                socket_path=config.http_socket,
+                queue_requests=config.limits.queue_requests,
                 request_bytes=config.limits.request_bytes,
+                ram_bytes=config.limits.ram_bytes,
                 post=self._queue.put,
             )
         except BaseException:

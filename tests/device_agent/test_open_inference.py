@@ -63,13 +63,15 @@ def test_every_tensor_arrives_as_it_was_sent(array: Any, binary: bool, nested: b
 def test_an_answer_can_be_read_as_a_request(array: Any, binary: bool) -> None:
     asked = InferRequest(id="7", inputs={}, outputs={}, binary=binary)
     response = render_infer_response(asked, {"x": array}, model="m", version="1", variant="v")
-    length = int(response.headers.get("Inference-Header-Content-Length", len(response.body)))
-    document = json.loads(response.body[:length])
+    data = b"".join([response.body, *response.tail])
+    assert response.length == len(data)
+    length = int(response.headers.get("Inference-Header-Content-Length", len(data)))
+    document = json.loads(data[:length])
     assert (document["id"], document["model_name"], document["model_version"]) == ("7", "m", "1")
     document["inputs"] = document.pop("outputs")
     head = json.dumps(document).encode()
     headers = {BINARY_HEADER: str(len(head))} if binary else {}
-    got = parse_infer_request(head + response.body[length:], headers).inputs["x"]
+    got = parse_infer_request(head + data[length:], headers).inputs["x"]
     np.testing.assert_array_equal(got, array)
 
 

@@ -39,3 +39,53 @@ def test_unknown_steps_and_parameters_are_refused() -> None:
         apply_steps((Step(op="magic", tensor="x"),), {"x": np.zeros(1)})
     with pytest.raises(InvalidBundleError, match="'scale' must be a number"):
         apply_steps((Step(op="affine", tensor="x", parameters={"scale": "2"}),), {"x": np.zeros(1)})
+
+
+def step(op: str, array: object, **parameters: object) -> np.ndarray[tuple[int, ...], np.dtype]:
+    given = {"x": np.asarray(array)}
+    return apply_steps((Step(op=op, tensor="x", parameters=parameters),), given)["x"]
+
+
+def test_a_scale_for_each_channel() -> None:
+    image = np.ones((1, 2, 2, 3), np.uint8)
+    made = step("affine", image, scale=[1, 2, 3], offset=0.5)
+    assert made[0, 0, 0].tolist() == [1.5, 2.5, 3.5]
+    made = step("affine", image.transpose(0, 3, 1, 2), scale=[1, 2, 3], axis=1)
+    assert made[0, :, 0, 0].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"scale": [1, 2]}, "2 numbers for an axis of 3"),
+        ({"scale": [1, 2, 3], "axis": 2}, "no axis of 2"),
+        ({"scale": [1, "2", 3]}, "must hold numbers"),
+        ({"offset": []}, "must hold numbers"),
+    ],
+)
+def test_channels_that_do_not_fit_are_named(parameters: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidBundleError, match=text):
+        step("affine", np.zeros((1, 3)), **parameters)
+
+
+def test_casting_rounds_and_keeps_to_the_range() -> None:
+    made = step("cast", [-1000.0, -0.5, 0.5, 1.5, 1000.0, 3e9], dtype="int8")
+    assert made.tolist() == [-128, 0, 0, 2, 127, 127]
+    assert step("cast", np.array([3e9], np.float32), dtype="int32").tolist() == [2**31 - 1]
+    with pytest.raises(InvalidBundleError, match="'dtype' must be one of"):
+        step("cast", [1.0], dtype="object")
+
+
+def test_clip_argmax_and_files_as_they_are() -> None:
+    assert step("clip", np.array([-2, 0, 9], np.int8), low=-1, high=3).tolist() == [-1, 0, 3]
+    with pytest.raises(InvalidBundleError, match="'low' must be a number"):
+        step("clip", [1.0], high=2)
+    assert step("argmax", [[1.0, 3.0, 2.0], [5.0, 1.0, 1.0]]).tolist() == [1, 0]
+    assert step("image", [[1, 2]], colour="rgb").tolist() == [[1, 2]]
+
+
+@given(st.floats(-1e30, 1e30))
+def test_sigmoid_never_overflows(value: float) -> None:
+    made = step("sigmoid", np.array([value, -value]))
+    assert made.sum() == pytest.approx(1.0)
+    assert (made >= 0).all()
