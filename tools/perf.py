@@ -13,18 +13,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from edgekit_converters.request import ConversionRequest
 
 DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "assets"
 RUNS = 7
 RUNS_OF_LARGE = 3
+BLOCKS = 40
+FEWEST = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,26 +181,91 @@ def print_peak(source: Path, folder: Path) -> None:
     print(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)
 
 
-def measuring() -> Comparison:
-    """Our measured median against a bare loop around the engine."""
-    import numpy as np
-    import onnxruntime
+def measuring(
+    model: Path, other: Callable[[Path, Mapping[str, NDArray[np.generic]]], Callable[[], object]]
+) -> Comparison:
+    """The median that `edgekit bench` takes, against a bare loop around another call of the engine.
 
-    from edgekit_benchmarks.measure import measure
+    Both in one process, in turn, in blocks of a tenth of a second: the same state of the process,
+    of the clock and of the caches.
+    """
+    from edgekit_benchmarks.inputs import make_inputs, resolve_shapes
+    from edgekit_benchmarks.worker import time_runs
+    from edgekit_runtime.session import open_session
 
-    model = DIGITS / "digits_v2.onnx"
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(model), options)
-    image = np.zeros((1, 1, 8, 8), np.float32)
+    session = open_session(model)
+    inputs = make_inputs(session.inputs, resolve_shapes(session.inputs, {}))
+    call, bare = session.prepare(inputs), other(model, inputs)
 
-    def bare() -> float:
-        return statistics.median(
-            timed(lambda: session.run(None, {"image": image})) for _ in range(2000)
+    def ours() -> float:
+        return statistics.median(time_runs(call, runs=FEWEST, min_seconds=0.1)) / 1e9
+
+    def theirs() -> float:
+        times = []
+        end = time.perf_counter() + 0.1
+        while len(times) < FEWEST or time.perf_counter() < end:
+            began = time.perf_counter()
+            bare()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    ours(), theirs()
+    # First the one, then the other: whoever runs second would be the warmer.
+    pairs = []
+    for number in range(BLOCKS):
+        second = theirs() if number % 2 else None
+        pairs.append((ours(), theirs() if second is None else second))
+    baseline = "benchmark_litert_model's" if other is tool_call else "a bare loop's"
+    return compared(f"median of `edgekit bench {model.name}` / {baseline}", "s", pairs)
+
+
+def converted(source: Path, folder: Path) -> Path:
+    """An ONNX file as LiteRT."""
+    from edgekit_converters.convert import convert_model
+
+    request = conversion_request(source, folder)
+    convert_model(request)
+    return request.output.rename(source.with_suffix(".tflite"))
+
+
+def bare_call(model: Path, inputs: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
+    """One inference by the engine's own Python interface, without edgekit."""
+    if model.suffix == ".onnx":
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
         )
+        return lambda: session.run(None, inputs)
+    from ai_edge_litert.interpreter import Interpreter
 
-    pairs = [(measure(model, min_seconds=0.3).latency.median_ms / 1000, bare()) for _ in range(3)]
-    return compared("median of `edgekit bench` / of a bare loop around onnxruntime", "s", pairs)
+    interpreter = Interpreter(model_path=str(model), num_threads=1)
+    interpreter.allocate_tensors()
+    for detail in interpreter.get_input_details():
+        interpreter.set_tensor(detail["index"], inputs[detail["name"]])
+    return lambda: interpreter.invoke()  # noqa: PLW0108 - as a user would write it
+
+
+def tool_call(model: Path, inputs: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
+    """What LiteRT's own `benchmark_litert_model` times, set up as it does."""
+    from ai_edge_litert.compiled_model import CompiledModel
+    from ai_edge_litert.cpu_options import CpuOptions
+    from ai_edge_litert.options import Options
+
+    compiled = CompiledModel.from_file(
+        str(model), options=Options(cpu_options=CpuOptions(num_threads=1))
+    )
+    signature = next(iter(compiled.get_signature_list()))
+    names = compiled.get_signature_list()[signature]
+    into = {name: compiled.create_input_buffer_by_name(signature, name) for name in names["inputs"]}
+    out = {
+        name: compiled.create_output_buffer_by_name(signature, name) for name in names["outputs"]
+    }
+    for buffer, values in zip(into.values(), inputs.values(), strict=True):
+        buffer.write(values)
+    return lambda: compiled.run_by_name(signature, into, out)
 
 
 def chunking() -> Comparison:
@@ -235,6 +305,7 @@ def main() -> None:
         small, large = folder / "mobilenet_v2.onnx", folder / "resnet_50.onnx"
         onnx.save_model(mobilenet(), str(small))
         onnx.save_model(resnet(), str(large))
+        lite = converted(small, folder)
         results = [
             start_up(),
             conversion(DIGITS / "digits_v2.onnx", folder),
@@ -243,7 +314,10 @@ def main() -> None:
             conversion_memory(small, folder),
             conversion_memory(large, folder),
             environment(),
-            measuring(),
+            measuring(DIGITS / "digits_v2.onnx", bare_call),
+            measuring(small, bare_call),
+            measuring(lite, bare_call),
+            measuring(lite, tool_call),
             chunking(),
         ]
     if "--json" in sys.argv[1:]:

@@ -37,12 +37,12 @@ from edgekit_runtime.formats import ModelFormat, detect_format
 from edgekit_runtime.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekit_runtime.session import Session
+    from edgekit_runtime.session import EngineSession, Session
 
 # Enough for any statistic, and below one megabyte of the memory that is being measured.
 MOST_RUNS: Final = 100_000
@@ -78,13 +78,14 @@ def observe(job: Job) -> Observation:
             else make_inputs(session.inputs, shapes)
         )
         first_ns = _run_once(session, inputs)
-        warm_up_runs = 0 if job.memory_only else _warm_up(session, inputs)
+        call = session.prepare(inputs)
+        warm_up_runs = 1 + (0 if job.memory_only else _warm_up(call))
         cpu_ns, wall_start = time.process_time_ns(), time.perf_counter_ns()
-        latencies = _time_runs(session, inputs, runs=job.runs, min_seconds=job.min_seconds)
+        latencies = time_runs(call, runs=job.runs, min_seconds=job.min_seconds)
         wall_ns = time.perf_counter_ns() - wall_start
         cpu_ns = time.process_time_ns() - cpu_ns
         peak = peak_bytes() if baseline_bytes is not None else None
-        curve = _curve(session, inputs, job.curve_seconds) if job.curve_seconds else ()
+        curve = _curve(call, job.curve_seconds) if job.curve_seconds else ()
         runtime = session.runtime
     finally:
         session.close()
@@ -110,7 +111,7 @@ def observe(job: Job) -> Observation:
     )
 
 
-def _open(job: Job) -> Session:
+def _open(job: Job) -> EngineSession:
     return open_session(
         job.model,
         threads=job.threads,
@@ -187,20 +188,19 @@ def _run_once(session: Session, inputs: Mapping[str, NDArray[np.generic]]) -> in
     return time.perf_counter_ns() - start
 
 
-def _warm_up(session: Session, inputs: Mapping[str, NDArray[np.generic]]) -> int:
+def _warm_up(call: Callable[[], object]) -> int:
     end = time.perf_counter_ns() + _WARM_UP_NS
     runs = 0
     while runs < _WARM_UP_RUNS or (time.perf_counter_ns() < end and runs < MOST_RUNS):
-        session.run(inputs)
+        call()
         runs += 1
     return runs
 
 
-def _time_runs(
-    session: Session, inputs: Mapping[str, NDArray[np.generic]], *, runs: int, min_seconds: float
-) -> array[int]:
+def time_runs(call: Callable[[], object], *, runs: int, min_seconds: float) -> array[int]:
+    """Nanoseconds of every call, one after the other."""
     latencies = array("q")
-    clock, run = time.perf_counter_ns, session.run
+    clock = time.perf_counter_ns
     end = clock() + int(min_seconds * 1e9)
     gc.collect()
     # A collection in the middle of an inference would be counted as the model's.
@@ -209,7 +209,7 @@ def _time_runs(
         stop = start = clock()
         while len(latencies) < runs or (stop < end and len(latencies) < MOST_RUNS):
             start = clock()
-            run(inputs)
+            call()
             stop = clock()
             latencies.append(stop - start)
     finally:
@@ -217,11 +217,9 @@ def _time_runs(
     return latencies
 
 
-def _curve(
-    session: Session, inputs: Mapping[str, NDArray[np.generic]], seconds: float
-) -> tuple[tuple[float, float], ...]:
+def _curve(call: Callable[[], object], seconds: float) -> tuple[tuple[float, float], ...]:
     """The median latency of each of a hundred stretches of a long time at full load."""
-    clock, run = time.perf_counter_ns, session.run
+    clock = time.perf_counter_ns
     begun = clock()
     points = []
     for stretch in range(1, _CURVE_POINTS + 1):
@@ -229,7 +227,7 @@ def _curve(
         latencies: list[int] = []
         while not latencies or clock() < end:
             start = clock()
-            run(inputs)
+            call()
             latencies.append(clock() - start)
         points.append(((clock() - begun) / 1e9, sorted(latencies)[len(latencies) // 2] / 1e6))
     return tuple(points)

@@ -10,7 +10,7 @@ from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import ModelFormat, detect_format
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -72,6 +72,19 @@ class Session(Protocol):
         ...
 
 
+class EngineSession(Session, Protocol):
+    """A model loaded into an engine."""
+
+    def prepare(self, inputs: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
+        """The engine's own call that runs these inputs again and again, for timing it.
+
+        Nothing is checked, copied or named at a call, and variables go on from the call before. It
+        holds until the session runs other inputs or closes; one inference has run when this
+        returns. Raises as `run` does; the calls raise what the engine raises.
+        """
+        ...
+
+
 def open_session(
     model: Path,
     *,
@@ -79,7 +92,7 @@ def open_session(
     runtime: str | None = None,
     reference_kernels: bool = False,
     provider: str | None = None,
-) -> Session:
+) -> EngineSession:
     """Load a model into the engine that fits its format.
 
     Args:

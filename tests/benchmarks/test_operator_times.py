@@ -5,17 +5,20 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from benchmarks.networks import NETWORKS
 from edgekit.cli.convert import convert
 from edgekit_benchmarks.bench import Plan, run_bench
+from edgekit_benchmarks.inputs import make_inputs, resolve_shapes
 from edgekit_benchmarks.litert_profiler import OperatorEvent, profile_litert, summarize
 from edgekit_benchmarks.measure import measure_operators
 from edgekit_benchmarks.operators import read_profile
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
 from edgekit_runtime.graph.read import read_graph
+from edgekit_runtime.session import open_session
 from runtime.models import linear_model
 
 LINUX = pytest.mark.skipif(
@@ -85,6 +88,21 @@ def test_plain_kernels_have_the_files_operators(tflite: Path) -> None:
     assert [entry.type for entry in found] == [
         operator.type for operator in read_graph(tflite).operators
     ]
+
+
+def test_a_prepared_call_finds_its_inputs_every_time(tflite: Path) -> None:
+    """The memory of inputs is not used again for activations, however often it runs."""
+    session = open_session(tflite)
+    inputs = make_inputs(session.inputs, resolve_shapes(session.inputs, {}))
+    (expected,) = session.run(inputs).values()
+    call = session.prepare(inputs)
+    for _ in range(3):
+        call()
+    interpreter = session._interpreter
+    (output,) = interpreter.get_output_details()
+    assert np.array_equal(interpreter.get_tensor(output["index"]), expected)
+    for detail in interpreter.get_input_details():
+        assert np.array_equal(interpreter.get_tensor(detail["index"]), inputs[detail["name"]])
 
 
 def test_each_inference_adds_to_the_middle_of_its_operator() -> None:

@@ -73,6 +73,15 @@ def test_options_that_cannot_be(model: Path) -> None:
         open_session(model, runtime="litert")
 
 
+def test_a_prepared_call_is_the_engines_own(model: Path) -> None:
+    session = open_session(model)
+    call = session.prepare({"x": INPUTS})
+    (scores,) = call()
+    assert np.array_equal(scores, INPUTS @ WEIGHTS)
+    with pytest.raises(UsageError, match="is missing"):
+        session.prepare({})
+
+
 def test_providers_are_for_onnx_alone(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"\x1c\x00\x00\x00TFL3" + bytes(64))

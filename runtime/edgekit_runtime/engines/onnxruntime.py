@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from edgekit_runtime.session import RuntimeInfo
 from edgekit_runtime.tensors import TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -76,6 +77,11 @@ class OnnxSession:
                 where=self._where,
             ) from error
         return {spec.name: value for spec, value in zip(self.outputs, values, strict=True)}
+
+    def prepare(self, inputs: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
+        """See `EngineSession.prepare`."""
+        self.run(inputs)
+        return partial(self._session.run, None, dict(inputs))
 
     def close(self) -> None:
         """Let go of the model."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from edgekit_runtime.session import RuntimeInfo
 from edgekit_runtime.tensors import TensorQuantization, TensorSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -110,6 +111,16 @@ class TfliteSession:
                 f"the engine failed while running the model: {' '.join(str(error).split())}",
                 where=self._where,
             ) from error
+
+    def prepare(self, inputs: Mapping[str, NDArray[np.generic]]) -> Callable[[], object]:
+        """See `EngineSession.prepare`."""
+        self.run(inputs)
+        if self._computes_sizes:
+            # Each call must plan anew; see `_forget_plan`.
+            return partial(self.run, inputs)
+        # The engine keeps its inputs' memory for them alone: they are there at every call.
+        call: Callable[[], object] = self._interpreter.invoke
+        return call
 
     def close(self) -> None:
         """Let go of the model."""
