@@ -331,6 +331,42 @@ def test_a_large_bias_beside_small_weights_does_not_wrap_around(
         assert sqnr_db(run_onnx(model, feeds)["y"], run_flat(path, feeds)["y"]) > 40
 
 
+@pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
+def test_outputs_far_smaller_than_what_they_are_made_of_do_not_stop_the_engine(
+    make_model: Any, tmp_path: Path, scheme: Scheme
+) -> None:
+    """The delegate refuses such products, and LiteRT's own sums abort the process."""
+    cases = [
+        ([node("Gemm", ["x", "w", "b"], ["y"])], [1, 16]),
+        ([node("Add", ["x", "x"], ["y"])], [1, 16]),
+        ([node("Sub", ["x", "c"], ["y"])], [1, 16]),
+        ([node("HardSwish", ["x"], ["y"])], [1, 16]),
+        ([node("Conv", ["x", "f"], ["y"])], [1, 8, 4, 4]),
+        ([node("Conv", ["x", "d"], ["y"], group=8)], [1, 8, 4, 4]),
+        ([node("ConvTranspose", ["x", "f"], ["y"])], [1, 8, 4, 4]),
+    ]
+    constants = {
+        "w": w(16, 8), "b": w(8), "c": w(16), "f": w(8, 8, 3, 3), "d": w(8, 1, 3, 3),
+    }  # fmt: skip
+    for nodes, shape in cases:
+        model = make_model(nodes, {"x": shape}, ["y"], constants)
+        plain = normalise(model, where="test")
+        compiled = compile_to_litert(plain, where="test")
+        for out in (1e-9, 1e-3, 1e9):
+            ranges = {"x": Range(low=-1e3, high=1e3), "y": Range(low=-out, high=out)}
+            plan = QuantizationPlan(scheme=scheme, ranges=ranges, io="int8")
+            path = tmp_path / "a.tflite"
+            if nodes[0].op_type == "HardSwish" and scheme is Scheme.INT16X8:
+                continue  # computed in float
+            write_litert(compiled, plan, path, where="test", normalised=plain)
+            kind = np.int8 if scheme is Scheme.INT8 else np.int16
+            feeds = {"x": np.random.default_rng(1).integers(-99, 99, shape).astype(kind)}
+            computed = [
+                run_flat(path, feeds, plain=mode)["y"].astype(int) for mode in (False, True)
+            ]
+            assert np.abs(computed[0] - computed[1]).max() <= 1
+
+
 def test_inputs_of_a_concatenation_have_its_scale_from_the_start(
     make_model: Any, write: Any
 ) -> None:

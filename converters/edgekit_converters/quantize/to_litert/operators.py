@@ -34,6 +34,8 @@ class Rule:
         axis: Where the weights have their channels.
         scale: Of the output where that is fixed, with 8 and with 16 bits.
         zero: Likewise its zero point.
+        finest: The smallest scale of the output with 8 and with 16 bits, as a share of the
+            inputs' largest, times the weights' largest; empty where it may be any.
         version: Of the operator with 8 and with 16 bits; with 8 alone where 16 has no kernel.
         runtime: The first release that has these versions.
     """
@@ -45,6 +47,7 @@ class Rule:
     axis: int = 0
     scale: tuple[float, ...] = ()
     zero: tuple[int, ...] = ()
+    finest: tuple[float, ...] = ()
     version: tuple[int, ...]
     runtime: tuple[Release, ...]
 
@@ -55,6 +58,10 @@ class Rule:
     def versions(self, bits: int) -> tuple[int, Release]:
         """The version to name, and the release that it needs."""
         return self.version[_place(bits)], self.runtime[_place(bits)]
+
+    def least_share(self, bits: int) -> float:
+        """How fine the output's scale may be, by the inputs'."""
+        return self.finest[_place(bits)] if self.finest else 0.0
 
     def fixed(self, bits: int) -> tuple[float, int]:
         """The scale and the zero point that the output has."""
@@ -74,6 +81,7 @@ def rules() -> Mapping[str, Rule]:
             axis=entry.get("axis", 0),
             scale=tuple(entry.get("scale", ())),
             zero=tuple(entry.get("zero", ())),
+            finest=tuple(entry.get("finest", ())),
             version=tuple(entry["version"]),
             runtime=tuple(release(one) for one in entry["runtime"]),
         )

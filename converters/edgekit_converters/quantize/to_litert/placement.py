@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +12,7 @@ import numpy as np
 from edgekit_converters.quantize.affine import INT8, INT16, Affine, Codes, affine_of
 from edgekit_converters.quantize.plan import Range
 from edgekit_converters.quantize.to_litert.operators import Kind, Rule, rules
+from edgekit_converters.quantize.to_litert.weights import product_weight_scales
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +27,8 @@ _ARRANGES: Final = frozenset(
     {"DEPTH_TO_SPACE", "EXPAND_DIMS", "RESHAPE", "SPACE_TO_DEPTH", "SQUEEZE", "TRANSPOSE"}
 )
 _CUTS: Final = frozenset({"SLICE", "STRIDED_SLICE"})
+# The part of an int32 that one product of bytes may take.
+_OF_A_SUM: Final = 2.0**-17
 _UPPER: Final = {"RELU6": 6.0, "RELU_N1_TO_1": 1.0}
 _LOWER: Final = {"RELU": 0.0, "RELU6": 0.0, "RELU_N1_TO_1": -1.0}
 
@@ -116,11 +120,17 @@ class _Placer:
                 read[number, at] = self._as_read(number, at)
                 self._made.update((out, read[number, at]) for out in outputs)
                 continue
+            if rule.kind is not Kind.JOINED:
+                read.update(
+                    ((number, at), self._as_read(number, at)) for at in self._positions(number)
+                )
+            least = self._least_scale(number, read)
             for out in outputs:
-                self._made[out] = forced.get(out) or self._own(out, number)
-            for at in self._positions(number):
-                joined = rule.kind is Kind.JOINED
-                read[number, at] = self._made[outputs[0]] if joined else self._as_read(number, at)
+                self._made[out] = _coarsened(forced.get(out) or self._own(out, number), least)
+            if rule.kind is Kind.JOINED:
+                read.update(
+                    ((number, at), self._made[outputs[0]]) for at in self._positions(number)
+                )
         for name in self._left:
             made = self._made.get(name)
             fits = made is not None and made.codes is self._outside
@@ -238,6 +248,22 @@ class _Placer:
             )
         return affine_of(self._ranges[tensor], codes_of(bits))
 
+    def _least_scale(self, number: int, read: Mapping[tuple[int, int], Affine]) -> float:
+        """The finest scale that an operator's kernels can write, given what it reads."""
+        rule = self._rules[number]
+        share = rule.least_share(self._bits(number))
+        if not share:
+            return 0.0
+        largest = max(float(read[number, at].scale) for at in self._positions(number))
+        if rule.weight is None:
+            return share * largest
+        operator, reading = self._graph.operators[number], read[number, rule.inputs[0]]
+        scales = product_weight_scales(self._graph, operator, rule, reading)
+        weights = self._graph.array(operator.inputs[rule.weight])
+        terms = 0 if weights is None else weights.size // scales.size
+        # Where outputs are finer than sums, sums are shifted to the left, and must not overflow.
+        return max(share, terms * _OF_A_SUM) * largest * float(scales.max())
+
     def _as_read(self, number: int, at: int) -> Affine:
         """How an operator that has no wish of its own reads an input."""
         tensor = self._graph.operators[number].inputs[at]
@@ -323,6 +349,12 @@ class _Placer:
 def codes_of(bits: int) -> Codes:
     """The integers of activations."""
     return INT16 if bits == _WIDE else INT8
+
+
+def _coarsened(affine: Affine, least: float) -> Affine:
+    if float(affine.scale) >= least:
+        return affine
+    return dataclasses.replace(affine, scale=np.asarray(least, np.float32))
 
 
 def _span(constant: NDArray[Any]) -> Range:

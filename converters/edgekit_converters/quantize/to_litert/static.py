@@ -10,10 +10,9 @@ from edgekit_converters.quantize.affine import (
     WEIGHTS_INT8,
     Affine,
     weight_affine,
-    weight_scales,
-    widen_for_bias,
 )
 from edgekit_converters.quantize.to_litert.operators import Release, Rule
+from edgekit_converters.quantize.to_litert.weights import bias_of, product_weight_scales
 
 if TYPE_CHECKING:
     from edgekit_converters.quantize.to_litert.flat import FlatGraph
@@ -31,8 +30,6 @@ _DEQUANTIZE: Final[dict[str, tuple[int, Release]]] = {
 _NAMES_BIAS: Final = 11
 # A bias is as long as the sums that it is added to.
 _BIAS: Final = {"int8": "int32", "int16": "int64"}
-# With 16 bits the kernels have 48 bits for sums, of which many are left for the products.
-_MOST_FOR_BIAS: Final = {"int8": 2.0**30, "int16": 2.0**38}
 
 
 def write_static(graph: FlatGraph, placement: Placement) -> None:
@@ -153,23 +150,15 @@ class _Writer:
     def _quantize_weights(self, place: int, operator: Any, inputs: list[int], rule: Rule) -> None:
         graph = self._graph
         number = inputs[rule.weight or 0]
-        weights = graph.array(number)
         reading = self._placement.read[place, rule.inputs[0]]
-        bias = inputs[rule.bias] if rule.bias is not None and rule.bias < len(inputs) else -1
-        if weights is None:
-            raise AssertionError  # the placement has constants alone
-        scales = weight_scales(weights, rule.axis, WEIGHTS_INT8)
-        array = graph.array(bias)
-        step = float(reading.scale)
-        if array is not None:
-            most = _MOST_FOR_BIAS[reading.codes.dtype]
-            scales = widen_for_bias(scales, array.reshape(-1), step, most=most)
+        made = self._placement.made[operator.outputs[0]]
+        scales = product_weight_scales(graph, operator, rule, reading, made)
         affine = weight_affine(scales, WEIGHTS_INT8)
         operator.inputs[rule.weight or 0] = self._constant(number, affine, rule.axis)
-        if array is not None:
-            sums = weight_affine(scales * np.float32(step), WEIGHTS_INT8)
+        if bias_of(graph, operator, rule) is not None:
+            sums = weight_affine(scales * np.float32(reading.scale), WEIGHTS_INT8)
             dtype = _BIAS[reading.codes.dtype]
-            operator.inputs[rule.bias or 0] = self._bias(bias, sums, dtype)
+            operator.inputs[rule.bias or 0] = self._bias(inputs[rule.bias or 0], sums, dtype)
 
     def _constant(self, number: int, affine: Affine, axis: int | None = None) -> int:
         key = (*_key(number, affine), axis)
