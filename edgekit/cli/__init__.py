@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "profiles": "profiles:profiles",
     "bundle": "bundle:bundle",
     "keys": "keys:keys",
+    "registry": "registry:registry",
     "release": "release:release",
     "fleet": "fleet:fleet",
     "doctor": "doctor:doctor",

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.fleet_options import broker_option, fleet_option
+from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 
 if TYPE_CHECKING:
-    from edgekit.fleet.folder import BrokerAddress, Fleet
     from edgekit.fleet.status import FleetStatus
 
 
@@ -85,7 +84,7 @@ def publish(folder: Path, broker: str | None, as_json: bool) -> None:
     from edgekit.fleet.publisher import publish as publish_all
 
     opened = Fleet.open(folder)
-    done = publish_all(opened, _broker(opened, broker))
+    done = publish_all(opened, broker_address(opened, broker))
     if as_json:
         emit_json(asdict(done))
         return
@@ -129,7 +128,7 @@ def status(folder: Path, broker: str | None, wait: float, as_json: bool) -> None
     from edgekit.fleet.watch import FleetWatcher
 
     opened = Fleet.open(folder)
-    with FleetWatcher(opened.id, _broker(opened, broker)) as watcher:
+    with FleetWatcher(opened.id, broker_address(opened, broker)) as watcher:
         time.sleep(wait)
         seen = fleet_status(opened, watcher.states)
     if as_json:
@@ -166,7 +165,7 @@ def watch(folder: Path, broker: str | None, as_json: bool) -> None:
     from edgekit.fleet.watch import FleetWatcher
 
     opened = Fleet.open(folder)
-    address = _broker(opened, broker)
+    address = broker_address(opened, broker)
     with FleetWatcher(opened.id, address) as watcher:
         say(f"listening to fleet {opened.id!r} at {address}; Ctrl-C ends it")
         mark = 0
@@ -207,24 +206,6 @@ def broker_(folder: Path, port: int, prefer: str) -> None:
     with start_broker(folder, port=port, prefer=prefer) as running:  # type: ignore[arg-type]
         click.echo(f"{running.name} {running.version} at {running.address}; Ctrl-C ends it")
         wait_for_interrupt(lambda: running.running)
-
-
-def _broker(opened: Fleet, text: str | None) -> BrokerAddress:
-    from edgekit.fleet.folder import BrokerAddress
-    from edgekit_runtime.errors import UsageError
-
-    if text is None:
-        if opened.broker is None:
-            raise UsageError(
-                "nothing was published yet, so the broker is not known",
-                where=str(opened.path),
-                fix="give --broker HOST:PORT",
-            )
-        return opened.broker
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004
-        raise UsageError(f"{text!r} is no broker address", fix="write it as HOST:PORT")
-    return BrokerAddress(host, int(port))
 
 
 def _status_json(seen: FleetStatus) -> dict[str, object]:

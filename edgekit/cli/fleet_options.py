@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from edgekit.fleet.folder import BrokerAddress, Fleet
 
 fleet_option = click.option(
     "--fleet",
@@ -28,3 +32,29 @@ broker_option = click.option(
     metavar="HOST:PORT",
     help="The MQTT broker.  [default: the one published to last]",
 )
+database_option = click.option(
+    "--database",
+    envvar="EDGEKIT_DATABASE",
+    show_envvar=True,
+    metavar="URL",
+    help="postgresql://… or a SQLite file.  [default: fleet.db in the fleet's folder]",
+)
+
+
+def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:
+    """The broker that is named, or the one published to last."""
+    from edgekit.fleet.folder import BrokerAddress
+    from edgekit_runtime.errors import UsageError
+
+    if text is None:
+        if opened.broker is None:
+            raise UsageError(
+                "nothing was published yet, so the broker is not known",
+                where=str(opened.path),
+                fix="give --broker HOST:PORT",
+            )
+        return opened.broker
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004
+        raise UsageError(f"{text!r} is no broker address", fix="write it as HOST:PORT")
+    return BrokerAddress(host, int(port))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit.fleet.folder import Fleet
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.extras import require
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.orm import Session
 
+DEFAULT_NAME: Final = "fleet.db"
 _BUSY_MS: Final = 15_000
 _WRITES: Final = "edgekit_writes"
 # Any fixed number: it names the lock that only one migrating process holds.
@@ -106,6 +108,16 @@ def open_database(address: str | Path) -> Database:
         database.close()
         raise
     return database
+
+
+def open_fleet_database(fleet: Fleet, address: str | None = None) -> Database:
+    """The database of a fleet: the one that is named, or `fleet.db` in its folder.
+
+    Raises:
+        UsageError: As `open_database`.
+        EnvironmentLackError: As `open_database`.
+    """
+    return open_database(address or fleet.path / DEFAULT_NAME)
 
 
 def _url(address: str | Path) -> URL:

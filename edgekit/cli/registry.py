@@ -1,0 +1,388 @@
+"""`edgekit registry`: bundle versions, where they came from, how they did, where they ran."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.fleet_options import (
+    broker_address,
+    broker_option,
+    database_option,
+    fleet_option,
+    passphrase_option,
+)
+from edgekit.cli.render import emit_json, size, table
+
+if TYPE_CHECKING:
+    from edgekit.fleet.registry.catalogue import Registry
+    from edgekit.fleet.registry.comparison import Difference
+    from edgekit.fleet.registry.entries import BundleVersion
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@click.group()
+def registry() -> None:
+    """Keep bundle versions with lineage, metrics, tags and stages; versions are NAME@VERSION.
+
+    Here people agree on what is good; what devices may install is signed by `edgekit release`.
+    """
+
+
+@registry.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="May be repeated.")
+@click.option("--note", default="", help="For people.")
+@fleet_option
+@database_option
+@json_option
+def add(
+    bundle: Path,
+    tags: tuple[str, ...],
+    note: str,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Register BUNDLE (.ekb) with all that it says of itself, and keep a copy.
+
+    The same version with other content is refused; the same content again changes nothing.
+    """
+    with _opened(folder, database) as opened:
+        entry = opened.add(bundle, tags=_tags(tags), note=note)
+    _show(entry, as_json=as_json)
+
+
+@registry.command("list")
+@click.argument("words", nargs=-1)
+@click.option("--where", "query", default="", help='Like: "stage=production and top1>=0.97".')
+@fleet_option
+@database_option
+@json_option
+def list_(
+    words: tuple[str, ...], query: str, folder: Path, database: str | None, as_json: bool
+) -> None:
+    """List versions that hold all WORDS in name, note, tags or description, newest first.
+
+    --where asks for tags and metrics, and for bundle, version, stage, task, size, variants.
+    """
+    from edgekit.fleet.registry.search import search_versions
+
+    with _opened(folder, database) as opened:
+        found = search_versions(opened.all(), words=" ".join(words), query=query)
+    if as_json:
+        emit_json([entry.summary() for entry in found])
+        return
+    rows = [
+        [
+            entry.bundle,
+            entry.version,
+            entry.stage.value,
+            _day(entry.registered),
+            size(entry.size_bytes),
+            ", ".join(f"{m.name} {m.value:.4g}" for m in entry.metrics[:2]) or "-",
+            ", ".join(_tag_text(*tag) for tag in entry.tags.items()) or "-",
+        ]
+        for entry in found
+    ]
+    head = ["bundle", "version", "stage", "registered", "size", "metrics", "tags"]
+    click.echo(table(rows, head=head))
+
+
+@registry.command()
+@click.argument("name")
+@fleet_option
+@database_option
+@json_option
+def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """Show a version: variants, figures and what they rest on, lineage, golden samples."""
+    from edgekit.fleet.registry.entries import parse_name
+
+    with _opened(folder, database) as opened:
+        entry = opened.get(*parse_name(name))
+    _show(entry, as_json=as_json)
+
+
+@registry.command()
+@click.argument("before")
+@click.argument("after")
+@fleet_option
+@database_option
+@json_option
+def compare(before: str, after: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """Set two versions side by side: contract, figures, sizes, lineage."""
+    from edgekit.fleet.registry.comparison import compare_versions
+    from edgekit.fleet.registry.entries import parse_name
+
+    with _opened(folder, database) as opened:
+        done = compare_versions(opened.get(*parse_name(before)), opened.get(*parse_name(after)))
+    if as_json:
+        emit_json(done.to_json())
+        return
+    _differences("inputs and outputs", done.contract, done.before, done.after)
+    click.echo("pre- and postprocessing: " + ("differ" if done.processing else "the same"))
+    click.echo("golden inputs: " + ("the same" if done.golden else "differ"))
+    _differences("metrics", done.metrics, done.before, done.after)
+    _differences("bytes of each variant", done.variants, done.before, done.after)
+    _differences("lineage", done.lineage, done.before, done.after)
+    _differences("tags", done.tags, done.before, done.after)
+
+
+@registry.command()
+@click.argument("name")
+@click.argument("stage", type=click.Choice(["development", "staging", "production", "archived"]))
+@fleet_option
+@database_option
+@json_option
+def promote(name: str, stage: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """Move a version to a stage; what was in production before is archived."""
+    from edgekit.fleet.registry.entries import Stage, parse_name
+
+    with _opened(folder, database) as opened:
+        entry = opened.promote(*parse_name(name), Stage(stage))
+    if as_json:
+        emit_json(entry.summary())
+        return
+    click.echo(f"{entry.name}: {entry.stage.value}")
+
+
+@registry.command()
+@click.argument("name")
+@click.argument("tags", nargs=-1, required=True, metavar="TAG[=VALUE]...")
+@click.option("--remove", is_flag=True, help="Take these tags away.")
+@fleet_option
+@database_option
+@json_option
+def tag(
+    name: str,
+    tags: tuple[str, ...],
+    remove: bool,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Set tags of a version, or take them away."""
+    from edgekit.fleet.registry.entries import parse_name
+
+    changes: dict[str, str | None] = dict(_tags(tags))
+    if remove:
+        changes = dict.fromkeys(changes)
+    with _opened(folder, database) as opened:
+        entry = opened.tag(*parse_name(name), changes)
+    if as_json:
+        emit_json(entry.summary())
+        return
+    click.echo(f"{entry.name}: " + (", ".join(_tag_text(*t) for t in entry.tags.items()) or "-"))
+
+
+@registry.command()
+@click.argument("name")
+@click.argument("metrics", nargs=-1, metavar="METRIC=NUMBER...")
+@click.option("--variant", default="", help="The figures are of one variant.")
+@click.option(
+    "--bench",
+    "results",
+    type=click.Path(path_type=Path),
+    help="A file of `edgekit bench --json` of the version's own model files.",
+)
+@fleet_option
+@database_option
+@json_option
+def measure(
+    name: str,
+    metrics: tuple[str, ...],
+    variant: str,
+    results: Path | None,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Add figures to a version; those that were measured when it was made stay as they are."""
+    from edgekit.fleet.registry.entries import parse_name
+
+    bundle, version = parse_name(name)
+    with _opened(folder, database) as opened:
+        for metric, value in _numbers(metrics):
+            opened.add_metric(bundle, version, metric, value, variant=variant)
+        if results is not None:
+            opened.add_benchmark(bundle, version, results)
+        entry = opened.get(bundle, version)
+    _show(entry, as_json=as_json)
+
+
+@registry.command()
+@click.argument("name")
+@click.option("--newest", default=50, show_default=True, help="How many at most.")
+@fleet_option
+@database_option
+@json_option
+def history(name: str, newest: int, folder: Path, database: str | None, as_json: bool) -> None:
+    """Show on which devices a version went live, was rejected or rolled back, and why."""
+    from dataclasses import asdict
+
+    from edgekit.fleet.registry.entries import parse_name
+
+    with _opened(folder, database) as opened:
+        entry = opened.get(*parse_name(name))
+        found = opened.deployments(entry.bundle, entry.version, newest=newest)
+    if as_json:
+        emit_json([asdict(item) for item in found])
+        return
+    rows = [[_moment(d.at), d.device, d.outcome, d.reason or "-"] for d in found]
+    click.echo(table(rows, head=["heard at", "device", "outcome", "reason"]))
+
+
+@registry.command()
+@click.argument("name")
+@fleet_option
+@database_option
+@passphrase_option
+@broker_option
+@json_option
+def retire(
+    name: str,
+    folder: Path,
+    database: str | None,
+    passphrase: str | None,
+    broker: str | None,
+    as_json: bool,
+) -> None:
+    """Retire a version: nothing may install it, and chunks that only it needs leave the broker.
+
+    Refused while a device is ordered to run it. Its file stays here, as evidence.
+    """
+    from dataclasses import asdict
+
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.registry.entries import parse_name
+    from edgekit.fleet.registry.retirement import retire as retire_version
+
+    fleet = Fleet.open(folder)
+    address = broker_address(fleet, broker) if broker or fleet.broker else None
+    with _opened(folder, database) as opened:
+        done = retire_version(
+            opened, fleet, *parse_name(name), passphrase=passphrase, broker=address
+        )
+    if as_json:
+        emit_json(asdict(done))
+        return
+    where = f" from {done.broker}" if done.broker else "; nothing was published yet"
+    click.echo(f"{name}: retired; {done.chunks} chunks ({size(done.chunk_bytes)}) gone{where}")
+
+
+@registry.command()
+@click.argument("name")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: NAME-VERSION.ekb]")
+@fleet_option
+@database_option
+def get(name: str, output: Path | None, folder: Path, database: str | None) -> None:
+    """Copy a version's file out of the registry, checked."""
+    import shutil
+
+    from edgekit.fleet.registry.entries import parse_name
+    from edgekit_runtime.durable import replacing
+
+    with _opened(folder, database) as opened:
+        entry = opened.get(*parse_name(name))
+        source = opened.file_of(entry)
+    target = output or Path(f"{entry.bundle}-{entry.version}.ekb")
+    with replacing(target) as file, source.open("rb") as content:
+        shutil.copyfileobj(content, file)
+    click.echo(str(target))
+
+
+@contextlib.contextmanager
+def _opened(folder: Path, address: str | None) -> Iterator[Registry]:
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.registry.catalogue import Registry
+    from edgekit.fleet.store.database import open_fleet_database
+
+    fleet = Fleet.open(folder)
+    database = open_fleet_database(fleet, address)
+    try:
+        yield Registry(database, fleet.path / "bundles", actor=local_actor())
+    finally:
+        database.close()
+
+
+def _show(entry: BundleVersion, *, as_json: bool) -> None:
+    if as_json:
+        emit_json(entry.to_json())
+        return
+    manifest = entry.manifest
+    click.echo(f"{entry.name}: {manifest.task}, {entry.stage.value}, {size(entry.size_bytes)}")
+    click.echo(f"registered {_moment(entry.registered)} by {entry.registered_by}: {entry.source}")
+    for text in (entry.note, manifest.description):
+        if text:
+            click.echo(text)
+    if entry.tags:
+        click.echo("tags: " + ", ".join(_tag_text(*tag) for tag in entry.tags.items()))
+    rows = [[m.variant or "(all)", m.name, f"{m.value:.6g}", m.origin] for m in entry.metrics] or [
+        ["-", "-", "-", "no figures"]
+    ]
+    click.echo(table(rows, head=["variant", "metric", "value", "origin"]))
+    tolerances = ", ".join(f"{v.id} ±{v.golden.atol:g}" for v in manifest.variants)
+    click.echo(f"{manifest.golden_samples} golden samples; devices may differ by: {tolerances}")
+    for name in ("source", "revision", "data"):
+        if name in manifest.lineage:
+            click.echo(f"{name}: {manifest.lineage[name]}")
+
+
+def _differences(title: str, rows: tuple[Difference, ...], before: str, after: str) -> None:
+    if not rows:
+        click.echo(f"{title}: the same")
+        return
+    cells = [
+        [
+            row.name,
+            _figure(row.before),
+            _figure(row.after),
+            "-" if row.change is None else f"{row.change:+.4g}",
+        ]
+        for row in rows
+    ]
+    click.echo("\n" + table(cells, head=[title, before, after, "change"]))
+
+
+def _figure(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
+def _tags(texts: tuple[str, ...]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def _tag_text(name: str, value: str) -> str:
+    return f"{name}={value}" if value else name
+
+
+def _numbers(texts: tuple[str, ...]) -> list[tuple[str, float]]:
+    from edgekit_runtime.errors import UsageError
+
+    numbers = []
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            numbers.append((name, float(value)))
+        except ValueError as error:
+            raise UsageError(f"{text!r} is no metric", fix="write it as NAME=NUMBER") from error
+        if not equals:
+            raise UsageError(f"{text!r} is no metric", fix="write it as NAME=NUMBER")
+    return numbers
+
+
+def _day(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+
+
+def _moment(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
