@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from edgekit_agent.cli_batch import batch
 from edgekit_runtime.console import run_command
 from edgekit_runtime.errors import GateFailedError
 
@@ -109,13 +110,14 @@ def run(*, config_path: Path) -> None:
     """
     from edgekit_agent.config import load_config
     from edgekit_agent.logs import set_up_logs
-    from edgekit_agent.supervisor import Supervisor, mqtt_transport
+    from edgekit_agent.supervisor import Supervisor
+    from edgekit_agent.transports.configured import configured_transport
     from edgekit_runtime.extras import require
 
     config = load_config(config_path)
     require("paho.mqtt.client", extra="agent")
     set_up_logs(config.log_level)
-    supervisor = Supervisor(config, transport=mqtt_transport)
+    supervisor = Supervisor(config, transport=configured_transport)
     supervisor.install_signal_handlers()
     supervisor.run()
 
@@ -154,6 +156,9 @@ def check(*, config_path: Path, as_json: bool) -> int:
             if finding.fix:
                 click.echo(f"     fix: {finding.fix}")
     return 0 if all(finding.ok for finding in findings) else GateFailedError.exit_code
+
+
+cli.add_command(batch)
 
 
 def main() -> NoReturn:

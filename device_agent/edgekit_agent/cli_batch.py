@@ -1,0 +1,71 @@
+"""`edgekit-agent batch`: a model over files and folders."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import IO
+
+import click
+
+from edgekit_runtime.errors import GateFailedError
+
+
+@click.command()
+@click.argument("model")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=Path("agent.toml"),
+    show_default=True,
+    help="The agent that serves the model; not needed for an .ekb file.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the answers go, one JSON object a line; by default to standard output.",
+)
+@click.option("--threads", type=click.IntRange(1, 64), help="Threads that one inference may use.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def batch(
+    *,
+    model: str,
+    paths: tuple[Path, ...],
+    config_path: Path,
+    output: Path | None,
+    threads: int | None,
+    as_json: bool,
+) -> int:
+    """Run MODEL over files and folders: pictures, sounds, .npy and .npz.
+
+    MODEL is the name of a bundle that the agent serves, or the path of an .ekb file. Pre- and
+    postprocessing are those of its bundle. Exit code 1 if any request was not answered.
+    """
+    from edgekit_agent.batch import find_files, run_batch
+    from edgekit_agent.local import load_model
+
+    files = find_files(paths)
+    with contextlib.ExitStack() as stack:
+        loaded = stack.enter_context(load_model(model, config=config_path, threads=threads))
+        stream: IO[str] = sys.stdout
+        if output:
+            stream = stack.enter_context(output.open("w", encoding="utf-8"))
+        bar = stack.enter_context(
+            click.progressbar(length=len(files), label=model, file=sys.stderr)
+        )
+        summary = run_batch(loaded, files, stream, progress=lambda _: bar.update(1))
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=1), err=output is None)
+    else:
+        click.echo(
+            f"{summary.answers} answers from {summary.files} files in {summary.seconds:.1f} s, "
+            f"median {summary.median_ms:.3g} ms (measured here); {summary.failed} failed",
+            err=True,
+        )
+        for fault in summary.faults:
+            click.echo(f"  {fault}", err=True)
+    return GateFailedError.exit_code if summary.failed else 0
