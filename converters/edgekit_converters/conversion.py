@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from edgekit_converters.accuracy import PairedAccuracy
 from edgekit_converters.calibration import CalibrationSet
+from edgekit_converters.calibration.held_out import excerpt_of, hold_out
+from edgekit_converters.calibration.mistakes import likely_mistake
 from edgekit_converters.checking import ArtifactCheck
-from edgekit_converters.evaluation import (
-    Accuracy,
-    EvaluationSet,
-    agreement,
-    evaluate_top1,
-    predict_classes,
-)
+from edgekit_converters.evaluation import EvaluationSet, choose_metric
+from edgekit_converters.hardware import doubts_of, how_judged, slower_than_float
 from edgekit_converters.intake import Intake, take_in
+from edgekit_converters.judging import Judge
 from edgekit_converters.litert.compile import CompiledFile, compile_to_file
-from edgekit_converters.parity import Comparison
+from edgekit_converters.predicting import PredictedLatency
 from edgekit_converters.reduced import ReducedForms
-from edgekit_converters.report import Artifact, ConversionReport, Precision, tool_versions
+from edgekit_converters.report import (
+    AGREEMENT,
+    Artifact,
+    ConversionReport,
+    Evaluation,
+    Precision,
+    SchemeReport,
+    tool_versions,
+)
 from edgekit_converters.request import ConversionPlan, ConversionRequest, PlannedArtifact
 from edgekit_converters.samples import Samples, read_samples
+from edgekit_converters.shortcomings import diagnosis_of, shortfall_of
 from edgekit_converters.sources.kind import SourceKind
+from edgekit_converters.tuning import Tuned, Tuner, Written
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.formats import ModelFormat
@@ -33,7 +43,7 @@ _AGREEMENT_TO_WARN: Final = 0.95
 
 
 class Conversion:
-    """Makes and judges the artifacts of a request, one after the other, in a folder of its own."""
+    """Makes and judges the artifacts of a request in a folder of its own."""
 
     def __init__(
         self,
@@ -58,7 +68,6 @@ class Conversion:
         self._staging = staging
         self._progress = progress
         self._where = str(request.source)
-        self._source_accuracy: Accuracy | None = None
         # Apart from the artifacts, whose names are the user's.
         self._scratch = staging / "scratch"
         self._scratch.mkdir()
@@ -71,11 +80,7 @@ class Conversion:
             else None
         )
         self._calibration = self._load_calibration()
-        self._evaluation = (
-            EvaluationSet.load(request.evaluation, self._session.inputs)
-            if request.evaluation
-            else None
-        )
+        self._judge = self._prepare_judge()
         # First of all, so that operators that LiteRT lacks are named before anything is made.
         self._compiled = self._compile()
         self._check = ArtifactCheck(
@@ -100,6 +105,8 @@ class Conversion:
             layout=request.layout,
             progress=progress,
         )
+        self._schemes: list[SchemeReport] = []
+        self._latency: PredictedLatency | None = None
 
     def close(self) -> None:
         """Let go of the source, and of the process that may hold it."""
@@ -109,23 +116,35 @@ class Conversion:
         """Where an artifact lies until it is published."""
         return self._staging / artifact.path.name
 
-    def make(self, artifact: PlannedArtifact) -> Artifact:
-        """Write one artifact and compare it with the source."""
-        path = self.staged(artifact)
-        name = f"{artifact.format.value} {artifact.precision.value}"
-        scheme = artifact.precision.scheme
-        if scheme is None:
-            self._write_float(artifact.format, path)
-        else:
-            self._progress(f"quantizing {name}")
-            self._note(artifact, self._reduced.write(artifact.format, scheme, path))
-        self._progress(f"checking {name}")
-        return self._describe(artifact, path, self._check.compare(artifact, path))
+    def make(self) -> ConversionReport:
+        """Write every artifact, compare it with the source and judge it."""
+        made = {
+            artifact: self._make_float(artifact)
+            for artifact in self._plan.artifacts
+            if artifact.precision is Precision.FLOAT32
+        }
+        by_scheme: dict[Precision, dict[PlannedArtifact, Path]] = {}
+        for artifact in self._plan.artifacts:
+            if artifact.precision is not Precision.FLOAT32:
+                by_scheme.setdefault(artifact.precision, {})[artifact] = self.staged(artifact)
+        if by_scheme:
+            self._latency = self._prepare_latency()
+        tuner = self._tuner() if by_scheme else None
+        for precision, files in by_scheme.items():
+            scheme = precision.scheme
+            if tuner is not None and scheme is not None:
+                tuned = tuner.tune(scheme, files)
+                self._account_for(tuned)
+                for written in tuned.written:
+                    made[written.artifact] = self._describe(written)
+        return self._report(tuple(made[artifact] for artifact in self._plan.artifacts))
 
-    def report(self, artifacts: tuple[Artifact, ...]) -> ConversionReport:
+    def _report(self, artifacts: tuple[Artifact, ...]) -> ConversionReport:
         """Everything that is known at the end."""
-        calibration = self._calibration
-        runtime = self._session.runtime
+        goal, runtime = self._request.goal, self._session.runtime
+        outcomes = [scheme.tuned for scheme in self._schemes]
+        shortfall = shortfall_of(outcomes, goal, self._judge.metric if self._judge else None)
+        interrupted = any(tuned.interrupted for tuned in outcomes)
         return ConversionReport(
             source=str(self._request.source),
             source_kind=self._plan.source_kind,
@@ -135,10 +154,19 @@ class Conversion:
             reference=f"{runtime.name} {runtime.version}",
             layout=self._request.layout,
             artifacts=artifacts,
-            warnings=(*self._warnings, *self._check.warnings),
+            warnings=tuple(
+                dict.fromkeys((*self._warnings, *self._reduced.remarks, *self._check.warnings))
+            ),
             tools=tool_versions(),
-            calibration_sha256=calibration.samples.sha256 if calibration else None,
+            calibration_sha256=self._calibration.samples.sha256 if self._calibration else None,
+            evaluation=self._evaluation(),
+            schemes=tuple(self._schemes),
+            device=self._request.device.name if self._request.device else None,
+            shortfall=shortfall,
+            published=not shortfall or goal.keep_best or interrupted,
         )
+
+    # What is given.
 
     def _load_calibration(self) -> CalibrationSet | None:
         if self._request.calibration is None:
@@ -147,7 +175,66 @@ class Conversion:
             self._request.calibration, self._session.inputs, ranges=self._source.ranges
         )
         self._warnings += calibration.warnings
+        mistake = likely_mistake(self._session, calibration.samples)
+        self._source.rest()
+        if mistake:
+            self._warnings.append(mistake)
         return calibration
+
+    def _prepare_judge(self) -> Judge | None:
+        """By the evaluation data, else by a part of the calibration data that it is kept from."""
+        request, specs = self._request, self._session.inputs
+        goal, calibration = request.goal, self._calibration
+        if request.evaluation is not None:
+            dataset = EvaluationSet.load(request.evaluation, specs, ranges=self._source.ranges)
+            self._warnings += dataset.remarks
+            self._warn_of_overlap(dataset)
+        elif calibration is None:
+            return None
+        else:
+            data, origin = excerpt_of(calibration, specs), "calibration samples"
+            parts = hold_out(calibration, specs) if goal.budget or goal.metric else None
+            if parts is not None:
+                self._calibration, data = parts
+                origin = "held-out calibration samples"
+            elif goal.budget is not None:
+                self._warnings.append(
+                    "there are too few calibration samples to hold some out: accuracy is judged "
+                    "on the samples that it was calibrated with, and looks better than it is"
+                )
+            dataset = EvaluationSet.of(data, specs, origin=origin)
+            if goal.metric is None:
+                # The user gave it to calibrate with: its labels may be anything.
+                return Judge(self._source, dataset, choose_metric(AGREEMENT, dataset))
+        return Judge(self._source, dataset, choose_metric(goal.metric, dataset))
+
+    def _warn_of_overlap(self, dataset: EvaluationSet) -> None:
+        if self._calibration is None:
+            return
+        shared = self._calibration.overlap(dataset.data.digests)
+        if shared:
+            self._warnings.append(
+                f"{shared} of the {dataset.data.count} evaluation samples are among the "
+                "calibration data: accuracy on them looks better than it is"
+            )
+
+    def _samples(self) -> Samples | None:
+        """The user's data, before others what the quantizer has not seen."""
+        return self._judge.dataset.samples if self._judge else None
+
+    def _evaluation(self) -> Evaluation | None:
+        if self._judge is None:
+            return None
+        dataset = self._judge.dataset
+        return Evaluation(
+            metric=self._judge.metric.name,
+            origin=dataset.origin,
+            samples=dataset.data.count,
+            dataset_sha256=dataset.samples.sha256,
+            how=how_judged(),
+        )
+
+    # What is made.
 
     def _compile(self) -> CompiledFile | None:
         forms = self._source.forms
@@ -168,70 +255,113 @@ class Conversion:
             self._warnings.append(f"the file is quantized as it is ({error.what})")
             return None
 
-    def _write_float(self, target: ModelFormat, path: Path) -> None:
-        if target is ModelFormat.ONNX:
+    def _make_float(self, artifact: PlannedArtifact) -> Artifact:
+        path = self.staged(artifact)
+        if artifact.format is ModelFormat.ONNX:
             if self._source.forms is not None:
                 path.write_bytes(self._source.forms.normalised.load().SerializeToString())
         elif self._compiled is not None:
             shutil.copyfile(self._compiled.path, path)
+        return self._describe(
+            Written(artifact=artifact, paired=None, latency_ms=None, remarks=()), judged=False
+        )
 
-    def _samples(self) -> Samples | None:
-        """The user's data, before others what the quantizer has not seen."""
-        if self._evaluation is not None:
-            return self._evaluation.samples
-        return self._calibration.samples if self._calibration else None
+    def _tuner(self) -> Tuner:
+        return Tuner(
+            reduced=self._reduced,
+            goal=self._request.goal,
+            judge=self._judged,
+            drop_of=self._simulated_drop,
+            calibration=self._calibration,
+            latency=self._latency,
+            scratch=self._scratch,
+            clock=time.monotonic,
+            progress=self._progress,
+        )
 
-    def _note(self, artifact: PlannedArtifact, remarks: tuple[str, ...]) -> None:
-        self._warnings += [f"{artifact.path.name}: {remark}" for remark in remarks]
+    def _prepare_latency(self) -> PredictedLatency | None:
+        device = self._request.device
+        if device is None or not self._reduced.has_onnx_form:
+            return None
+        return PredictedLatency(device, self._reduced.float_model(), self._scratch)
 
-    def _describe(self, artifact: PlannedArtifact, path: Path, comparison: Comparison) -> Artifact:
-        source_accuracy, accuracy, agreed = self._judge(artifact, path)
-        name = artifact.path.name
+    def _judged(self, artifact: PlannedArtifact, path: Path) -> PairedAccuracy | None:
+        """What an artifact loses in its own engine."""
+        if self._judge is None:
+            return None
+        session = self._check.open(artifact.format, path)
+        try:
+            return self._judge.judge(session)
+        finally:
+            session.close()
+
+    def _simulated_drop(self, model: Any) -> float:
+        return self._judge.judge_simulated(model).drop if self._judge else 0.0
+
+    def _account_for(self, tuned: Tuned) -> None:
+        """Say what a user should know of a scheme and of how it came to be."""
+        latency = self._latency
+        for written in tuned.written:
+            remarks = [*written.remarks, *doubts_of(tuned.scheme, written.artifact.format)]
+            if latency is not None and tuned.scheme.needs_ranges:
+                remarks += slower_than_float(
+                    tuned.scheme,
+                    written.latency_ms,
+                    latency.of_float(written.artifact.format),
+                    latency.device.name,
+                    latency.kind(written.artifact.format),
+                )
+            self._warnings += [f"{written.artifact.path.name}: {remark}" for remark in remarks]
+        lost = max(
+            (one.paired.drop for one in tuned.plain or tuned.written if one.paired), default=0
+        )
+        diagnosis = None
+        if self._calibration is not None and (lost > _DROP_TO_WARN or tuned.plain):
+            diagnosis = diagnosis_of(self._reduced, tuned.scheme, self._calibration)
+        self._schemes.append(
+            SchemeReport(tuned=tuned, method=self._request.range_method.value, diagnosis=diagnosis)
+        )
+
+    def _describe(self, written: Written, *, judged: bool = True) -> Artifact:
+        """Hold an artifact against its source, and put together what is known of it."""
+        artifact = written.artifact
+        path = self.staged(artifact)
+        self._progress(f"checking {artifact.format.value} {artifact.precision.value}")
+        comparison = self._check.compare(artifact, path)
+        paired = written.paired if judged else self._judged(artifact, path)
         size = path.stat().st_size
-        if artifact.precision is not Precision.FLOAT32 and size >= self._source.size_bytes:
-            self._warnings.append(
-                f"{name}: {artifact.precision.scheme} does not make this model smaller; it is so "
-                "small that scales and names outweigh what the weights save"
-            )
-        if accuracy and source_accuracy and source_accuracy.value - accuracy.value > _DROP_TO_WARN:
-            self._warnings.append(
-                f"{name}: top-1 accuracy fell from {source_accuracy.value:.2%} to "
-                f"{accuracy.value:.2%} on {accuracy.samples} samples"
-            )
-        elif agreed is not None and agreed < _AGREEMENT_TO_WARN:
-            self._warnings.append(f"{name}: only {agreed:.1%} of its answers are the source's")
+        self._warnings += self._doubts(artifact, paired, size)
+        kept = self._source.quantized and artifact.precision is Precision.FLOAT32
         return Artifact(
             path=str(artifact.path),
             format=artifact.format,
-            precision=self._precision(artifact),
+            precision=Precision.INT8 if kept else artifact.precision,
             size_bytes=size,
             sha256=sha256_of(path),
             parity=comparison.outputs,
             probes=comparison.probes,
-            accuracy=accuracy,
-            source_accuracy=source_accuracy,
-            agreement=agreed,
+            paired=paired,
+            latency_ms=written.latency_ms,
+            latency_kind=self._latency.kind(artifact.format) if self._latency else "",
             axes=self._check.axes(artifact.format),
         )
 
-    def _precision(self, artifact: PlannedArtifact) -> Precision:
-        kept = self._source.quantized and artifact.precision is Precision.FLOAT32
-        return Precision.INT8 if kept else artifact.precision
-
-    def _judge(
-        self, artifact: PlannedArtifact, path: Path
-    ) -> tuple[Accuracy | None, Accuracy | None, float | None]:
-        samples = self._samples()
-        if samples is None:
-            return None, None, None
-        session = self._check.open(artifact.format, path)
-        try:
-            if self._evaluation is None:
-                answers = [predict_classes(model, samples) for model in (self._session, session)]
-                return None, None, agreement(*answers)
-            source = self._source_accuracy or evaluate_top1(self._session, self._evaluation)
-            self._source_accuracy = source
-            accuracy = evaluate_top1(session, self._evaluation)
-            return source, accuracy, agreement(source.predictions, accuracy.predictions)
-        finally:
-            session.close()
+    def _doubts(
+        self, artifact: PlannedArtifact, paired: PairedAccuracy | None, size: int
+    ) -> Iterator[str]:
+        name, scheme = artifact.path.name, artifact.precision.scheme
+        # The weights of a source that stores integers are as small as they get.
+        if scheme is not None and size >= self._source.size_bytes and not self._reduced.remarks:
+            yield (
+                f"{name}: {scheme} does not make this model smaller; it is so small that scales "
+                "and names outweigh what the weights save"
+            )
+        if paired is None:
+            return
+        if paired.metric != AGREEMENT and paired.drop > _DROP_TO_WARN:
+            yield (
+                f"{name}: {paired.metric} went from {paired.before:.4g} to {paired.after:.4g} on "
+                f"{paired.samples} samples; --max-accuracy-drop looks for repairs"
+            )
+        elif paired.agreement < _AGREEMENT_TO_WARN:
+            yield f"{name}: only {paired.agreement:.1%} of its answers are the source's"

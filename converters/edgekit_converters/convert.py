@@ -27,7 +27,8 @@ def convert_model(
         progress: Told one plain sentence a step.
 
     Returns:
-        The report that is also written as JSON beside the artifacts.
+        The report that is also written as JSON beside the artifacts. Where a goal for accuracy or
+        latency is missed, it says so, and nothing is published unless the request keeps the best.
 
     Raises:
         UsageError: If the request, a path or the given data cannot be used.
@@ -41,10 +42,11 @@ def convert_model(
     with staging_for(plan.folder) as staging:
         work = Conversion(request, plan, staging, progress)
         try:
-            artifacts = tuple(work.make(artifact) for artifact in plan.artifacts)
-            report = work.report(artifacts)
+            report = work.make()
         finally:
             work.close()
+        if not report.published:
+            return report
         staged_report = staging / "report.json"
         staged_report.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
         moves = [(work.staged(artifact), artifact.path) for artifact in plan.artifacts]

@@ -1,21 +1,26 @@
-"""How often a model is right, and how often two models agree, on labelled samples."""
+"""Data to judge models by, and the answers that they give."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_converters.accuracy import Metric, metric_named
 from edgekit_converters.accuracy.labels import as_classes
-from edgekit_converters.samples import Samples, batch_size, read_samples
+from edgekit_converters.calibration import CalibrationSet
+from edgekit_converters.samples import Samples, batch_size
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgekit_converters.accuracy.metric import Answers
+    from edgekit_converters.input_ranges import InputRange
     from edgekit_runtime.session import Session
     from edgekit_runtime.tensors import TensorSpec
 
@@ -24,113 +29,148 @@ _BATCH_SAMPLES: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationSet:
-    """Checked samples with one class number each."""
+    """Checked samples to judge by, read in a stream.
 
-    samples: Samples
-    labels: NDArray[np.int64]
+    Attributes:
+        data: The samples, and their labels where there are any.
+        origin: What they are to the report: "evaluation data", "held-out calibration samples" or
+            "calibration samples".
+    """
+
+    data: CalibrationSet
+    origin: str
 
     @classmethod
-    def load(cls, path: Path, specs: Sequence[TensorSpec]) -> EvaluationSet:
-        """Read an `.npz` with the model's inputs and `labels` (or `y`); see `read_samples`.
+    def load(
+        cls,
+        path: Path,
+        specs: Sequence[TensorSpec],
+        *,
+        ranges: Mapping[str, InputRange] | None = None,
+    ) -> EvaluationSet:
+        """Read data of any kind that `CalibrationSet.load` reads; its labels are as many numbers.
 
         Raises:
-            UsageError: As `read_samples`, and if there are no labels or they are no class numbers.
+            UsageError: As `CalibrationSet.load`.
+            EnvironmentLackError: The same.
         """
-        samples = read_samples(path, specs, kind="evaluation")
-        labels = samples.labels
-        if labels is None:
-            raise UsageError(
-                "the evaluation data has no labels",
-                where=str(path),
-                fix="save the class numbers of the samples as an array called 'labels'",
-            )
-        if labels.shape != (samples.count,) or labels.dtype.kind not in "iub":
-            raise UsageError(
-                f"the labels must be {samples.count} class numbers, not "
-                f"{labels.dtype.name}{list(labels.shape)}",
-                where=str(path),
-                fix="save one integer a sample, counted from zero",
-            )
-        return cls(samples=samples, labels=labels.astype(np.int64))
+        data = CalibrationSet.load(path, specs, ranges=ranges, kind="evaluation")
+        return cls.of(data, specs, origin="evaluation data")
+
+    @classmethod
+    def of(cls, data: CalibrationSet, specs: Sequence[TensorSpec], *, origin: str) -> EvaluationSet:
+        """Judge by samples that have been read, in larger batches than are calibrated with."""
+        size = batch_size(specs, preferred=_BATCH_SAMPLES)
+        return cls(data=dataclasses.replace(data, batch_size=size), origin=origin)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences for the report: how it is kept, and how its classes were numbered."""
+        return (*self.data.source.doubts, *([self.data.numbering] if self.data.numbering else []))
+
+    @property
+    def samples(self) -> Samples:
+        """An excerpt; all of them where they are few."""
+        return self.data.samples
+
+    @property
+    def labels(self) -> NDArray[Any] | None:
+        """Of all samples."""
+        return self.data.labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """A measured accuracy, with the answers that it comes from.
+    """A measured accuracy.
 
     Attributes:
-        metric: "top1".
-        value: Share of right answers, 0 to 1.
+        metric: Its name: "top1".
+        value: The figure; of shares 0 to 1.
         samples: How many answers there are.
         dataset_sha256: Of the file with the samples.
-        predictions: The class number answered for each sample.
     """
 
     metric: str
     value: float
     samples: int
     dataset_sha256: str
-    predictions: NDArray[np.int64]
 
     def to_json(self) -> dict[str, object]:
-        """The figures, without the answers."""
-        return {
-            "metric": self.metric,
-            "value": self.value,
-            "samples": self.samples,
-            "dataset_sha256": self.dataset_sha256,
-        }
+        """The figures."""
+        return dataclasses.asdict(self)
+
+
+def choose_metric(name: str | None, dataset: EvaluationSet) -> Metric:
+    """The metric of a name, or the one that the labels ask for: top1, or agreement without any.
+
+    Raises:
+        UsageError: If there is no such metric, it needs labels and there are none, or none was
+            named and the labels are no class numbers.
+    """
+    labels = dataset.labels
+    where = str(dataset.samples.path)
+    if name is None:
+        if labels is None:
+            return metric_named("agreement")
+        if labels.ndim != 1 or labels.dtype.kind not in "iub":
+            raise UsageError(
+                f"the labels are {labels.dtype.name}{list(labels.shape)}, no class numbers",
+                where=where,
+                fix="save one integer a sample, counted from zero, or choose a --metric for such "
+                "labels: mae, mse, module:function",
+            )
+        return metric_named("top1")
+    metric = metric_named(name)
+    if metric.labels == "needed" and labels is None:
+        raise UsageError(
+            f"{name} needs labels, and the {dataset.origin} has no labels",
+            where=where,
+            fix="save them as an array called 'labels', or choose --metric agreement",
+        )
+    return metric
+
+
+def answers_of(session: Session, dataset: EvaluationSet, metric: Metric) -> Answers:
+    """What a model answers to every sample, as far as a metric looks at it.
+
+    Raises:
+        UnsupportedModelError: If the engine fails.
+    """
+    names = [spec.name for spec in session.outputs]
+    # Those of users may look at all outputs, ours look at the first.
+    wanted = names if ":" in metric.name else names[:1]
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in wanted}
+    for batch in dataset.data.batches():
+        values = session.run(batch)
+        for name in wanted:
+            parts[name].append(values[name])
+    return {name: np.concatenate(part)[: dataset.data.count] for name, part in parts.items()}
 
 
 def evaluate_top1(session: Session, dataset: EvaluationSet) -> Accuracy:
     """Classify every sample, and count the right answers.
 
     Raises:
-        UsageError: If a label names a class that the model does not have.
+        UsageError: If there are no labels, they are no class numbers, or one names a class that
+            the model does not have.
         UnsupportedModelError: If the engine fails.
     """
-    predictions = predict_classes(session, dataset.samples)
-    classes = _class_count(session)
-    if classes is not None and not 0 <= dataset.labels.min() <= dataset.labels.max() < classes:
-        raise UsageError(
-            f"the labels go from {dataset.labels.min()} to {dataset.labels.max()}, the model has "
-            f"{classes} classes",
-            where=str(dataset.samples.path),
-            fix="number the classes from zero, as the model was trained",
-        )
+    metric = choose_metric("top1", dataset)
+    labels = dataset.labels
+    assert labels is not None  # noqa: S101 - the metric was refused without them
     return Accuracy(
-        metric="top1",
-        value=float(np.mean(predictions == dataset.labels)),
-        samples=dataset.samples.count,
+        metric=metric.name,
+        value=metric.value(answers_of(session, dataset, metric), labels),
+        samples=dataset.data.count,
         dataset_sha256=dataset.samples.sha256,
-        predictions=predictions,
     )
 
 
 def predict_classes(session: Session, samples: Samples) -> NDArray[np.int64]:
-    """The class that the model's first output names for each sample.
-
-    Scores are judged by their largest; a single score is a probability, and above one half it
-    names class one; integers are class numbers already.
-    """
+    """The class that the model's first output names for each sample; see `as_classes`."""
     size = batch_size(session.inputs, preferred=_BATCH_SAMPLES)
     name = session.outputs[0].name
     answers = [
         as_classes(session.run(batch)[name])[:valid] for batch, valid in samples.batches(size)
     ]
     return np.concatenate(answers)
-
-
-def agreement(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
-    """Share of samples for which two models give the same answer."""
-    return float(np.mean(first == second))
-
-
-def _class_count(session: Session) -> int | None:
-    spec = session.outputs[0]
-    if spec.dtype.startswith(("int", "uint")) and spec.quantization is None:
-        return None
-    inner = [size for size in spec.shape[1:] if size != 1]
-    if not inner:
-        return 2
-    return inner[0] if len(inner) == 1 else None

@@ -64,13 +64,20 @@ class ReducedForms:
         self._scratch = scratch
         self._keep_float = keep_float
         self._io = io
-        self._method = method
+        self.method = method
         self._layout = layout
         self._progress = progress
         self._opened: ParkedModel | None = None
+        self._plans: dict[Scheme, QuantizationPlan] = {}
         self._statistics: Mapping[str, RangeStatistics] | None = None
         self._file_ranges: Mapping[str, Range] | None = None
-        self._remarks: tuple[str, ...] = ()
+        #: What the user should read of the source itself; known when something was written.
+        self.remarks: tuple[str, ...] = ()
+
+    @property
+    def has_onnx_form(self) -> bool:
+        """Whether there is a model to calibrate, to plan for and to search with."""
+        return self._normalised is not None
 
     def write(self, target: ModelFormat, scheme: Scheme, output: Path) -> tuple[str, ...]:
         """Write one form.
@@ -90,15 +97,12 @@ class ReducedForms:
         if self._normalised is None or (target is ModelFormat.LITERT and self._compiled is None):
             plan = self._file_plan(scheme)
             return write_litert_file(self._source, plan, output, where=self._where)
+        plan = self.plan(scheme)
         model = self.float_model()
-        plan = self.plan(scheme, model)
         if target is ModelFormat.ONNX:
-            remarks = write_onnx(model, plan, output, where=self._where)
-        else:
-            remarks = write_litert(
-                self._compiled_again(model), plan, output, where=self._where, normalised=model
-            )
-        return (*self._remarks, *remarks)
+            return write_onnx(model, plan, output, where=self._where)
+        compiled = self._compiled_again(model)
+        return write_litert(compiled, plan, output, where=self._where, normalised=model)
 
     def write_candidate(
         self, target: ModelFormat, candidate: Candidate, output: Path
@@ -120,28 +124,39 @@ class ReducedForms:
             raise ValueError("the source has no ONNX form")
         if self._opened is None:
             model, remarks = float_source(self._normalised.load(), where=self._where)
-            self._remarks = tuple(remarks)
+            self.remarks = tuple(remarks)
             self._opened = self._normalised
-            if self._remarks:
+            if self.remarks:
                 self._opened = ParkedModel(model, self._scratch / "opened")
         return self._opened.load()
 
-    def statistics(self, model: Any) -> Mapping[str, RangeStatistics]:
+    def statistics(self) -> Mapping[str, RangeStatistics]:
         """What flows through the model of `float_model` on the calibration data."""
         if self._statistics is None:
+            model = self.float_model()
             calibration = self._known_calibration()
             self._progress(f"calibrating with {calibration.count} sample(s)")
             self._statistics = collect_ranges(model, calibration.batches())
         return self._statistics
 
-    def plan(self, scheme: Scheme, model: Any) -> QuantizationPlan:
-        """How the model of `float_model` becomes a scheme's, before anything is repaired."""
-        keep_float = matching_nodes(model, self._keep_float)
+    def plan(self, scheme: Scheme) -> QuantizationPlan:
+        """How the model of `float_model` becomes a scheme's, before anything is repaired.
+
+        Raises:
+            UsageError: If a name that is to stay float fits nothing.
+            UnsupportedModelError: If the source computes in integers already.
+        """
+        if scheme not in self._plans:
+            self._plans[scheme] = self._planned(scheme)
+        return self._plans[scheme]
+
+    def _planned(self, scheme: Scheme) -> QuantizationPlan:
+        keep_float = matching_nodes(self.float_model(), self._keep_float)
         ranges = {}
         if scheme.needs_ranges:
             ranges = {
-                name: seen.range(self._method)
-                for name, seen in self.statistics(model).items()
+                name: seen.range(self.method)
+                for name, seen in self.statistics().items()
                 # A mask of infinities that is clipped masks no more.
                 if seen.finite
             }
@@ -153,7 +168,7 @@ class ReducedForms:
         )
 
     def _compiled_again(self, model: Any) -> CompiledModel:
-        if self._compiled is None or self._remarks:
+        if self._compiled is None or self.remarks:
             # Weights that the source stores as integers are integers in what was compiled too.
             return compile_to_litert(model, where=self._where, layout=self._layout)
         lowered = self._compiled.load()
@@ -169,10 +184,10 @@ class ReducedForms:
         """The plan for a `.tflite` file as it is, in the names of its tensors."""
         keep_float = _named_in_file(self._source, self._keep_float)
         if scheme.needs_ranges and self._file_ranges is None:
-            if self._method is not RangeMethod.MIN_MAX:
+            if self.method is not RangeMethod.MIN_MAX:
                 raise UsageError(
                     f"this .tflite file has no ONNX form, so its ranges are its extremes, not "
-                    f"{self._method.value}",
+                    f"{self.method.value}",
                     where="range-method",
                     fix="leave it out, or convert the model that the file was made from",
                 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit_converters.calibration import require_data
+from edgekit_converters.goal import AccuracyGoal, Device
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.quantize.plan import Io
 from edgekit_converters.quantize.scheme import Scheme
@@ -15,7 +16,6 @@ from edgekit_converters.sources.detect import detect_source, name_of
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.sources.options import SourceOptions, check_options
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.files import require_file
 from edgekit_runtime.formats import ModelFormat
 
 
@@ -31,7 +31,7 @@ class ConversionRequest:
         precisions: The arithmetics to make each of them in.
         calibration: Typical samples, of any kind that `CalibrationSet.load` reads; schemes with
             fixed ranges need them.
-        evaluation: Labelled samples: `.npz` with the inputs and `labels`.
+        evaluation: Samples to judge by, of the same kinds, with labels if there are some.
         max_error: The largest relative error that a float artifact may have.
         options: What helps to read the source.
         layout: What the inputs and outputs with four axes of a LiteRT artifact look like.
@@ -39,6 +39,8 @@ class ConversionRequest:
             or operator types.
         io: What the inputs and outputs of artifacts with fixed ranges become.
         range_method: How the ranges of activations are chosen.
+        goal: How much quantized artifacts may lose and take.
+        device: Predicts latency on a board.
     """
 
     source: Path
@@ -53,6 +55,8 @@ class ConversionRequest:
     keep_float: tuple[str, ...] = ()
     io: Io = "float"
     range_method: RangeMethod = RangeMethod.MIN_MAX
+    goal: AccuracyGoal = field(default_factory=AccuracyGoal)
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +133,7 @@ def plan_conversion(request: ConversionRequest) -> ConversionPlan:
     if request.calibration is not None:
         require_data(request.calibration)
     if request.evaluation is not None:
-        require_file(request.evaluation, kind="the evaluation data, an .npz or .npy file")
+        require_data(request.evaluation)
     return _name_files(request, kind, wanted)
 
 
@@ -164,6 +168,17 @@ def _check_quantization(request: ConversionRequest) -> None:
             where="--keep-float",
             fix="name a scheme with --quantize; --with-float makes the float artifacts as well",
         )
+    goal = request.goal
+    if goal.budget is not None and not schemes:
+        raise UsageError(
+            "nothing is quantized that could lose accuracy",
+            where="--max-accuracy-drop",
+            fix="name a scheme with --quantize",
+        )
+    goal.check(
+        has_data=request.evaluation is not None or request.calibration is not None,
+        has_device=request.device is not None,
+    )
     if any(scheme.needs_ranges for scheme in schemes):
         return
     if request.io == "int8":

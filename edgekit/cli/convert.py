@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.render import emit_json, percent, say, size, table
+from edgekit.cli.render import emit_json, say
 
 if TYPE_CHECKING:
     from edgekit_converters.quantize.plan import Io
-    from edgekit_converters.report import ConversionReport
 
 
 @click.command()
@@ -73,8 +72,41 @@ if TYPE_CHECKING:
     "--eval",
     "evaluation",
     type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Labelled inputs (.npz with `labels`): accuracy before and after is reported.",
+    metavar="DATA",
+    help="The same kinds of data, with labels: accuracy before and after is reported.",
+)
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="top1, top5, auc, mae, mse, agreement, or module:function.  [default: top1 with class "
+    "numbers, agreement with the float model without labels]",
+)
+@click.option(
+    "--max-accuracy-drop",
+    metavar="SHARE",
+    help="The most that quantization may cost, 0.5% say; over it, int8 and mixed are repaired.",
+)
+@click.option(
+    "--search-seconds",
+    default=600.0,
+    show_default=True,
+    help="With --max-accuracy-drop: the longest search for repairs.",
+)
+@click.option(
+    "--profile",
+    metavar="NAME",
+    help="Predict latency on this board; repairs are chosen by it.",
+)
+@click.option(
+    "--max-latency-ms",
+    type=float,
+    metavar="MS",
+    help="With --profile and --max-accuracy-drop: find the best trade below this latency.",
+)
+@click.option(
+    "--keep-best",
+    is_flag=True,
+    help="Publish the best artifacts found although they miss the goal; exit code 1 all the same.",
 )
 @click.option(
     "--input-shape",
@@ -126,6 +158,12 @@ def convert(
     range_method: str,
     calibration: Path | None,
     evaluation: Path | None,
+    metric: str | None,
+    max_accuracy_drop: str | None,
+    search_seconds: float,
+    profile: str | None,
+    max_latency_ms: float | None,
+    keep_best: bool,
     shapes: tuple[str, ...],
     example: Path | None,
     weights: Path | None,
@@ -149,6 +187,7 @@ def convert(
     \b
     edgekit convert model.onnx --to tflite -o model.tflite
     edgekit convert model.onnx --quantize int8 --calibration train.npz --eval test.npz
+    edgekit convert model.onnx --quantize int8 --calibration photos/ --max-accuracy-drop 0.5%
     edgekit convert model.pt2 --to tflite --layout nhwc
     edgekit convert scripted.pt --input-shape image:1,3,224,224
     edgekit convert shop.models:make_net --weights net.pt --example inputs.npz
@@ -159,11 +198,16 @@ def convert(
 
     # The converter's modules need it when they are imported.
     require("onnx", extra="convert")
+    from edgekit.cli.convert_text import show
+    from edgekit.device import profiled_device
+    from edgekit_converters.accuracy import AccuracyBudget
     from edgekit_converters.convert import ConversionRequest, Precision, convert_model
+    from edgekit_converters.goal import AccuracyGoal
     from edgekit_converters.litert.layout import BorderLayout
     from edgekit_converters.ranges import RangeMethod
     from edgekit_converters.request import default_output, parse_schemes
     from edgekit_converters.sources.options import SourceOptions, parse_input_shape
+    from edgekit_runtime.errors import GateFailedError
     from edgekit_runtime.formats import parse_formats
 
     reduced = parse_schemes(quantize)
@@ -187,6 +231,14 @@ def convert(
             keep_float=keep_float,
             io=io,
             range_method=RangeMethod(range_method),
+            goal=AccuracyGoal(
+                metric=metric,
+                budget=AccuracyBudget.parse(max_accuracy_drop) if max_accuracy_drop else None,
+                search_seconds=search_seconds,
+                max_latency_ms=max_latency_ms,
+                keep_best=keep_best,
+            ),
+            device=profiled_device(profile) if profile else None,
         ),
         progress=say,
     )
@@ -194,48 +246,12 @@ def convert(
         emit_json(report.to_json())
     else:
         show(report)
-
-
-def show(report: ConversionReport) -> None:
-    """Print a conversion's artifacts as a table, and its warnings."""
-    rows = []
-    for artifact in report.artifacts:
-        worst = max((output.max_relative_error for output in artifact.parity), default=0.0)
-        rows.append(
-            [
-                artifact.path,
-                artifact.precision.value,
-                size(artifact.size_bytes),
-                f"{worst:.2g}",
-                percent(artifact.accuracy.value) if artifact.accuracy else "-",
-                percent(artifact.agreement) if artifact.agreement is not None else "-",
-            ]
+    if report.shortfall:
+        raise GateFailedError(
+            report.shortfall,
+            where=str(source),
+            fix="the best is published"
+            if report.published
+            else "nothing was published; "
+            "--keep-best publishes the best found, and the report says which layers lose the most",
         )
-    click.echo(
-        table(
-            rows,
-            head=[
-                "artifact",
-                "precision",
-                "size",
-                "error",
-                "accuracy",
-                "same answer as the source",
-            ],
-        )
-    )
-    first = report.artifacts[0]
-    if first.source_accuracy and first.accuracy:
-        click.echo(
-            f"\nSource: {size(report.source_size_bytes)}, accuracy "
-            f"{percent(first.source_accuracy.value)} on the same {first.accuracy.samples} samples."
-        )
-    click.echo(
-        f"Measured here, against {report.reference}. Error: the largest difference from the "
-        "source, relative to its largest output."
-    )
-    for artifact in report.artifacts:
-        for name, order in artifact.axes.items():
-            click.echo(f"{artifact.path}: {name!r} has the source's axes in the order {order}.")
-    for warning in report.warnings:
-        click.echo(click.style("Warning: ", fg="yellow", bold=True) + warning, err=True)

@@ -90,7 +90,7 @@ def bench_digits(
                 variant=title(artifact),
                 file=Path(artifact.path).name,
                 size_bytes=artifact.size_bytes,
-                accuracy=artifact.accuracy.value,
+                accuracy=artifact.accuracy,
                 median_ms=measured.latency.median_ms,
                 p90_ms=measured.latency.p90_ms,
                 peak_memory_bytes=measured.memory.peak_bytes,

@@ -185,7 +185,7 @@ class Road:
                 made = models.convert_digits(version, source, self.assets, output, say=say)
                 converted[version] = made
                 for artifact in made.artifacts:
-                    accuracy = artifact.accuracy.value if artifact.accuracy else 0.0
+                    accuracy = artifact.accuracy if artifact.accuracy else 0.0
                     say(
                         f"{MODEL} {version} as {models.title(artifact)}: {artifact.size_bytes:,} "
                         f"bytes, {accuracy:.2%} of {len(self.labels)} held-out digits right"

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from edgekit_converters import checking, conversion, reduced
+from edgekit_converters import checking, judging, reduced
 from edgekit_converters import convert as module
 from edgekit_converters.convert import ConversionRequest, Precision, convert_model
 from edgekit_converters.litert.layout import BorderLayout
@@ -73,10 +73,9 @@ def test_every_artifact_with_its_figures(
         session = open_session(path)
         assert [(s.name, s.shape) for s in session.inputs] == [("image", (None, 1, 8, 8))]
         assert [(s.name, s.dtype) for s in session.outputs] == [("scores", "float32")]
-        assert artifact.source_accuracy is not None
-        assert artifact.source_accuracy.value == 1.0
-        assert artifact.accuracy is not None
-        assert artifact.accuracy.value == artifact.agreement
+        assert artifact.paired is not None
+        assert (artifact.paired.metric, artifact.paired.before) == ("top1", 1.0)
+        assert artifact.accuracy == artifact.paired.after == artifact.agreement
         if artifact.precision is FLOAT:
             assert artifact.agreement == 1.0
             assert artifact.parity[0].max_relative_error < 1e-5
@@ -222,7 +221,7 @@ def test_unsupported_operators_are_named_before_anything_is_written(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-@pytest.mark.parametrize("where", ["write_litert", "compare", "publish", "evaluate_top1"])
+@pytest.mark.parametrize("where", ["write_litert", "compare", "publish", "compare_answers"])
 def test_an_interruption_leaves_everything_as_it_was(
     *, error: type[BaseException], where: str, cnn_file: Path, calibration_file: Path,
     evaluation_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -236,7 +235,7 @@ def test_an_interruption_leaves_everything_as_it_was(
         raise error
 
     owner = {"write_litert": reduced, "compare": checking, "publish": module}
-    monkeypatch.setattr(owner.get(where, conversion), where, interrupted)
+    monkeypatch.setattr(owner.get(where, judging), where, interrupted)
     with pytest.raises(error):
         convert_model(
             _request(
@@ -267,7 +266,7 @@ def test_answers_that_change_are_a_warning(make_model: Any, weights: Any, tmp_pa
     assert any("o.tflite: only" in warning for warning in report.warnings)
     np.savez(tmp_path / "e.npz", x=samples, labels=(samples @ matrix).argmax(axis=1))
     report = convert_model(dataclasses.replace(request, evaluation=tmp_path / "e.npz"))
-    assert any("accuracy fell from 100.00%" in warning for warning in report.warnings)
+    assert any("top1 went from 1 to" in warning for warning in report.warnings)
 
 
 # What cannot work.
@@ -513,10 +512,8 @@ def test_mnist(shared_data: Path, tmp_path: Path) -> None:
         )
     )  # fmt: skip
     for artifact in report.artifacts:
-        assert artifact.accuracy is not None
-        assert artifact.source_accuracy is not None
-        drop = artifact.source_accuracy.value - artifact.accuracy.value
-        assert drop <= (0.0 if artifact.precision is FLOAT else 0.002)
+        assert artifact.paired is not None
+        assert artifact.paired.drop <= (0.0 if artifact.precision is FLOAT else 0.002)
         assert artifact.agreement is not None
         assert artifact.agreement >= 0.995
 

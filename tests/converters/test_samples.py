@@ -143,7 +143,6 @@ def test_top1(tmp_path: Path) -> None:
     result = _evaluate(scores, np.array([0, 1, 2, 3, 0]), tmp_path)
     assert result.value == pytest.approx(0.8)
     assert result.samples == 5
-    assert result.predictions.tolist() == [0, 1, 2, 3, 3]
     assert len(result.dataset_sha256) == 64
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from edgekit_runtime.tensors import TensorSpec
 
-_KIND: Final = "calibration"
 _MEMBER_SUFFIX: Final = ".npy"
 _ZIP_MAGIC: Final = b"PK"
 _UNREADABLE: Final = (
@@ -40,13 +39,21 @@ class ArrayFile:
 
     doubts: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, specs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, path: Path, specs: Sequence[TensorSpec], *, kind: str = "calibration"
+    ) -> None:
         """Read what the file says of its arrays.
+
+        Args:
+            path: The file.
+            specs: The model's inputs.
+            kind: What the data is for, for errors.
 
         Raises:
             UsageError: If it is damaged, holds Python objects, or does not fit the model.
         """
         self._path = path
+        self._kind = kind
         self._specs = tuple(specs)
         with self._opened() as file:
             archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
@@ -60,7 +67,7 @@ class ArrayFile:
         if labels == ():
             faults.append(f"{self._label!r} must be one label a sample")
         if faults:
-            raise misfit(faults, specs, kind=_KIND, where=str(path))
+            raise misfit(faults, specs, kind=kind, where=str(path))
         sample_bytes = sum(
             prod(named[spec.name].shape[1:])
             * max(named[spec.name].dtype.itemsize, np.dtype(spec.dtype).itemsize)
@@ -127,7 +134,7 @@ class ArrayFile:
             raise
         except _UNREADABLE as error:
             raise UsageError(
-                f"these are no readable {_KIND} data: {' '.join(str(error).split())[:200]}",
+                f"these are no readable {self._kind} data: {' '.join(str(error).split())[:200]}",
                 where=str(self._path),
                 fix="save them with numpy.savez(path, INPUT_NAME=array), without pickled objects",
             ) from error

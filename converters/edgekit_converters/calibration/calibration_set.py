@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.calibration.doubts import doubts_of
+from edgekit_converters.calibration.labels import LabelNumbers
 from edgekit_converters.calibration.open_source import open_source
-from edgekit_converters.calibration.survey import sample_digests, survey
+from edgekit_converters.calibration.survey import survey
 from edgekit_converters.samples import Samples, batch_size
 
 if TYPE_CHECKING:
@@ -28,22 +29,26 @@ _BATCH_SAMPLES: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSet:
-    """Checked calibration data, and what is doubtful about it.
+    """Checked samples of any number, and what is doubtful about them.
 
     Attributes:
         samples: An excerpt of a few megabytes, spread evenly over the data; all of it where it is
             small. At least one sample.
         count: How many samples there are in all.
+        labels: Of all of them, numbers, where the data has labels.
         batch_size: How many samples one run of the model takes.
-        warnings: Sentences for the report.
+        warnings: Sentences for the report, those that are about labels apart.
+        numbering: How names of classes were numbered, a sentence; "" where they were not.
         digests: A hash of each sample.
         source: Where all samples are read from.
     """
 
     samples: Samples
     count: int
+    labels: NDArray[Any] | None
     batch_size: int
     warnings: tuple[str, ...]
+    numbering: str
     digests: NDArray[np.uint64]
     source: SampleSource
 
@@ -55,6 +60,7 @@ class CalibrationSet:
         *,
         steps: Sequence[Step] | None = None,
         ranges: Mapping[str, InputRange] | None = None,
+        kind: str = "calibration",
     ) -> CalibrationSet:
         """Read calibration data once, from end to end, and check it against a model.
 
@@ -65,24 +71,28 @@ class CalibrationSet:
             steps: A bundle's preprocessing, for images and sound; None: as the folder's
                 `preprocessing.json` says.
             ranges: Of inputs that may hold certain whole numbers only; see `input_ranges`.
+            kind: What the data is for, for errors.
 
         Raises:
             UsageError: If the data is damaged, empty, or does not fit the model.
             EnvironmentLackError: If a package is missing that reads such data.
         """
-        source = open_source(path, specs, steps=steps)
-        found = survey(source, specs, where=str(path), ranges=ranges)
+        source = open_source(path, specs, steps=steps, kind=kind)
+        found = survey(source, specs, where=str(path), ranges=ranges, kind=kind)
+        numbers = LabelNumbers(found.every_label)
         return cls(
             samples=Samples(
                 path=path,
                 sha256=source.sha256() or found.sha256(),
                 arrays=found.arrays,
-                labels=found.labels,
+                labels=numbers.of(found.labels),
                 count=len(next(iter(found.arrays.values()))),
             ),
             count=found.count,
+            labels=numbers.of(found.every_label),
             batch_size=batch_size(specs, preferred=_BATCH_SAMPLES),
             warnings=(*source.doubts, *doubts_of(found, specs)),
+            numbering=numbers.remark,
             digests=found.digests,
             source=source,
         )
@@ -97,14 +107,12 @@ class CalibrationSet:
             return (batch for batch, _ in self.samples.batches(self.batch_size))
         return _regrouped(self.source, self.batch_size)
 
-    def overlap(self, samples: Samples, specs: Sequence[TensorSpec]) -> int:
+    def overlap(self, others: NDArray[np.uint64]) -> int:
         """How many of some samples are among these, byte for byte.
 
         Args:
-            samples: Data to evaluate on, say.
-            specs: The model's inputs, as they were when this was loaded.
+            others: The digests of data to evaluate on, say, for the same model.
         """
-        others = sample_digests(samples.arrays, specs)
         return int(np.isin(others, self.digests).sum())
 
 

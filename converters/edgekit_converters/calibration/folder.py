@@ -128,9 +128,7 @@ def open_folder(
         decoder = SoundDecoder(spec, preprocessing, where=where)
     doubts: tuple[str, ...] = ()
     if not given and spec.dtype.startswith("float"):
-        doubts = (
-            f"there is no {FILE_NAME} in the calibration folder: the model gets {decoder.values}",
-        )
+        doubts = (f"there is no {FILE_NAME} beside the files: the model gets {decoder.values}",)
     return Folder(
         folder,
         images or sounds,

@@ -31,13 +31,21 @@ class Generated:
     is a sample. The function is called without arguments each time that the data is read.
     """
 
-    def __init__(self, name: str, specs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, name: str, specs: Sequence[TensorSpec], *, kind: str = "calibration"
+    ) -> None:
         """Import the function; modules are found as `python -m` finds them.
+
+        Args:
+            name: `package.module:function`.
+            specs: The model's inputs.
+            kind: What the data is for, for errors.
 
         Raises:
             UsageError: If it cannot be imported, or is none.
         """
         self._name = name
+        self._kind = kind
         self._specs = tuple(specs)
         self._function = _import(name)
         self._cut = False
@@ -122,7 +130,7 @@ class Generated:
         return array[None] if array.ndim + 1 == ranks.get(name) else array
 
     def _wrong(self, faults: list[str]) -> EdgekitError:
-        return misfit(faults, self._specs, kind="calibration", where=self._name)
+        return misfit(faults, self._specs, kind=self._kind, where=self._name)
 
 
 def _import(name: str) -> Any:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from edgekit_runtime.session import Session
 
-_TRIED_SAMPLES: Final = 256
+# Every change costs as many inferences.
+_TRIED_SAMPLES: Final = 64
 _LEAST_SAMPLES: Final = 16
 # So much better that it is no chance, and so much that it is worth a word.
 _DEVIATIONS: Final = 4.0
@@ -65,12 +66,15 @@ def likely_mistake(session: Session, samples: Samples) -> str | None:
         return float(np.mean(predict_classes(session, tried) == wanted))
 
     given = accuracy(array)
+    notable = max(_LEAST_GAIN, _DEVIATIONS * sqrt(0.25 / len(wanted)))
+    if 1 - given < notable:
+        return None
     tried = {text: accuracy(change(array)) for text, change in _changes(array)}
     if not tried:
         return None
     best = max(tried, key=lambda text: tried[text])
     gain = tried[best] - given
-    if gain < max(_LEAST_GAIN, _DEVIATIONS * sqrt(0.25 / len(wanted))):
+    if gain < notable:
         return None
     return (
         f"the model is right on {given:.0%} of the calibration samples as they are, and on "

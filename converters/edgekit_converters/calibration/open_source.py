@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgekit_runtime.tensors import TensorSpec
 
 _KINDS: Final = (
-    "the calibration data: an .npz or .npy file, a .csv, .tsv or .parquet table, a folder of "
+    "the data: an .npz or .npy file, a .csv, .tsv or .parquet table, a folder of "
     "images or WAV files, or package.module:function"
 )
 _FUNCTION: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -38,7 +38,11 @@ def require_data(path: Path) -> Path:
 
 
 def open_source(
-    path: Path, specs: Sequence[TensorSpec], *, steps: Sequence[Step] | None
+    path: Path,
+    specs: Sequence[TensorSpec],
+    *,
+    steps: Sequence[Step] | None = None,
+    kind: str = "calibration",
 ) -> SampleSource:
     """Open calibration data of any kind, told by its name.
 
@@ -46,6 +50,7 @@ def open_source(
         path: As the user gave it.
         specs: The model's inputs.
         steps: Preprocessing, for images and sound alone; None: as the folder says.
+        kind: What the data is for, for errors.
 
     Raises:
         UsageError: If there is no such data, it is damaged, or it does not fit the model.
@@ -61,11 +66,11 @@ def open_source(
             fix="leave it out: arrays, tables and functions give what the model takes",
         )
     if _is_function(path):
-        return Generated(str(path), specs)
+        return Generated(str(path), specs, kind=kind)
     suffix = path.suffix.lower()
     if suffix in _TEXT_TABLES:
         return TextTable(path, specs)
-    return ParquetTable(path, specs) if suffix == ".parquet" else ArrayFile(path, specs)
+    return ParquetTable(path, specs) if suffix == ".parquet" else ArrayFile(path, specs, kind=kind)
 
 
 def _is_function(path: Path) -> bool:

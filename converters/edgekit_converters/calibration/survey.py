@@ -53,6 +53,7 @@ class Survey:
         runs: How many stretches of the same label follow each other.
         arrays: The excerpt: samples spread evenly over all, or all where they are few.
         labels: Of the excerpt.
+        every_label: Of all samples, in order.
         digests: A hash of each sample, in order.
     """
 
@@ -62,6 +63,7 @@ class Survey:
     runs: int
     arrays: Mapping[str, NDArray[Any]]
     labels: NDArray[Any] | None
+    every_label: NDArray[Any] | None
     digests: NDArray[np.uint64]
 
     @property
@@ -80,6 +82,7 @@ def survey(
     *,
     where: str,
     ranges: Mapping[str, InputRange] | None = None,
+    kind: str = "calibration",
 ) -> Survey:
     """Read a source from end to end.
 
@@ -88,6 +91,7 @@ def survey(
         specs: The model's inputs.
         where: The data as the user named it, for errors.
         ranges: Of inputs that may hold certain whole numbers only.
+        kind: What the data is for, for errors.
 
     Raises:
         UsageError: Naming every input with values that are not finite or out of range; or if
@@ -98,7 +102,7 @@ def survey(
         look.at(chunk)
     if not look.count:
         raise UsageError(
-            "the calibration data holds no samples",
+            f"the {kind} data holds no samples",
             where=where,
             fix="give some hundred typical inputs of the model",
         )
@@ -115,7 +119,7 @@ def survey(
                 f"{allowed.high}"
             )
     if faults:
-        raise misfit(faults, specs, kind="calibration", where=where)
+        raise misfit(faults, specs, kind=kind, where=where)
     return found
 
 
@@ -146,6 +150,7 @@ class _Look:
         self._inputs: dict[str, InputSummary] = {}
         self._excerpt: _Excerpt | None = None
         self._digests: list[NDArray[np.uint64]] = []
+        self._labels: list[NDArray[Any]] = []
         self._classes: set[object] | None = None
         self._runs = 0
         self._last: object = None
@@ -160,6 +165,8 @@ class _Look:
             self._excerpt = _Excerpt(chunk)
         self._excerpt.take(chunk)
         self._digests.append(sample_digests(chunk.arrays, self._specs))
+        if chunk.labels is not None:
+            self._labels.append(chunk.labels)
         # Several numbers a sample are no class.
         if chunk.labels is not None and chunk.labels.size == chunk.count:
             self._note_labels(chunk.labels.reshape(-1).tolist())
@@ -177,6 +184,7 @@ class _Look:
             runs=self._runs,
             arrays=arrays,
             labels=labels,
+            every_label=np.concatenate(self._labels) if self._labels else None,
             digests=np.concatenate(self._digests),
         )
 

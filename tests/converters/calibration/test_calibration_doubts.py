@@ -10,7 +10,7 @@ import pytest
 
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.calibration.mistakes import likely_mistake
-from edgekit_converters.samples import Samples, read_samples
+from edgekit_converters.samples import Samples
 from edgekit_runtime.session import RuntimeInfo
 from edgekit_runtime.tensors import TensorSpec
 
@@ -74,8 +74,8 @@ def test_overlap_with_other_data(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", image=images[:40])
     np.savez(tmp_path / "b.npz", image=images[30:].astype(np.float64))
     calibration = CalibrationSet.load(tmp_path / "a.npz", [IMAGE])
-    evaluation = read_samples(tmp_path / "b.npz", [IMAGE], kind="evaluation")
-    assert calibration.overlap(evaluation, [IMAGE]) == 10
+    evaluation = CalibrationSet.load(tmp_path / "b.npz", [IMAGE], kind="evaluation")
+    assert calibration.overlap(evaluation.digests) == 10
 
 
 class _Colours:

@@ -109,8 +109,9 @@ def test_subfolders_are_classes_and_are_mixed(tmp_path: Path, monkeypatch: Any) 
     found = CalibrationSet.load(tmp_path, [LAST])
     assert found.count == 40
     assert found.samples.labels is not None
-    assert set(found.samples.labels.tolist()) == {"cat", "dog"}
-    assert set(found.samples.labels[:10].tolist()) == {"cat", "dog"}
+    assert set(found.samples.labels.tolist()) == {0, 1}
+    assert set(found.samples.labels[:10].tolist()) == {0, 1}
+    assert "cat = 0, dog = 1" in found.numbering
     assert not any("class" in text for text in found.warnings)
     again = CalibrationSet.load(tmp_path, [LAST])
     assert again.samples.sha256 == found.samples.sha256

@@ -46,7 +46,8 @@ def test_columns_of_one_input(text: str, tmp_path: Path) -> None:
 def test_labels(tmp_path: Path) -> None:
     found = _load("a,b,c,Label\n1,2,3,cat\n4,5,6,cat\n", [FEATURES], tmp_path)
     assert found.samples.labels is not None
-    assert found.samples.labels.tolist() == ["cat", "cat"]
+    assert found.samples.labels.tolist() == [0, 0]
+    assert found.numbering.endswith("cat = 0")
     assert any("one class" in warning for warning in found.warnings)
 
 
@@ -136,7 +137,7 @@ def test_parquet_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found = CalibrationSet.load(path, [FEATURES])
     np.testing.assert_array_equal(found.samples.arrays["features"], rows)
     assert found.samples.labels is not None
-    assert found.samples.labels[:3].tolist() == ["x", "y", "x"]
+    assert found.samples.labels[:3].tolist() == [0, 1, 0]
     assert len(list(found.source.chunks())) >= 3
 
 
