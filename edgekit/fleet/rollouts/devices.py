@@ -49,8 +49,9 @@ def fate_of(
         return Fate.OPEN
     if ordered == wanted:
         return Fate.DONE
-    # The same of this bundle, in a newer order: only its other bundles have changed.
-    return Fate.OPEN if ordered == expected else Fate.OVERTAKEN
+    # One newer order that says the same of this bundle is not ours: its other bundles have
+    # changed. Of two, one may have been ours, and taken back by the other: that stands.
+    return Fate.OPEN if ordered == expected and order_version == after + 1 else Fate.OVERTAKEN
 
 
 def follow_devices(

@@ -411,3 +411,15 @@ def test_a_few_early_errors_do_not_fail_a_stage_that_waits_for_more() -> None:
     world.devices["d000"].health = Health(requests=2, errors=1)
     world.run(5)
     assert world.state.phase is Phase.RUNNING
+
+
+def test_what_was_told_and_taken_back_unseen_is_not_told_again() -> None:
+    world = World.of(make_plan(), 4)
+    done = world.think()
+    device = world.devices[done.actions[0].device]
+    world.act(done.actions[0])
+    # Killed before it was seen; meanwhile somebody goes back by hand.
+    device.order_version, device.ordered = device.order_version + 1, OLD
+    world.run(3)
+    assert device.told == [NEW]
+    assert world.state.devices[done.actions[0].device].status is Status.OVERRIDDEN
