@@ -33,6 +33,34 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """A web server with the fleet's chunks, metadata and orders.
+
+    Attributes:
+        url: What stands before the names.
+        poll_seconds: How often it is asked for metadata and order.
+        tls: How it is proven, if not by the system's authorities; only for https.
+    """
+
+    url: str
+    poll_seconds: float
+    tls: Tls | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stick:
+    """A folder that may hold the fleet's chunks, metadata and orders, as a USB stick does.
+
+    Attributes:
+        folder: Where it appears.
+        poll_seconds: How often it is looked at.
+    """
+
+    folder: Path
+    poll_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds on what the agent uses.
 
@@ -67,7 +95,7 @@ class AgentConfig:
         data: The folder of everything that the agent writes.
         image_root: The image repository's initial `root.json`.
         director_root: The director's initial `root.json`.
-        broker_host: Where the broker is.
+        broker_host: Where the broker is; empty for none.
         broker_port: Its TCP port.
         tls: None for a plain connection.
         http_host: Where applications reach the models.
@@ -75,6 +103,8 @@ class AgentConfig:
         http_socket: A Unix socket for that as well; None for none.
         log_level: One of `LOG_LEVELS`.
         limits: Bounds.
+        mirror: Where chunks are fetched from if it has them; None for no such place.
+        stick: Likewise.
     """
 
     device: str
@@ -90,6 +120,8 @@ class AgentConfig:
     log_level: str
     limits: Limits
     http_socket: Path | None = None
+    mirror: Mirror | None = None
+    stick: Stick | None = None
 
     @property
     def status_file(self) -> Path:
@@ -125,6 +157,18 @@ port = {broker_port}
 # ca = "ca.pem"
 # certificate = "device.pem"
 # key = "device-key.pem"
+
+# Uncomment to fetch from a web server too: a cache, a bucket, a CDN, with what `edgekit fleet
+# export` writes. It is preferred to the broker; without [broker] there is nothing else. `ca`,
+# `certificate` and `key` may stand in [mirror.tls], as in [broker.tls].
+# [mirror]
+# url = "https://mirror.example.org/edge"
+# poll_seconds = 300
+
+# Uncomment to take updates from a USB stick: the folder that `edgekit fleet export` wrote.
+# [stick]
+# folder = "/media/edgekit"
+# poll_seconds = 5
 
 [http]
 # Where applications on this device reach the models (Open Inference Protocol v2 over HTTP).
@@ -205,12 +249,17 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
             "director_root",
             "log_level",
             "broker",
+            "mirror",
+            "stick",
             "http",
             "limits",
         ],
     )
-    broker = reader.nested("broker")
+    mirror = None if reader.raw("mirror") is None else _read_mirror(reader.nested("mirror"), base)
+    stick = None if reader.raw("stick") is None else _read_stick(reader.nested("stick"), base)
+    broker = reader.nested("broker", optional=mirror is not None or stick is not None)
     _only(broker, ["host", "port", "tls"])
+    alone = reader.raw("broker") is None and not (mirror is None and stick is None)
     http = reader.nested("http", optional=True)
     _only(http, ["host", "port", "socket"])
     http_socket = http.text("socket", default="", most=100)
@@ -221,7 +270,7 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         data=base / reader.text("data", default="data"),
         image_root=base / reader.text("image_root"),
         director_root=base / reader.text("director_root"),
-        broker_host=broker.text("host", pattern=r"[^\s/]+"),
+        broker_host="" if alone else broker.text("host", pattern=r"[^\s/]+"),
         broker_port=broker.integer("port", least=1, most=_MAX_PORT, default=1883),
         tls=None if broker.raw("tls") is None else _read_tls(broker.nested("tls"), base),
         http_host=http.text("host", default="127.0.0.1", pattern=r"[^\s/]+"),
@@ -229,6 +278,25 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         log_level=log_level,
         limits=_read_limits(reader.nested("limits", optional=True)),
         http_socket=base / http_socket if http_socket else None,
+        mirror=mirror,
+        stick=stick,
+    )
+
+
+def _read_mirror(reader: FieldReader, base: Path) -> Mirror:
+    _only(reader, ["url", "poll_seconds", "tls"])
+    return Mirror(
+        url=reader.text("url", pattern=r"https?://[^\s?#]+"),
+        poll_seconds=reader.number("poll_seconds", least=0.1, default=300.0),
+        tls=None if reader.raw("tls") is None else _read_tls(reader.nested("tls"), base),
+    )
+
+
+def _read_stick(reader: FieldReader, base: Path) -> Stick:
+    _only(reader, ["folder", "poll_seconds"])
+    return Stick(
+        folder=base / reader.text("folder"),
+        poll_seconds=reader.number("poll_seconds", least=0.1, default=5.0),
     )
 
 

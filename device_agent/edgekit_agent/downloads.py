@@ -13,7 +13,7 @@ from edgekit_agent.fetching import Installer, Missing, Ready
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.machine import Installed, Unusable
 from edgekit_agent.state import Target
-from edgekit_agent.transport import ChunkCame, Transport
+from edgekit_agent.transports.arrivals import ChunkCame, Transport
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
 
 _FIRST_RETRY_SECONDS: Final = 1.0

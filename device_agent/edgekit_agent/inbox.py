@@ -19,10 +19,11 @@ class VerifyDone:
 
 
 class Inbox:
-    """Holds the newest metadata set and order, and has them verified together.
+    """Holds the newest metadata set and order of each source, and has them verified together.
 
-    Whatever comes while a verification runs waits for it, and only the newest of it is looked
-    at: a flood of messages costs one verification at a time.
+    A set from a stick says nothing about an order from a broker: only what one source gave is
+    put together. Whatever comes while a verification runs waits for it, and only the newest of it
+    is looked at: a flood of messages costs one verification at a time.
     """
 
     def __init__(
@@ -45,40 +46,44 @@ class Inbox:
         self._jobs = jobs
         self._clock = clock
         self._post = post
-        self._image: bytes | None = None
-        self._order: bytes | None = None
+        self._images: dict[str, bytes] = {}
+        self._orders: dict[str, bytes] = {}
         self._busy = False
-        self._again = False
+        # The sources whose sets changed while a verification ran, in order.
+        self._again: dict[str, None] = {}
 
-    def clear(self) -> None:
-        """Forget both: after a new connection both come anew, in any order."""
-        self._image = self._order = None
+    def clear(self, source: str) -> None:
+        """Forget both of a source: after a new connection both come anew, in any order."""
+        self._images.pop(source, None)
+        self._orders.pop(source, None)
 
-    def on_metadata(self, data: bytes) -> None:
+    def on_metadata(self, data: bytes, source: str) -> None:
         """Take the image repository's set in."""
-        self._image = data
-        self._verify()
+        self._images[source] = data
+        self._verify(source)
 
-    def on_order(self, data: bytes) -> None:
+    def on_order(self, data: bytes, source: str) -> None:
         """Take the director's set for this device in."""
-        self._order = data
-        self._verify()
+        self._orders[source] = data
+        self._verify(source)
 
     def handle(self, message: VerifyDone) -> VerifiedOrder | EdgekitError:
         """Go on after a verification; its result."""
         self._busy = False
-        if self._again:
-            self._verify()
+        while self._again and not self._busy:
+            source = next(iter(self._again))
+            del self._again[source]
+            self._verify(source)
         return message.result
 
-    def _verify(self) -> None:
-        image, order = self._image, self._order
+    def _verify(self, source: str) -> None:
+        image, order = self._images.get(source), self._orders.get(source)
         if image is None or order is None:
             return
         if self._busy:
-            self._again = True
+            self._again[source] = None
             return
-        self._busy, self._again = True, False
+        self._busy = True
         now = self._clock()
 
         def job() -> None:

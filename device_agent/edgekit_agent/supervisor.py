@@ -29,9 +29,10 @@ from edgekit_agent.release import AGENT_VERSION
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Target
 from edgekit_agent.status import AgentStatus, write_status
-from edgekit_agent.transport import (
+from edgekit_agent.transports.arrivals import (
     Arrival,
     ChunkCame,
+    ChunkLacking,
     Connected,
     Disconnected,
     MetadataCame,
@@ -210,20 +211,21 @@ class Supervisor:
                     self._updates.refuse(result.what, now)
                 else:
                     self._updates.follow(result, now)
-            case MetadataCame(data=data):
-                self._inbox.on_metadata(data)
-            case OrderCame(data=data):
-                self._inbox.on_order(data)
-            case Connected():
+            case MetadataCame(data=data, source=source):
+                self._inbox.on_metadata(data, source)
+            case OrderCame(data=data, source=source):
+                self._inbox.on_order(data, source)
+            case Connected(source=source):
                 self._connected, self._connection = True, ""
                 self._published = None
-                self._inbox.clear()
+                self._inbox.clear(source)
                 self._updates.downloads.on_connected(now)
                 _log.info("connected to the broker")
             case Disconnected(reason=reason):
                 self._connected, self._connection = False, reason
                 _log.warning("no connection to the broker: %s", reason)
-            case Stop():
+            case ChunkLacking() | Stop():
+                # A chunk that is nowhere is told of when its time is over.
                 return
 
     def _settle(self, now: float) -> None:
@@ -319,23 +321,6 @@ class Supervisor:
         self._updates.tell(
             "update.waiting", bundle=target.bundle, version=target.version, detail=reason
         )
-
-
-def mqtt_transport(config: AgentConfig, will: bytes, post: Callable[[Arrival], None]) -> Transport:
-    """The transport that `agent.toml` describes."""
-    from edgekit_agent.mqtt import MqttTransport
-    from edgekit_runtime.protocol import Topics
-
-    return MqttTransport(
-        host=config.broker_host,
-        port=config.broker_port,
-        tls=config.tls,
-        topics=Topics(config.fleet),
-        device=config.device,
-        will=will,
-        chunk_window=config.limits.chunk_window,
-        post=post,
-    )
 
 
 def _lock_data(config: AgentConfig) -> IO[bytes]:

@@ -95,6 +95,38 @@ def publish(folder: Path, broker: str | None, as_json: bool) -> None:
 
 
 @fleet.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@fleet_option
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    metavar="ID",
+    help="Only for this device, with only the bundles that it is told to run; repeatable.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def export(target: Path, folder: Path, devices: tuple[str, ...], as_json: bool) -> None:
+    """Write chunks, metadata and orders into a folder: a USB stick, a web server's root.
+
+    The names in it are those of the MQTT topics. Devices take it from a stick ([stick] in
+    agent.toml) or over HTTP ([mirror]), and verify it as they verify what a broker sends.
+    """
+    from dataclasses import asdict
+
+    from edgekit.fleet.export import export_fleet
+    from edgekit.fleet.folder import Fleet
+
+    done = export_fleet(Fleet.open(folder), target, devices=devices)
+    if as_json:
+        emit_json(asdict(done) | {"folder": str(done.folder)})
+        return
+    click.echo(
+        f"{done.folder}: {done.chunks} chunks ({size(done.chunk_bytes)}), {done.written} of them "
+        f"written now, metadata, {done.orders} orders"
+    )
+
+
+@fleet.command()
 @fleet_option
 def refresh(folder: Path) -> None:
     """Renew the online signatures, so that devices know they are not kept in the dark."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 
 from securesystemslib.signer import Signer
@@ -89,10 +89,18 @@ class ImageRepository(SignedFolder):
         """
         return b"".join(assemble(entry, lambda chunk: self.chunks.get(chunk.sha256)))
 
-    def chunk_names(self) -> Iterator[str]:
-        """Every chunk and delta that the published releases refer to, once: indexes first."""
+    def chunk_names(self, paths: Collection[str] | None = None) -> Iterator[str]:
+        """Every chunk and delta that the published releases refer to, once: indexes first.
+
+        Args:
+            paths: Only of these targets; None for all.
+        """
         seen: set[str] = set()
-        targets = self.published_targets().targets.values()
+        targets = [
+            target
+            for path, target in self.published_targets().targets.items()
+            if paths is None or path in paths
+        ]
         for target in targets:
             pieces = parse_index_pieces(target.path, target.custom, length=target.length)
             yield from _new([digest for digest, _ in pieces], seen)

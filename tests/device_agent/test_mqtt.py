@@ -22,8 +22,8 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edgekit_agent.mqtt import MqttTransport
-from edgekit_agent.transport import Arrival, ChunkCame, Connected, MetadataCame, OrderCame
+from edgekit_agent.transports.mqtt import MqttTransport
+from edgekit_agent.transports.arrivals import Arrival, ChunkCame, Connected, MetadataCame, OrderCame
 from edgekit_runtime.protocol import Topics
 from tests.simulators.local_agent import DEVICE, infer_body
 from tests.simulators.signed_fleet import SignedFleet, quick_order

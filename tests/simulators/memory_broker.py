@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from edgekit_agent.config import AgentConfig
-from edgekit_agent.transport import (
+from edgekit_agent.transports.arrivals import (
     Arrival,
     ChunkCame,
     Connected,

@@ -22,7 +22,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgekit_agent.config import Tls
-from edgekit_agent.transport import (
+from edgekit_agent.transports.arrivals import (
     Arrival,
     ChunkCame,
     Connected,

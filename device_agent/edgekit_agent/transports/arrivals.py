@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """Orders, metadata and wanted chunks come from now on; both of the former come anew."""
+    """Orders, metadata and wanted chunks come from now on; both of the former come anew.
+
+    Attributes:
+        source: Which of several transports; here and below, empty for the only one.
+    """
+
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,7 @@ class MetadataCame:
     """The image repository's metadata set, packed and unproven."""
 
     data: bytes
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +42,7 @@ class OrderCame:
     """The director's metadata set for this device, packed and unproven."""
 
     data: bytes
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +53,14 @@ class ChunkCame:
     data: bytes
 
 
-Arrival = Connected | Disconnected | MetadataCame | OrderCame | ChunkCame
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkLacking:
+    """A wanted chunk is not to be had from where it was asked for."""
+
+    sha256: str
+
+
+Arrival = Connected | Disconnected | MetadataCame | OrderCame | ChunkCame | ChunkLacking
 
 
 class Transport(Protocol):
