@@ -28,6 +28,13 @@ from edgekit_benchmarks.operators import OperatorTime
 from edgekit_benchmarks.predict import Prediction, predict
 from edgekit_benchmarks.profile import Profile, load_profiles
 from edgekit_benchmarks.results import FORMAT, FORMAT_VERSION, Counts, RecordedRun, read_results
+from edgekit_benchmarks.scenarios import (
+    Scenario,
+    ScenarioRun,
+    ServerLoad,
+    check_scenarios,
+    run_scenario,
+)
 from edgekit_benchmarks.timeline import Step, live_steps
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
 from edgekit_runtime.files import require_file
@@ -60,6 +67,8 @@ class Plan:
         reference_kernels: Whether to use the engine's plain kernels and no graph optimisation.
         provider: onnxruntime's execution provider for ONNX models; None for the processor.
         operators: Whether to find out where the time goes, operator by operator.
+        scenarios: MLPerf's scenarios to run as well.
+        server_load: What the server scenario asks for.
         explain_memory: Whether to find out why an engine takes other memory than was planned, by
             a run with its plain kernels.
         inputs: An `.npz` to feed instead of made-up values.
@@ -81,6 +90,8 @@ class Plan:
     reference_kernels: bool = False
     provider: str | None = None
     operators: bool = False
+    scenarios: Sequence[Scenario] = ()
+    server_load: ServerLoad = field(default_factory=ServerLoad)
     explain_memory: bool = False
     inputs: Path | None = None
     input_shapes: Mapping[str, tuple[int, ...]] | None = None
@@ -101,6 +112,7 @@ class ModelBench:
             were asked for.
         predictions: One for each board and thread count.
         operators: Where the time goes here, with the first thread count; empty unless asked for.
+        scenarios: How it did in MLPerf's scenarios, one for each of them and thread count.
         footprint: The memory and flash that it needs, planned; None if it cannot be read as a
             graph.
         steps: The memory of its activations over its operators; empty likewise.
@@ -113,6 +125,7 @@ class ModelBench:
     measurements: tuple[Measurement, ...]
     predictions: tuple[Prediction, ...]
     operators: tuple[OperatorTime, ...]
+    scenarios: tuple[ScenarioRun, ...]
     footprint: Footprint | None
     steps: tuple[Step, ...]
     counts: Counts | None
@@ -131,6 +144,7 @@ class ModelBench:
             "measurements": [measurement.to_json() for measurement in self.measurements],
             "predictions": [prediction.to_json() for prediction in self.predictions],
             "operators": [found.to_json() for found in self.operators],
+            "scenarios": [found.to_json() for found in self.scenarios],
             "footprint": self.footprint.to_json() if self.footprint else None,
             "live_bytes": [step.live_bytes for step in self.steps],
             "counts": self.counts.to_json() if self.counts else None,
@@ -247,6 +261,13 @@ def _check(models: Sequence[Path], plan: Plan) -> None:
     if plan.inputs is not None:
         require_file(plan.inputs, kind="the inputs, an .npz file")
     check_limits(plan.limits)
+    check_scenarios(plan.scenarios, plan.server_load)
+    if plan.scenarios and not plan.measure_here:
+        raise UsageError(
+            "MLPerf's scenarios are run, not predicted",
+            where="--scenario",
+            fix="leave out --predict-only",
+        )
     for threads in plan.threads if plan.measure_here else ():
         check_settings(
             threads=threads,
@@ -368,6 +389,22 @@ def _bench(
         measurements=measurements,
         predictions=predictions,
         operators=operators,
+        scenarios=tuple(
+            run_scenario(
+                entry.path,
+                scenario,
+                measurement,
+                load=plan.server_load,
+                queries=plan.runs,
+                min_seconds=plan.min_seconds,
+                inputs=plan.inputs,
+                input_shapes=plan.input_shapes,
+                timeout_s=plan.timeout_s,
+                progress=lambda text: progress(numbered + text),
+            )
+            for measurement in measurements
+            for scenario in plan.scenarios
+        ),
         footprint=footprint,
         steps=live_steps(entry.graph) if entry.graph else (),
         counts=_counts(entry),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Self, TextIO
 
 from edgekit_runtime import errors
 from edgekit_runtime.errors import EdgekitError
@@ -51,7 +51,7 @@ class Job:
         return json.dumps(document)
 
     @classmethod
-    def from_line(cls, line: str) -> Job:
+    def from_line(cls, line: str) -> Self:
         """Read `to_line`'s answer back; both ends are the same program, so nothing is checked."""
         document = json.loads(line)
         document["model"] = Path(document["model"])

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +21,7 @@ from edgekit_benchmarks.machine import (
 )
 from edgekit_benchmarks.memory_limit import MemoryLimit, limit_memory
 from edgekit_benchmarks.operators import OperatorTime
+from edgekit_benchmarks.process import command_of, run_process, unwatched
 from edgekit_benchmarks.worker import MOST_RUNS
 from edgekit_runtime.errors import (
     EnvironmentLackError,
@@ -37,16 +33,14 @@ from edgekit_runtime.files import require_file, sha256_of
 from edgekit_runtime.formats import ModelFormat, detect_format
 
 MEASURED_HERE: Final = "measured here"
-# -P: a file called numpy.py in the user's folder must not get in the way.
-WORKER_COMMAND: Final = (sys.executable, "-P", "-m", "edgekit_benchmarks.worker")
-_OPERATORS_COMMAND: Final = (sys.executable, "-P", "-m", "edgekit_benchmarks.operators")
+WORKER_COMMAND: Final = command_of("worker")
+_OPERATORS_COMMAND: Final = command_of("operators")
 _MEMORY_INCLUDES: Final = (
     "peak resident memory of a fresh process above Python, numpy and the imported engine: "
     "the model, its activations, the engine's working memory, and one set of inputs and outputs"
 )
 _MEMORY_UNKNOWN: Final = "not measured: this system does not let a process reset its memory peak"
 _FULL_CORE: Final = 0.95
-_LAST_WORDS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,10 +177,6 @@ class Measurement:
 
 def _ignore(_text: str) -> None:
     """The default for `progress`."""
-
-
-def _unwatched(_pid: int) -> None:
-    """The default for `started`."""
 
 
 def _now() -> datetime:
@@ -329,7 +319,7 @@ def measure_operators(
         reference_kernels=reference_kernels,
         provider=provider,
     )
-    line = _run_process(job, command=_OPERATORS_COMMAND, timeout_s=timeout_s)
+    line = run_process(job, command=_OPERATORS_COMMAND, timeout_s=timeout_s)
     document = json.loads(line)
     if "refusal" in document:
         read_answer(line)
@@ -411,84 +401,15 @@ def _run_worker(
     *,
     command: Sequence[str],
     timeout_s: float,
-    started: Callable[[int], None] = _unwatched,
+    started: Callable[[int], None] = unwatched,
 ) -> Observation:
-    line = _run_process(job, command=command, timeout_s=timeout_s, started=started)
+    line = run_process(job, command=command, timeout_s=timeout_s, started=started)
     try:
         return read_answer(line)
     except (ValueError, KeyError, TypeError) as error:
         raise UnsupportedModelError(
             "the measuring process ended without an answer", where=str(job.model)
         ) from error
-
-
-def _run_process(
-    job: Job,
-    *,
-    command: Sequence[str],
-    timeout_s: float,
-    started: Callable[[int], None] = _unwatched,
-) -> str:
-    """Give a process its job on standard input, and return what it answers."""
-    # The write end stays here: the worker ends by itself should this process be killed.
-    read_end, write_end = os.pipe()
-    try:
-        process = subprocess.Popen(
-            command, stdin=read_end, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-    except OSError as error:
-        os.close(write_end)
-        raise EnvironmentLackError(
-            f"cannot start the measuring process: {error.strerror or error}", where=command[0]
-        ) from error
-    finally:
-        os.close(read_end)
-    started(process.pid)
-    try:
-        with os.fdopen(write_end, "wb", buffering=0) as stdin:
-            # If it died before it could read, how it died says more than a broken pipe.
-            with contextlib.suppress(BrokenPipeError):
-                stdin.write(job.to_line().encode() + b"\n")
-            stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentLackError(
-            f"measuring took longer than {timeout_s:g} s and was ended",
-            where=str(job.model),
-            fix="ask for fewer runs, or allow more time",
-        ) from error
-    finally:
-        # On Ctrl-C and on every other way out: no process may stay behind.
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
-    if process.returncode != 0:
-        raise _death_of(process.returncode, stderr, job)
-    return stdout.decode("utf-8", errors="replace")
-
-
-def _death_of(code: int, stderr: bytes, job: Job) -> UnsupportedModelError | EnvironmentLackError:
-    words = " ".join(stderr.decode("utf-8", errors="replace").split())[-_LAST_WORDS:]
-    where = str(job.model)
-    if code == -getattr(signal, "SIGKILL", 9):
-        return EnvironmentLackError(
-            "the measuring process was killed; most likely the machine ran out of memory",
-            where=where,
-            fix="free memory, or measure a smaller model",
-        )
-    if code < 0:
-        return UnsupportedModelError(
-            f"the engine crashed while it ran the model (signal {signal.Signals(-code).name})"
-            + (f": {words}" if words else ""),
-            where=where,
-            fix="run `edgekit inspect` on it; export it again, or try another engine version",
-        )
-    return UnsupportedModelError(
-        f"the measuring process failed (exit code {code})" + (f": {words}" if words else ""),
-        where=where,
-    )
 
 
 def _percentiles(latencies_ms: Sequence[float]) -> tuple[float, ...]:

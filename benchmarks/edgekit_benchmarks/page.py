@@ -89,6 +89,7 @@ def render_page(report: BenchReport, *, accuracies: Mapping[str, float]) -> str:
         *_verdicts(report),
         *_measured(report.models),
         *_course(report.models),
+        *_scenarios(report.models),
         *_trade_off(report.models, accuracies),
         *_predicted(report.models),
         *_operators(report.models),
@@ -207,6 +208,31 @@ def _course(models: Iterable[ModelBench]) -> list[str]:
         "Does it hold its speed? A line that rises means that the machine grew hot and slowed down."
     )
     return [_section("Under sustained load", words), charts.course(found)]
+
+
+def _scenarios(models: Iterable[ModelBench]) -> list[str]:
+    rows = [
+        [
+            escape(Path(entry.model).name),
+            escape(found.scenario.value),
+            str(found.threads),
+            escape(found.figure),
+            _ms(found.median_ms),
+            _ms(found.p99_ms),
+            f"{found.queries * found.samples_per_query:,}",
+            "yes" if found.valid else f"no: {escape(found.why)}",
+        ]
+        for entry in models
+        for found in entry.scenarios
+    ]
+    if not rows:
+        return []
+    words = (
+        "How it serves one user, several at once, a heap of work, and users who come at random; by "
+        "MLPerf's LoadGen, which asks for ten minutes each in a submission."
+    )
+    head = ["model", "scenario", "threads", "figure", "median", "p99", "samples", "valid"]
+    return [_section("In MLPerf's scenarios", words), _table(head, rows, numbers=(2, 4, 5, 6))]
 
 
 def _trade_off(models: Sequence[ModelBench], accuracies: Mapping[str, float]) -> list[str]:

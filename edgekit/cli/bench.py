@@ -50,6 +50,25 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
     metavar="NAME",
     help="The execution provider for .onnx models (xnnpack, cuda); the processor takes the rest.",
 )
+@click.option(
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    type=click.Choice(["single-stream", "multi-stream", "offline", "server"]),
+    help="Run MLPerf's scenario as well, with its LoadGen, for --min-seconds; repeat it.",
+)
+@click.option(
+    "--server-qps",
+    type=float,
+    metavar="RATE",
+    help="Queries a second of the server scenario.  [default: the highest that holds the limit]",
+)
+@click.option(
+    "--server-p99-ms",
+    type=float,
+    metavar="MS",
+    help="Its limit for the 99th percentile.  [default: 4 medians, at least 1]",
+)
 @click.option("--operators", is_flag=True, help="Show where the time goes, operator by operator.")
 @click.option(
     "--explain-memory",
@@ -127,6 +146,9 @@ def bench(
     runtime: str | None,
     reference_kernels: bool,
     provider: str | None,
+    scenarios: tuple[str, ...],
+    server_qps: float | None,
+    server_p99_ms: float | None,
     operators: bool,
     explain_memory: bool,
     memory_limit: str | None,
@@ -162,6 +184,7 @@ def bench(
     from edgekit_benchmarks.gates import Limits
     from edgekit_benchmarks.memory_limit import parse_bytes
     from edgekit_benchmarks.page import check_accuracies, write_page
+    from edgekit_benchmarks.scenarios import Scenario, ServerLoad
     from edgekit_runtime.errors import GateFailedError
 
     accuracy = check_accuracies(_pairs(accuracies), models)
@@ -176,6 +199,8 @@ def bench(
         runtime=runtime,
         reference_kernels=reference_kernels,
         provider=provider,
+        scenarios=tuple(dict.fromkeys(Scenario(name) for name in scenarios)),
+        server_load=ServerLoad(queries_per_s=server_qps, p99_ms=server_p99_ms),
         operators=operators,
         explain_memory=explain_memory,
         inputs=inputs,

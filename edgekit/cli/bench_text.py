@@ -23,6 +23,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 def show(report: BenchReport) -> None:
     """Print a report for people."""
     _show_measured(report.models)
+    _show_scenarios(report.models)
     _show_operators(report.models)
     _show_predicted(report.models)
     _show_verdicts(report)
@@ -93,6 +94,33 @@ def _show_course(entry: Measurement) -> None:
         f"  median {milliseconds(start)} in the first tenth, {milliseconds(end)} in the last "
         f"({end / start - 1:+.1%}); from {milliseconds(low)} to {milliseconds(high)}"
     )
+
+
+def _show_scenarios(models: Iterable[ModelBench]) -> None:
+    models = list(models)
+    rows = [
+        [
+            Path(entry.model).name,
+            found.scenario.value,
+            str(found.threads),
+            found.figure,
+            milliseconds(found.median_ms),
+            milliseconds(found.p99_ms),
+            str(found.queries * found.samples_per_query),
+            "valid" if found.valid else "not valid",
+        ]
+        for entry in models
+        for found in entry.scenarios
+    ]
+    if not rows:
+        return
+    head = ["MLPerf", "scenario", "threads", "figure", "median", "p99", "samples", "by LoadGen"]
+    click.echo(table(rows, head=head))
+    for entry in models:
+        for found in entry.scenarios:
+            if not found.valid:
+                click.echo(f"  {found.scenario.value}: {found.why}")
+    click.echo("MLPerf itself asks for ten minutes each: --min-seconds 600.\n")
 
 
 def _show_operators(models: Iterable[ModelBench]) -> None:

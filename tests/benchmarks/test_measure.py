@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit_benchmarks import measure as measure_module
+from edgekit_benchmarks import process as process_module
 from edgekit_benchmarks.measure import WORKER_COMMAND, Measurement, measure
 from edgekit_runtime.engines.onnxruntime import CPU_PROVIDER
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
@@ -231,12 +231,13 @@ def test_a_worker_ends_when_its_parent_is_gone(tmp_path: Path) -> None:
             sys.executable,
             "-c",
             "import sys; from pathlib import Path\n"
-            "from edgekit_benchmarks import measure as m\n"
-            "popen = m.subprocess.Popen\n"
+            "from edgekit_benchmarks import process\n"
+            "from edgekit_benchmarks.measure import measure\n"
+            "popen = process.subprocess.Popen\n"
             "def start(*a, **k):\n"
             "    p = popen(*a, **k); print(p.pid, flush=True); return p\n"
-            "m.subprocess.Popen = start\n"
-            "m.measure(Path(sys.argv[1]), min_seconds=120.0, runs=100000)\n",
+            "process.subprocess.Popen = start\n"
+            "measure(Path(sys.argv[1]), min_seconds=120.0, runs=100000)\n",
             str(model),
         ],
         stdout=subprocess.PIPE,
@@ -289,7 +290,7 @@ def record_processes(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[b
             super().__init__(*arguments, **options)
             started.append(self)
 
-    monkeypatch.setattr(measure_module.subprocess, "Popen", Recorded)
+    monkeypatch.setattr(process_module.subprocess, "Popen", Recorded)
     return started
 
 
