@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.fleet_devices import devices, groups
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option
+from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 
 if TYPE_CHECKING:
@@ -19,9 +21,13 @@ if TYPE_CHECKING:
 def fleet() -> None:
     """Tell devices what to run over MQTT, and hear what they say.
 
-    Rollouts in stages, groups of devices and a web page are not there yet: orders go to one
-    device at a time.
+    A bundle goes from `release` through an order, or a rollout, to devices; what they say and
+    what people change is kept in the fleet's database.
     """
+
+
+for _command in (devices, groups, audit, token, retention):
+    fleet.add_command(_command)
 
 
 @fleet.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from edgekit.fleet.folder import BrokerAddress, Fleet
+    from edgekit.fleet.store.database import Database
 
 fleet_option = click.option(
     "--fleet",
@@ -39,6 +42,23 @@ database_option = click.option(
     metavar="URL",
     help="postgresql://… or a SQLite file.  [default: fleet.db in the fleet's folder]",
 )
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@contextlib.contextmanager
+def opened_database(folder: Path, address: str | None) -> Iterator[tuple[Fleet, Database]]:
+    """The fleet in a folder and its database, which is closed at the end."""
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.store.database import open_fleet_database
+
+    fleet = Fleet.open(folder)
+    database = open_fleet_database(fleet, address)
+    try:
+        yield fleet, database
+    finally:
+        database.close()
 
 
 def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:

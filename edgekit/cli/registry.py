@@ -15,6 +15,8 @@ from edgekit.cli.fleet_options import (
     broker_option,
     database_option,
     fleet_option,
+    json_option,
+    opened_database,
     passphrase_option,
 )
 from edgekit.cli.render import emit_json, size, table
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from edgekit.fleet.registry.catalogue import Registry
     from edgekit.fleet.registry.comparison import Difference
     from edgekit.fleet.registry.entries import BundleVersion
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 @click.group()
@@ -300,16 +300,10 @@ def get(name: str, output: Path | None, folder: Path, database: str | None) -> N
 @contextlib.contextmanager
 def _opened(folder: Path, address: str | None) -> Iterator[Registry]:
     from edgekit.fleet.access import local_actor
-    from edgekit.fleet.folder import Fleet
     from edgekit.fleet.registry.catalogue import Registry
-    from edgekit.fleet.store.database import open_fleet_database
 
-    fleet = Fleet.open(folder)
-    database = open_fleet_database(fleet, address)
-    try:
+    with opened_database(folder, address) as (fleet, database):
         yield Registry(database, fleet.path / "bundles", actor=local_actor())
-    finally:
-        database.close()
 
 
 def _show(entry: BundleVersion, *, as_json: bool) -> None:

@@ -111,8 +111,9 @@ class EventRow(Base):
     detail: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (
-        # Delivered twice, an event counts once.
-        UniqueConstraint("device_id", "sequence"),
+        # Delivered twice, an event counts once. A device that was set up anew counts from the
+        # start again, at another time.
+        UniqueConstraint("device_id", "sequence", "device_time"),
         Index("ix_events_bundle_version", "bundle", "version"),
     )
 

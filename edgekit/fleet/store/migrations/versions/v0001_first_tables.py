@@ -174,7 +174,9 @@ def upgrade() -> None:
             ["device_id"], ["devices.id"], name="fk_events_device_id_devices", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_events"),
-        sa.UniqueConstraint("device_id", "sequence", name="uq_events_device_id_sequence"),
+        sa.UniqueConstraint(
+            "device_id", "sequence", "device_time", name="uq_events_device_id_sequence_device_time"
+        ),
     )
     op.create_index("ix_events_bundle_version", "events", ["bundle", "version"])
     op.create_index("ix_events_received", "events", ["received"])

@@ -1,0 +1,220 @@
+"""`edgekit fleet devices` and `edgekit fleet groups`: which devices there are, and their data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.fleet_options import (
+    broker_address,
+    broker_option,
+    database_option,
+    fleet_option,
+    json_option,
+    opened_database,
+)
+from edgekit.cli.render import emit_json, size, table
+
+if TYPE_CHECKING:
+    from edgekit.fleet.devices.inventory import Inventory
+
+
+@click.group()
+def devices() -> None:
+    """Show, label, export and delete devices; a device that speaks is known by itself."""
+
+
+@devices.command("list")
+@click.argument("query", default="")
+@fleet_option
+@database_option
+@json_option
+def list_(query: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """List devices, or those that a QUERY means: "site=berlin and ram>=1GB".
+
+    A query asks for labels, and for what devices report: id, online, silent (seconds), agent,
+    order, arch, ram, python, litert, onnxruntime, tflite-runtime.
+    """
+    with _inventory(folder, database) as inventory:
+        found = inventory.find(query)
+    if as_json:
+        emit_json([device.to_json() for device in found])
+        return
+    rows = [
+        [
+            device.id,
+            "yes" if device.online else "no",
+            _moment(device.last_seen),
+            str(device.hardware.get("architecture", "-")),
+            size(ram) if isinstance(ram := device.hardware.get("ram_bytes"), int) else "-",
+            ", ".join(
+                f"{name} {bundle.get('active') or '-'}"
+                for name, bundle in sorted(device.bundles.items())
+            )
+            or "-",
+            " ".join(f"{name}={value}" for name, value in device.labels.items()) or "-",
+        ]
+        for device in found
+    ]
+    head = ["device", "online", "last seen", "arch", "ram", "runs", "labels"]
+    click.echo(table(rows, head=head))
+    click.echo(f"{len(found)} devices, {sum(device.online for device in found)} online")
+
+
+@devices.command()
+@click.argument("device")
+@click.argument("labels", nargs=-1, metavar="[NAME=VALUE]...")
+@fleet_option
+@database_option
+@json_option
+def add(
+    device: str, labels: tuple[str, ...], folder: Path, database: str | None, as_json: bool
+) -> None:
+    """Make DEVICE known before it speaks, with labels."""
+    with _inventory(folder, database) as inventory:
+        made = inventory.add(device, _labels(labels))
+    if as_json:
+        emit_json(made.to_json())
+        return
+    click.echo(f"{made.id}: known, pseudonym {made.pseudonym}")
+
+
+@devices.command()
+@click.argument("query")
+@click.argument("labels", nargs=-1, required=True, metavar="NAME=VALUE...")
+@click.option("--remove", is_flag=True, help="Take the labels of these names away.")
+@fleet_option
+@database_option
+@json_option
+def label(
+    query: str,
+    labels: tuple[str, ...],
+    remove: bool,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Label the devices that QUERY means; one device is: id=NAME."""
+    changes: dict[str, str | None]
+    changes = dict.fromkeys(labels) if remove else dict(_labels(labels))
+    with _inventory(folder, database) as inventory:
+        changed = [inventory.label(device.id, changes) for device in inventory.find(query)]
+    if as_json:
+        emit_json([device.to_json() for device in changed])
+        return
+    click.echo(f"{len(changed)} devices")
+
+
+@devices.command()
+@click.argument("device")
+@fleet_option
+@database_option
+def export(device: str, folder: Path, database: str | None) -> None:
+    """Print everything that is held on DEVICE, as JSON."""
+    from edgekit.fleet.devices.privacy import export_device
+
+    with opened_database(folder, database) as (_, opened):
+        emit_json(export_device(opened, device))
+
+
+@devices.command()
+@click.argument("device")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@fleet_option
+@database_option
+@broker_option
+def delete(device: str, yes: bool, folder: Path, database: str | None, broker: str | None) -> None:
+    """Delete everything that is held on DEVICE: broker, folder, database.
+
+    A device that still comes to the broker is known again at once: take its certificate first.
+    """
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.devices.privacy import erase_device
+
+    if not yes:
+        click.confirm(f"Delete all that is held on {device}?", abort=True)
+    with opened_database(folder, database) as (fleet, opened):
+        address = broker_address(fleet, broker) if broker or fleet.broker else None
+        pseudonym = erase_device(opened, fleet, device, broker=address, actor=local_actor())
+    click.echo(f"{device}: deleted; the audit log knows it as {pseudonym}")
+
+
+@click.group()
+def groups() -> None:
+    """Give queries names, for people and the page."""
+
+
+@groups.command("list")
+@fleet_option
+@database_option
+@json_option
+def list_groups_(folder: Path, database: str | None, as_json: bool) -> None:
+    """List groups, and how many devices each has now."""
+    from edgekit.fleet.devices.groups import list_groups
+
+    with _inventory(folder, database) as inventory:
+        found = [
+            {"name": g.name, "query": g.query, "devices": len(inventory.find(g.query))}
+            for g in list_groups(inventory.database)
+        ]
+    if as_json:
+        emit_json(found)
+        return
+    rows = [[str(group[key]) for key in ("name", "query", "devices")] for group in found]
+    click.echo(table(rows, head=["group", "query", "devices"]))
+
+
+@groups.command("save")
+@click.argument("name")
+@click.argument("query")
+@fleet_option
+@database_option
+def save_group_(name: str, query: str, folder: Path, database: str | None) -> None:
+    """Make the group NAME of the devices that QUERY means, or give it another query."""
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.devices.groups import save_group
+
+    with _inventory(folder, database) as inventory:
+        group = save_group(inventory.database, name, query, actor=local_actor())
+        click.echo(f"{group.name}: {len(inventory.find(group.query))} devices now")
+
+
+@groups.command("delete")
+@click.argument("name")
+@fleet_option
+@database_option
+def delete_group_(name: str, folder: Path, database: str | None) -> None:
+    """Forget the group NAME; its devices stay as they are."""
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.devices.groups import delete_group
+
+    with opened_database(folder, database) as (_, opened):
+        delete_group(opened, name, actor=local_actor())
+    click.echo(f"{name}: forgotten")
+
+
+@contextlib.contextmanager
+def _inventory(folder: Path, address: str | None) -> Iterator[Inventory]:
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.devices.inventory import Inventory
+
+    with opened_database(folder, address) as (_, database):
+        yield Inventory(database, actor=local_actor())
+
+
+def _labels(texts: tuple[str, ...]) -> dict[str, str]:
+    from edgekit_runtime.errors import UsageError
+
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise UsageError(f"no label: {', '.join(wrong)}", fix="write labels as NAME=VALUE")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def _moment(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
