@@ -34,6 +34,8 @@ WELL_SECONDS: Final = 60.0
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 30.0
 _MAX_LINE: Final = 1 << 20
+# Versions whose counters are kept after they ended.
+_MAX_LEDGER: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +140,8 @@ class Doors:
         self._draining: dict[int, _Server] = {}
         # What processes that have ended had counted, by digest.
         self._ended: dict[str, LiveStats] = {}
+        # What processes that have ended had counted, ever, by digest: for telemetry.
+        self._ledger: dict[str, tuple[ModelPlan, LiveStats]] = {}
         self._deaths = 0
         self._not_before = 0.0
 
@@ -230,6 +234,20 @@ class Doors:
                     total.merge(server.stats[model.bundle])
         return total
 
+    def totals(self) -> dict[str, tuple[ModelPlan, LiveStats]]:
+        """By digest, what each version has done in all processes there were; only ever rises."""
+        found: dict[str, tuple[ModelPlan, LiveStats]] = {}
+        known = list(self._ledger.values())
+        for server in self._all():
+            known += [
+                (model, server.stats[model.bundle])
+                for model in server.models
+                if model.bundle in server.stats
+            ]
+        for plan, stats in known:
+            found.setdefault(plan.digest, (plan, LiveStats()))[1].merge(stats)
+        return found
+
     def close(self, *, seconds: float) -> None:
         """Let every server drain, end those that take longer, close the door."""
         servers = self._all()
@@ -313,7 +331,11 @@ class Doors:
         os.close(server.life)
         for model in server.models:
             if model.bundle in server.stats:
-                self._ended.setdefault(model.digest, LiveStats()).merge(server.stats[model.bundle])
+                stats = server.stats[model.bundle]
+                self._ended.setdefault(model.digest, LiveStats()).merge(stats)
+                self._ledger.setdefault(model.digest, (model, LiveStats()))[1].merge(stats)
+        while len(self._ledger) > _MAX_LEDGER:
+            del self._ledger[next(iter(self._ledger))]
         if server.generation in self._draining:
             del self._draining[server.generation]
             return None

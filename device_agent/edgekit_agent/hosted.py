@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.telemetry.counting import ValueCounter
+from edgekit_agent.telemetry.references import load_references
 from edgekit_runtime.bundle.golden import load_arrays, run_variant, samples_of
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, TensorContract, parse_manifest
 from edgekit_runtime.engines.checks import check_inputs
@@ -70,7 +72,8 @@ class HostedModel:
             (folder / MANIFEST_NAME).read_bytes(), where=str(folder / MANIFEST_NAME)
         )
         self.variant = self.manifest.variant(plan.variant)
-        self.stats = LiveStats()
+        self._counter = ValueCounter(load_references(folder, self.manifest))
+        self._stats = LiveStats()
         self._running = memoryview(bytearray(1)) if running is None else running
         self._most = None if queue_requests is None else queue_requests + 1
         self._inside = 0
@@ -89,6 +92,12 @@ class HostedModel:
             run_variant(self._session, self.variant, sample)
             break
         self._running[0] = 0
+
+    @property
+    def stats(self) -> LiveStats:
+        """What it has done so far."""
+        self._stats.values = {name: c.tolist() for name, c in self._counter.counts.items()}
+        return self._stats
 
     @property
     def platform(self) -> str:
@@ -137,8 +146,8 @@ class HostedModel:
     def _enter(self) -> None:
         with self._counting:
             if self._most is not None and self._inside >= self._most:
-                self.stats.busy += 1
-                wait_ms = self._inside * self.stats.latency.quantile_ms(0.5)
+                self._stats.busy += 1
+                wait_ms = self._inside * self._stats.latency.quantile_ms(0.5)
                 raise BusyError(
                     f"busy: {self._inside} requests wait for {self.plan.bundle}",
                     retry_seconds=max(1, math.ceil(wait_ms / 1e3)),
@@ -148,20 +157,21 @@ class HostedModel:
     def _answer(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         started = time.perf_counter()
         self._running[0] = 1
-        self.stats.requests += 1
+        self._stats.requests += 1
         try:
             prepared = apply_steps(self.manifest.preprocessing, inputs)
             given = run_variant(self._session, self.variant, prepared)
             outputs = apply_steps(self.manifest.postprocessing, given)
         except BaseException:
-            self.stats.errors += 1
+            self._stats.errors += 1
             raise
         finally:
             self._running[0] = 0
-        self.stats.latency.add((time.perf_counter() - started) * 1e3)
+        self._stats.latency.add((time.perf_counter() - started) * 1e3)
         if not all(_is_sane(array) for array in outputs.values()):
-            self.stats.insane += 1
+            self._stats.insane += 1
             raise InsaneAnswerError("the model gave no finite number", where=f"{self.plan.bundle}")
+        self._counter.count(inputs, outputs)
         return outputs
 
 

@@ -12,6 +12,7 @@ from edgekit_runtime.fields import FieldReader
 _LEAST_MS: Final = 0.001
 _RATIO: Final = 1.1
 _BUCKETS: Final = 200
+_MAX_BINS: Final = 1024
 _LOG_RATIO: Final = math.log(_RATIO)
 
 
@@ -34,7 +35,7 @@ class LatencyHistogram:
 
     def merge(self, other: LatencyHistogram) -> None:
         """Add all that another one holds."""
-        for position, count in other.counts.items():
+        for position, count in list(other.counts.items()):
             self.counts[position] = self.counts.get(position, 0) + count
 
     def quantile_ms(self, share: float) -> float:
@@ -59,6 +60,7 @@ class LiveStats:
         insane: Those whose answer held NaN or infinity; not counted as errors.
         busy: Requests turned away because too many waited already; not counted as requests.
         latency: Of the model with its pre- and postprocessing, without the waiting and HTTP.
+        values: Of inputs and outputs, how many fell into which bin of the reference.
     """
 
     requests: int = 0
@@ -66,6 +68,7 @@ class LiveStats:
     insane: int = 0
     busy: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    values: dict[str, list[int]] = field(default_factory=dict)
 
     def merge(self, other: LiveStats) -> None:
         """Add what happened elsewhere."""
@@ -74,6 +77,34 @@ class LiveStats:
         self.insane += other.insane
         self.busy += other.busy
         self.latency.merge(other.latency)
+        for name, counts in other.values.items():
+            mine = self.values.get(name, [0] * len(counts))
+            self.values[name] = [a + b for a, b in zip(mine, counts, strict=True)]
+
+    def since(self, earlier: LiveStats) -> LiveStats:
+        """What was added after `earlier`, which these counters once were.
+
+        Counters that fell were begun anew: all of these were added.
+        """
+        if self.requests < earlier.requests or self.busy < earlier.busy:
+            return self
+        latency = {
+            position: count - earlier.latency.counts.get(position, 0)
+            for position, count in self.latency.counts.items()
+            if count != earlier.latency.counts.get(position, 0)
+        }
+        values = {}
+        for name, counts in self.values.items():
+            before = earlier.values.get(name, [0] * len(counts))
+            values[name] = [a - b for a, b in zip(counts, before, strict=True)]
+        return LiveStats(
+            requests=self.requests - earlier.requests,
+            errors=self.errors - earlier.errors,
+            insane=self.insane - earlier.insane,
+            busy=self.busy - earlier.busy,
+            latency=LatencyHistogram(counts=latency),
+            values=values,
+        )
 
     def to_json(self) -> dict[str, object]:
         """The counters as they travel from the server to the supervisor."""
@@ -82,7 +113,9 @@ class LiveStats:
             "errors": self.errors,
             "insane": self.insane,
             "busy": self.busy,
-            "latency": [[position, count] for position, count in self.latency.counts.items()],
+            # A list of the items first: other threads go on counting.
+            "latency": [[position, count] for position, count in list(self.latency.counts.items())],
+            "values": self.values,
         }
 
 
@@ -100,4 +133,11 @@ def read_stats(reader: FieldReader) -> LiveStats:
                 stats.latency.counts[position] = count
             case _:
                 reader.fault("latency", "must be a list of [bucket, count]")
+    values = reader.nested("values", optional=True)
+    for name in values.names():
+        counts = values.sequence(name, most=_MAX_BINS)
+        whole = [count for count in counts if isinstance(count, int) and count >= 0]
+        if len(whole) != len(counts):
+            values.fault(name, "must hold whole numbers")
+        stats.values[name] = whole
     return stats

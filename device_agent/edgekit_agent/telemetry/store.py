@@ -1,0 +1,246 @@
+"""Measurements on the disk until somebody has them: bounded, the oldest made coarser first.
+
+Windows of a minute become windows of an hour and then of a day before anything is lost; what is
+lost is counted. Rows that are on their way keep their sequence numbers, so that sending them again
+does not count twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.telemetry import MAX_BATCH_BYTES, MAX_RECORDS, Window, pack_batch, read_window
+
+_log = logging.getLogger(__name__)
+
+HOUR_SECONDS: Final = 3600
+DAY_SECONDS: Final = 86_400
+# Level to the span that its windows are merged into when room is needed.
+_COARSER: Final = (HOUR_SECONDS, DAY_SECONDS)
+# After making room there is some for a while.
+_ROOM_SHARE: Final = 0.9
+_ROW_BYTES: Final = 64
+_ENVELOPE_BYTES: Final = 256
+_RECORD_BYTES: Final = 40
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+  level INTEGER NOT NULL,
+  bundle TEXT NOT NULL,
+  version TEXT NOT NULL,
+  start REAL NOT NULL,
+  body BLOB NOT NULL,
+  batch INTEGER
+);
+CREATE INDEX IF NOT EXISTS rows_of_batch ON rows (batch);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBatch:
+    """A message on its way.
+
+    Attributes:
+        number: By which it is acknowledged.
+        message: See `edgekit_runtime.telemetry`.
+    """
+
+    number: int
+    message: bytes
+
+
+class TelemetryStore:
+    """Windows that nobody has acknowledged yet; for use by one thread."""
+
+    def __init__(self, path: Path, *, device: str, most_bytes: int) -> None:
+        """Open the store, or begin a new one where it is missing or damaged.
+
+        Args:
+            path: Of the database.
+            device: Who measures.
+            most_bytes: What all windows may take.
+        """
+        self._path = path
+        self._device = device
+        self._most_bytes = most_bytes
+        self.was_damaged = False
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            _log.warning("the telemetry store is damaged and begun anew: %s", error)
+            self.was_damaged = True
+            self._database.close()
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._open()
+
+    @property
+    def dropped(self) -> int:
+        """How many windows were lost for want of room, in this stream."""
+        return int(self._meta("dropped", lambda: "0"))
+
+    @property
+    def waiting(self) -> int:
+        """How many windows wait."""
+        return int(self._database.execute("SELECT count(*) FROM rows").fetchone()[0])
+
+    def add(self, *windows: Window) -> None:
+        """Keep windows, and make room for them if need be.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing; nothing was kept then.
+        """
+        with self._database:
+            for window in windows:
+                self._insert(window, level=0)
+            self._make_room()
+
+    def next_batch(self) -> StoredBatch | None:
+        """The oldest windows as one message; those of a batch that was not acknowledged first.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+        """
+        found = self._database.execute("SELECT min(batch) FROM rows").fetchone()[0]
+        if found is None:
+            found = self._mark_batch()
+        if found is None:
+            return None
+        rows = self._database.execute(
+            "SELECT sequence, body FROM rows WHERE batch = ? ORDER BY sequence", (found,)
+        ).fetchall()
+        stream = self._meta("stream", lambda: os.urandom(8).hex())
+        message = pack_batch(self._device, stream, self.dropped, rows)
+        return StoredBatch(number=found, message=message)
+
+    def acknowledge(self, number: int) -> None:
+        """Forget a batch that has arrived.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+        """
+        with self._database:
+            self._database.execute("DELETE FROM rows WHERE batch = ?", (number,))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(self._path, timeout=1.0)
+        execute = self._database.execute
+        # One small page cache; a commit is on the disk when it returns.
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "cache_size = -128",
+            "journal_size_limit = 262144",
+            "wal_autocheckpoint = 64",
+        ):
+            execute(f"PRAGMA {pragma}")
+        if execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise sqlite3.DatabaseError("its pages are damaged")
+        self._database.executescript(_SCHEMA)
+        self._meta("stream", lambda: os.urandom(8).hex())
+
+    def _meta(self, name: str, make: Callable[[], str]) -> str:
+        found = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        if found:
+            return str(found[0])
+        value = make()
+        with self._database:
+            self._set_meta(name, value)
+        return value
+
+    def _set_meta(self, name: str, value: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def _insert(self, window: Window, *, level: int) -> None:
+        body = json.dumps(window.to_json(), separators=(",", ":")).encode()
+        self._database.execute(
+            "INSERT INTO rows (level, bundle, version, start, body) VALUES (?, ?, ?, ?, ?)",
+            (level, window.bundle, window.version, window.start, body),
+        )
+
+    def _mark_batch(self) -> int | None:
+        """Choose the rows of the next batch, and write down which they are before it is sent."""
+        chosen: list[int] = []
+        size = _ENVELOPE_BYTES
+        rows = self._database.execute(
+            "SELECT sequence, length(body) FROM rows ORDER BY sequence LIMIT ?", (MAX_RECORDS,)
+        )
+        for sequence, length in rows:
+            size += length + _RECORD_BYTES
+            if chosen and size > MAX_BATCH_BYTES:
+                break
+            chosen.append(sequence)
+        if not chosen:
+            return None
+        number = int(self._meta("batches", lambda: "0")) + 1
+        with self._database:
+            self._set_meta("batches", str(number))
+            self._database.execute(
+                "UPDATE rows SET batch = ? WHERE sequence <= ?", (number, chosen[-1])
+            )
+        return number
+
+    def _size(self) -> int:
+        total = self._database.execute(
+            "SELECT coalesce(sum(length(body)), 0) + count(*) * ? FROM rows", (_ROW_BYTES,)
+        ).fetchone()[0]
+        return int(total)
+
+    def _make_room(self) -> None:
+        if self._size() <= self._most_bytes:
+            return
+        goal = _ROOM_SHARE * self._most_bytes
+        for level, span in enumerate(_COARSER):
+            while self._size() > goal and self._merge_oldest(level, span):
+                continue
+        while self._size() > goal:
+            # A batch on its way counts as the oldest: it may not arrive at all.
+            row = self._database.execute(
+                "SELECT sequence, body FROM rows ORDER BY start, sequence LIMIT 1"
+            ).fetchone()
+            if row is None:
+                return
+            self._database.execute("DELETE FROM rows WHERE sequence = ?", (row[0],))
+            lost = _read(row[1]).windows
+            self._set_meta("dropped", str(self.dropped + lost))
+
+    def _merge_oldest(self, level: int, span: int) -> bool:
+        """Merge the oldest windows of a level that lie in one span; whether there were any."""
+        oldest = self._database.execute(
+            "SELECT bundle, version, cast(start / ? AS INTEGER) FROM rows"
+            " WHERE level = ? AND batch IS NULL ORDER BY start, sequence LIMIT 1",
+            (span, level),
+        ).fetchone()
+        if oldest is None:
+            return False
+        rows = self._database.execute(
+            "SELECT sequence, body FROM rows WHERE level = ? AND batch IS NULL"
+            " AND bundle = ? AND version = ? AND cast(start / ? AS INTEGER) = ?",
+            (level, *oldest[:2], span, oldest[2]),
+        ).fetchall()
+        merged = _read(rows[0][1])
+        for _, body in rows[1:]:
+            merged = merged.merge(_read(body))
+        self._database.executemany(
+            "DELETE FROM rows WHERE sequence = ?", [(sequence,) for sequence, _ in rows]
+        )
+        self._insert(merged, level=level + 1)
+        return True
+
+
+def _read(body: bytes) -> Window:
+    return read_window(FieldReader(json.loads(body)))
