@@ -28,11 +28,11 @@ _CLIPPED_SHARE: Final = 0.01
 _WEIGHTS_DB: Final = 30.0
 _USUAL_PERCENT: Final = 99.9
 _MATRIX: Final = 2
-# The options of `edgekit convert`; the first scales channels so that one range fits them all.
+# The options of `edgekit convert`; the first scales channels so that one range fits them all, and
+# finds the layers that need 16 bits or float.
 _SEARCH: Final = "--max-accuracy-drop 0.5%"
 _OTHER_RANGE: Final = "--range-method percentile"
 _WHOLE_RANGE: Final = "--range-method min-max"
-_WIDER: Final = "--quantize mixed"
 _UNSUITED: Final = frozenset({
     "Div", "Erf", "Exp", "InstanceNormalization", "LayerNormalization", "Log", "Pow",
     "ReduceMean", "ReduceSum", "Softmax", "Sqrt", "Tanh", "LSTM", "GRU", "RNN",
@@ -124,7 +124,7 @@ def find_causes(
             Finding(
                 cause=Cause.UNKNOWN,
                 text="no single cause: its values fill their range, and are a little coarse",
-                fixes=(_WIDER, _keep(unit_of(node, graph))),
+                fixes=(_SEARCH, _keep(unit_of(node, graph))),
                 weight=0.0,
             )
         )

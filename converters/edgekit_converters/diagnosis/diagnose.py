@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_converters.diagnosis.alignment import aligned
 from edgekit_converters.diagnosis.causes import Finding, find_causes
-from edgekit_converters.diagnosis.layers import MOST_DB, LayerNoise, layer_noise
+from edgekit_converters.diagnosis.layers import MOST_DB, LayerNoise, compare_layers
 from edgekit_converters.diagnosis.spread import ValueSpread, spread_of
 from edgekit_converters.graph import read_graph
 from edgekit_converters.ranges import RangeStatistics, collect_ranges
@@ -62,6 +62,7 @@ class QuantizationDiagnosis:
     Attributes:
         scheme: What was diagnosed.
         samples: On how many.
+        agreement: The share of them for which both name the same class; None without classes.
         layers: In the order of the nodes.
         first_parting: The first layer whose output is not what the float model computes; None
             where all are.
@@ -71,6 +72,7 @@ class QuantizationDiagnosis:
 
     scheme: str
     samples: int
+    agreement: float | None
     layers: tuple[LayerDiagnosis, ...]
     first_parting: LayerDiagnosis | None
     culprits: tuple[LayerDiagnosis, ...]
@@ -90,6 +92,7 @@ class QuantizationDiagnosis:
             "scheme": self.scheme,
             "judged": self.judged,
             "samples": self.samples,
+            "agreement": self.agreement,
             "first_parting": self.first_parting.noise.node if self.first_parting else None,
             "culprits": [layer.noise.node for layer in self.culprits],
             "fixes": list(self.fixes),
@@ -130,7 +133,8 @@ def diagnose(
     ranges = subject.plan.ranges
     known: dict[str, float] = {}
     layers = []
-    for noise in layer_noise(reference, subject, batches):
+    comparison = compare_layers(reference, subject, batches)
+    for noise in comparison.layers:
         before = min((known[name] for name in noise.inputs if name in known), default=MOST_DB)
         known[noise.value] = before if noise.sqnr_db is None else noise.sqnr_db
         weak = _is_weak(noise, before)
@@ -150,6 +154,7 @@ def diagnose(
     return QuantizationDiagnosis(
         scheme=subject.name,
         samples=sum(_count(batch) for batch in batches),
+        agreement=comparison.agreement,
         layers=tuple(layers),
         first_parting=_first_parting(layers),
         culprits=_culprits(layers),

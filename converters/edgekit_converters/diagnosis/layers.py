@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,8 @@ MOST_DB: Final = 120.0
 
 # What engines do in the same step as the layer in front.
 _FUSED: Final = frozenset({"Clip", "Relu"})
+# A row of scores for each sample.
+_SCORES: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ class LayerNoise:
         inputs: The activations that the node reads.
         sqnr_db: Of the value in the quantized model, against the float model: the noise of this
             layer and of all before it; None where the quantized model does not show it.
-        own_sqnr_db: Of a quantized layer that reads what the float model computes: its own noise;
-            None where it does not compute in integers, or has no weights.
+        own_sqnr_db: Of a layer with weights that reads what the float model computes: the noise of
+            rounding that, and its weights; None where it rounds neither, or has no weights.
     """
 
     node: str
@@ -50,18 +52,27 @@ class LayerNoise:
     own_sqnr_db: float | None
 
 
-def layer_noise(
-    reference: Any, subject: Subject, batches: Collection[Batch]
-) -> tuple[LayerNoise, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two models side by side.
+
+    Attributes:
+        layers: In the order of the nodes.
+        agreement: The share of the samples for which the first output names the same class in
+            both; None where it has no scores of classes.
+    """
+
+    layers: tuple[LayerNoise, ...]
+    agreement: float | None
+
+
+def compare_layers(reference: Any, subject: Subject, batches: Collection[Batch]) -> Comparison:
     """Compare every float value that both models compute.
 
     Args:
         reference: The float `onnx.ModelProto`, its channels scaled as the subject's.
         subject: What is diagnosed.
         batches: The samples; read twice, one batch at a time.
-
-    Returns:
-        In the order of the nodes.
     """
     graph = read_graph(reference)
     simulated = simulate(subject.model, dataclasses.replace(subject.plan, io="float"))
@@ -72,8 +83,12 @@ def layer_noise(
         for name in node.outputs[:1]
         if graph.dtype(name) == "float32" and not _is_container(graph, name)
     ]
-    powers = _compare(reference, subject.run or _simulation(simulated, floats), floats, batches)
-    return tuple(
+    sums = _Sums(floats, graph.outputs[0])
+    exact, run = Run(reference, floats), subject.run or _simulation(simulated, floats)
+    for batch in batches:
+        sums.add(exact(batch), run(batch))
+    powers = sums.powers
+    layers = tuple(
         LayerNoise(
             node=node.name,
             op=node.op,
@@ -88,6 +103,7 @@ def layer_noise(
         if node.outputs[0] in floats
         and (node.name in own or _seen_as(node.outputs[0], powers, graph))
     )
+    return Comparison(layers=layers, agreement=sums.agreement)
 
 
 def _simulation(simulated: Any, wanted: Collection[str]) -> ValuesOf:
@@ -95,18 +111,28 @@ def _simulation(simulated: Any, wanted: Collection[str]) -> ValuesOf:
     return Run(simulated, [name for name in wanted if name in computed])
 
 
-def _compare(
-    reference: Any, run: ValuesOf, names: Sequence[str], batches: Iterable[Batch]
-) -> dict[str, NDArray[np.float64]]:
-    """The summed squares of values and of their errors."""
-    sums: dict[str, NDArray[np.float64]] = {}
-    exact = Run(reference, names)
-    for batch in batches:
-        expected, found = exact(batch), run(batch)
-        for name in names:
+class _Sums:
+    """The summed squares of values and of their errors, and how often classes agree."""
+
+    def __init__(self, names: Collection[str], answer: str) -> None:
+        self.powers: dict[str, NDArray[np.float64]] = {}
+        self._names = names
+        self._answer = answer
+        self._same: list[bool] = []
+
+    def add(self, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Take in one batch."""
+        for name in self._names:
             if name in found:
-                sums[name] = sums.get(name, 0) + _powers(expected[name], found[name])
-    return sums
+                self.powers[name] = self.powers.get(name, 0) + _powers(expected[name], found[name])
+        wanted, given = expected.get(self._answer), found.get(self._answer)
+        if wanted is not None and given is not None and wanted.ndim == _SCORES:
+            self._same += (wanted.argmax(axis=1) == given.argmax(axis=1)).tolist()
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of the same classes."""
+        return sum(self._same) / len(self._same) if self._same else None
 
 
 def _seen_as(name: str, seen: Collection[str], graph: Graph) -> str:

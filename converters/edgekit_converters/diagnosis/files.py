@@ -1,0 +1,137 @@
+"""Diagnose two files: a float model and what was made of it, by whatever tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edgekit_converters.calibration import CalibrationSet
+from edgekit_converters.diagnosis.diagnose import QuantizationDiagnosis, diagnose
+from edgekit_converters.diagnosis.litert_file import litert_subject
+from edgekit_converters.diagnosis.onnx_file import onnx_subject
+from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.normalise import normalise
+from edgekit_converters.onnx_source import read_onnx
+from edgekit_converters.quantize.source import float_source
+from edgekit_converters.samples import batch_size
+from edgekit_converters.sources.detect import detect_source
+from edgekit_converters.sources.kind import SourceKind
+from edgekit_converters.sources.options import SourceOptions
+from edgekit_converters.sources.read import import_source
+from edgekit_runtime.errors import UnsupportedModelError, UsageError
+from edgekit_runtime.formats import ModelFormat, detect_format
+from edgekit_runtime.graph.quantization import describe_quantization
+from edgekit_runtime.graph.read import read_graph
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from edgekit_converters.diagnosis.subject import Subject
+    from edgekit_converters.repair.simulation import Batch
+    from edgekit_runtime.tensors import TensorSpec
+
+#: How many samples tell enough about the noise of layers.
+SAMPLES: Final = 64
+# All of a model's values are held at once, for each sample of a batch.
+_BATCH_SAMPLES: Final = 4
+
+
+def diagnose_files(
+    model: Path,
+    quantized: Path,
+    calibration: Path,
+    *,
+    samples: int = SAMPLES,
+    progress: Callable[[str], None],
+) -> QuantizationDiagnosis:
+    """Compare a float model with its quantized form, layer by layer.
+
+    Args:
+        model: The float model, ONNX or TFLite.
+        quantized: Its quantized form, ONNX or TFLite, whatever wrote it.
+        calibration: Typical inputs, of any kind that `CalibrationSet.load` reads.
+        samples: How many of them are used at most, spread evenly over the data.
+        progress: Told one plain sentence a step.
+
+    Raises:
+        UsageError: If the files have nothing in common, the second is not quantized, or the data
+            does not fit.
+        UnsupportedModelError: If a file is damaged, the first is quantized itself, or an engine
+            refuses one.
+        EnvironmentLackError: If the extra `convert` is not installed.
+    """
+    progress(f"reading {model}")
+    floats, specs = _read_float(model, progress)
+    scheme = _scheme_of(quantized)
+    data = CalibrationSet.load(calibration, specs)
+    batches = _batches(data, specs, samples)
+    progress(f"reading {quantized}")
+    subject = _subject(floats, model, quantized, batches[0], scheme)
+    found = sum(len(batch[specs[0].name]) for batch in batches)
+    progress(f"comparing the two, layer by layer, on {found} sample(s)")
+    diagnosis = diagnose(floats, subject, batches)
+    if not diagnosis.layers:
+        raise UsageError(
+            f"{quantized.name} has no node or value of {model.name}",
+            where=str(quantized),
+            fix="give the float model that it was made from, with the names that it had then",
+        )
+    return diagnosis
+
+
+def _read_float(path: Path, progress: Callable[[str], None]) -> tuple[Any, Sequence[TensorSpec]]:
+    kind = detect_source(path)
+    if kind not in {SourceKind.ONNX, SourceKind.TFLITE}:
+        raise UsageError(
+            f"{path.name} is neither ONNX nor TFLite",
+            where=str(path),
+            fix=f"convert it first: edgekit convert {path} --to onnx, and give what that makes",
+        )
+    imported = import_source(path, kind, SourceOptions(), progress)
+    specs = imported.reference.inputs
+    imported.reference.close()
+    floats, _ = float_source(normalise(imported.model, where=str(path)), where=str(path))
+    return floats, specs
+
+
+def _scheme_of(path: Path) -> str:
+    """What a file is quantized to, in a word."""
+    summary = describe_quantization(read_graph(path))
+    if summary.kind == "float32":
+        raise UsageError(
+            "the second model is not quantized",
+            where=str(path),
+            fix="give the float model first, then its quantized form",
+        )
+    return summary.kind
+
+
+def _batches(data: CalibrationSet, specs: Sequence[TensorSpec], most: int) -> list[Batch]:
+    """Some samples, spread evenly."""
+    size = batch_size(specs, preferred=_BATCH_SAMPLES)
+    chosen = np.unique(np.linspace(0, data.samples.count - 1, most).round().astype(int))
+    # Full batches alone: what a model with a fixed batch repeats would count twice.
+    chosen = chosen[: max(len(chosen) // size, 1) * size]
+    chosen = np.resize(chosen, max(len(chosen), size))
+    arrays: Mapping[str, NDArray[Any]] = data.samples.arrays
+    return [
+        {name: array[chosen[at : at + size]] for name, array in arrays.items()}
+        for at in range(0, len(chosen), size)
+    ]
+
+
+def _subject(floats: Any, model: Path, quantized: Path, sample: Batch, scheme: str) -> Subject:
+    if detect_format(quantized) is ModelFormat.ONNX:
+        return onnx_subject(floats, read_onnx(quantized), scheme=scheme)
+    near = [model.read_bytes()] if detect_format(model) is ModelFormat.LITERT else []
+    try:
+        near.append(compile_to_litert(floats, where=str(model)).content)
+    except UnsupportedModelError:
+        if not near:
+            raise
+    return litert_subject(floats, near, quantized.read_bytes(), sample, scheme=scheme)

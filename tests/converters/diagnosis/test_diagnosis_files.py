@@ -1,0 +1,226 @@
+"""Two files are compared layer by layer, whatever wrote the quantized one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+from edgekit_converters.diagnosis import QuantizationDiagnosis
+from edgekit_converters.diagnosis.causes import Cause
+from edgekit_converters.diagnosis.files import diagnose_files
+from edgekit_converters.litert.compile import compile_to_litert
+from edgekit_converters.litert.emit import pack
+from edgekit_converters.litert.layout import BorderLayout
+from edgekit_converters.litert.model_file import read_model
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.quantize.write_litert import write_litert
+from edgekit_converters.ranges import collect_ranges
+from edgekit_converters.repair.attempts import Candidate
+from edgekit_converters.repair.bias_correction import correct_biases
+from edgekit_converters.repair.equalize import equalize
+from edgekit_converters.repair.written import write_candidate
+from edgekit_runtime.errors import UnsupportedModelError, UsageError
+from edgekit_runtime.formats import ModelFormat
+from tests.converters.repair.chain_models import images, plan_of
+from tests.converters.repair.small_networks import Trained, broken, trained
+
+FORMATS = tuple(ModelFormat)
+NETWORK, PAIRS = broken(outlier=1.0)
+CULPRITS = {second for _, second in PAIRS}
+
+
+@pytest.fixture
+def floats(tmp_path: Path) -> Path:
+    path = tmp_path / "float.onnx"
+    onnx.save(NETWORK.model, path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "calibration.npz"
+    np.savez(path, x=np.concatenate([batch["x"] for batch in NETWORK.calibration]))
+    return path
+
+
+def candidate(network: Trained = NETWORK, **plan: Any) -> Candidate:
+    found = plan_of(collect_ranges(network.model, network.calibration))
+    return Candidate(model=network.model, plan=dataclasses.replace(found, **plan))
+
+
+def written(tmp_path: Path, what: Candidate, target: ModelFormat) -> Path:
+    path = tmp_path / f"quantized{target.suffix}"
+    write_candidate(what, target, path)
+    return path
+
+
+def compared(model: Path, quantized: Path, data: Path) -> QuantizationDiagnosis:
+    return diagnose_files(model, quantized, data, samples=32, progress=lambda _: None)
+
+
+def named(found: QuantizationDiagnosis) -> set[str]:
+    return {layer.noise.node for layer in found.culprits}
+
+
+@pytest.mark.parametrize("io", ["float", "int8"])
+@pytest.mark.parametrize("target", FORMATS)
+def test_the_culprits_are_read_from_the_file(
+    tmp_path: Path, floats: Path, data: Path, target: ModelFormat, io: str
+) -> None:
+    found = compared(floats, written(tmp_path, candidate(io=io), target), data)
+    assert named(found) == CULPRITS
+    assert {layer.findings[0].cause for layer in found.culprits} == {Cause.CHANNELS}
+    assert (found.scheme, found.samples) == ("int8", 32)
+    assert found.agreement is not None
+    assert found.agreement < 0.8
+    assert len(found.layers) == len(NETWORK.model.graph.node)
+    assert all(layer.noise.sqnr_db is not None for layer in found.layers)
+    spreads = [layer.spread for layer in found.layers if layer.spread]
+    assert len(spreads) == 8
+    assert ("LiteRT" in found.judged) == (target is ModelFormat.LITERT)
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_repaired_files_are_compared_with_channels_scaled_alike(
+    tmp_path: Path, floats: Path, data: Path, target: ModelFormat
+) -> None:
+    statistics = collect_ranges(NETWORK.model, NETWORK.calibration)
+    scaled = equalize(NETWORK.model, statistics).model
+    plan = plan_of(collect_ranges(scaled, NETWORK.calibration))
+    what = Candidate(model=correct_biases(scaled, plan, NETWORK.calibration), plan=plan)
+    found = compared(floats, written(tmp_path, what, target), data)
+    assert (named(found), found.first_parting) == (set(), None)
+    assert found.agreement == 1.0
+    assert all((layer.noise.sqnr_db or 0) > 25 for layer in found.layers)
+
+
+@pytest.mark.parametrize("target", FORMATS)
+@pytest.mark.parametrize(
+    ("scheme", "quantized_layers"),
+    [(Scheme.INT16X8, 8), (Scheme.INT8_WEIGHTS, 7), (Scheme.FP16, 0)],
+)
+def test_other_schemes_are_compared_too(
+    tmp_path: Path,
+    floats: Path,
+    data: Path,
+    target: ModelFormat,
+    scheme: Scheme,
+    quantized_layers: int,
+) -> None:
+    path = written(tmp_path, candidate(scheme=scheme), target)
+    found = compared(floats, path, data)
+    assert found.first_parting is None
+    own = [layer for layer in found.layers if layer.noise.own_sqnr_db is not None]
+    assert len(own) >= quantized_layers
+    assert bool(own) == bool(quantized_layers)
+
+
+def test_what_stays_float_in_the_file_has_no_noise_of_its_own(
+    tmp_path: Path, floats: Path, data: Path
+) -> None:
+    kept = frozenset(name for pair in PAIRS for name in pair)
+    what = candidate(scheme=Scheme.MIXED, keep_float=kept)
+    for target in FORMATS:
+        found = compared(floats, written(tmp_path, what, target), data)
+        assert named(found) == set()
+        of_float = {lay.noise.node for lay in found.layers if lay.noise.own_sqnr_db is None}
+        # The layers in front of them still read 8 bits.
+        assert of_float >= CULPRITS
+
+
+def test_channels_last_inputs_are_fed_as_they_want(
+    tmp_path: Path, floats: Path, data: Path
+) -> None:
+    what, path = candidate(), tmp_path / "last.tflite"
+    compiled = compile_to_litert(what.model, where="", layout=BorderLayout.NHWC)
+    write_litert(compiled, what.plan, path, where="", normalised=what.model)
+    assert named(compared(floats, path, data)) == CULPRITS
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_files_of_another_quantizer_are_read(
+    tmp_path: Path, floats: Path, data: Path, per_channel: bool
+) -> None:
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._left = iter(NETWORK.calibration)
+
+        def get_next(self) -> Any:
+            return next(self._left, None)
+
+    path = tmp_path / "theirs.onnx"
+    quantize_static(floats, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=per_channel)
+    found = compared(floats, path, data)
+    # They leave a Relu to the range, which is no fault of the layer in front of it.
+    assert found.first_parting is not None
+    assert found.first_parting.noise.node in CULPRITS
+    assert named(found) >= CULPRITS
+
+
+def test_tensors_without_names_are_told_by_their_place(tmp_path: Path, data: Path) -> None:
+    model = tmp_path / "float.tflite"
+    model.write_bytes(compile_to_litert(NETWORK.model, where="").content)
+    path = written(tmp_path, candidate(), ModelFormat.LITERT)
+    changed = read_model(schema, path.read_bytes())
+    for number, tensor in enumerate(changed.subgraphs[0].tensors):
+        tensor.name = f"tensor_{number}"
+    path.write_bytes(pack(changed))
+    found = compared(model, path, data)
+    assert len(found.culprits) == len(CULPRITS)
+    assert {layer.findings[0].cause for layer in found.culprits} == {Cause.CHANNELS}
+    assert all(layer.noise.sqnr_db is not None for layer in found.layers)
+
+
+def test_wrong_files_are_told(tmp_path: Path, floats: Path, data: Path) -> None:
+    quantized = written(tmp_path, candidate(), ModelFormat.ONNX)
+    with pytest.raises(UsageError, match="second model is not quantized"):
+        compared(floats, floats, data)
+    with pytest.raises(UnsupportedModelError, match="quantized already"):
+        compared(quantized, quantized, data)
+    table = tmp_path / "model.skops"
+    table.write_bytes(b"PK\x03\x04 no archive")
+    with pytest.raises((UsageError, UnsupportedModelError)):
+        compared(table, quantized, data)
+
+
+def test_models_that_have_nothing_in_common_are_told(tmp_path: Path, data: Path) -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(trained(spread=0.0).model)
+    for node in other.graph.node:
+        node.name = f"other{node.name}"
+        for side in (node.input, node.output):
+            for at, name in enumerate(side):
+                side[at] = name if name == "x" else f"other{name}"
+    for tensor in (*other.graph.initializer, *other.graph.output, *other.graph.value_info):
+        tensor.name = f"other{tensor.name}"
+    path = tmp_path / "other.onnx"
+    onnx.save(other, path)
+    with pytest.raises(UsageError, match="no node or value"):
+        compared(path, written(tmp_path, candidate(), ModelFormat.ONNX), data)
+
+
+def test_a_model_of_one_sample_takes_them_one_by_one(tmp_path: Path) -> None:
+    weights = np.ones((2, 3, 1, 1), np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"], name="only")],
+        "one",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 6, 6])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 2, 6, 6])],
+        [onnx.numpy_helper.from_array(weights, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "one.onnx")
+    x = np.concatenate([batch["x"] for batch in images(2)])
+    np.savez(tmp_path / "data.npz", x=x)
+    plan = plan_of(collect_ranges(model, [{"x": one[None]} for one in x]))
+    path = written(tmp_path, Candidate(model=model, plan=plan), ModelFormat.LITERT)
+    found = compared(tmp_path / "one.onnx", path, tmp_path / "data.npz")
+    assert (found.samples, found.agreement) == (len(x), None)
