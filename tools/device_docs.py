@@ -28,6 +28,16 @@ models it can only be 86, 88 or 100 %.
 """
 
 
+ESTIMATED = """
+
+*Estimate only*, and labelled so in every prediction, because nothing was measured on them. They
+have the prices of a board with the same core, and the band is wider by what boards of one core made
+of each other's prices where both were measured (from 1/1.85 to 1.81 times). They are no part of
+the family `raspberrypi`: name them.
+
+"""
+
+
 def main() -> int:
     """Write or check the page; returns the exit code."""
     text = render()
@@ -43,7 +53,12 @@ def main() -> int:
 def render() -> str:
     """The page."""
     boards = list_profiles()
-    lines = [line for board in boards for line in table_lines(board)]
+    lines = [line for board in boards if not board.taken_from for line in table_lines(board)]
+    estimated = [
+        f"- {board.title} (`{board.name}`): the {board.taken_from}'s prices."
+        for board in boards
+        if board.taken_from
+    ]
     weak = [
         f"- {board.title}: {board.calibrations[0].weak}."
         for board in boards
@@ -54,6 +69,8 @@ def render() -> str:
         + "\n".join(lines)
         + "\n\nWeak, and labelled so in every prediction:\n\n"
         + "\n".join(weak)
+        + ESTIMATED
+        + "\n".join(estimated)
         + "\n\n"
         + METHOD.read_text(encoding="utf-8")
     )

@@ -220,6 +220,7 @@ def _anchor(
         serves_quicker=1.0,
         weak="",
         anchored=True,
+        taken_from="",
         note="",
         sources=(source, *base.sources),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -88,6 +88,9 @@ def fit_profiles() -> dict[str, Profile]:
         for combination in sorted(grouped, key=lambda c: c.order)
     }
     substitutions = _substitutions(grouped, calibrations)
+    between = _between_boards(
+        grouped, calibrations, {name: facts["core"] for name, facts in boards.items()}
+    )
     return {
         name: Profile(
             name=name,
@@ -102,13 +105,14 @@ def fit_profiles() -> dict[str, Profile]:
                 sources=tuple(facts["sources"]),
             ),
             calibrations=tuple(
-                calibration
+                replace(calibration, taken_from=boards[like]["title"]) if like else calibration
                 for combination, calibration in calibrations.items()
-                if combination.board == name
+                if combination.board == (like or name)
             ),
-            substitutions=substitutions,
+            substitutions=(*substitutions, between) if like else substitutions,
         )
         for name, facts in boards.items()
+        for like in (facts.get("like", ""),)
     }
 
 
@@ -187,6 +191,7 @@ def _calibrate(
         serves_quicker=facts.serves_quicker,
         weak=weak,
         anchored=False,
+        taken_from="",
         note=facts.note,
         sources=tuple(sorted({_page(row.source) for row in rows})),
     )
@@ -224,6 +229,42 @@ def _substitutions(
                 for row in rows
             ]
     return tuple(_substitution(key, pairs) for key, pairs in sorted(found.items()))
+
+
+def _between_boards(
+    grouped: Mapping[Combination, Sequence[Measured]],
+    calibrations: Mapping[Combination, Calibration],
+    cores: Mapping[str, str],
+) -> Substitution:
+    """What boards of one core make of each other's prices, in all settings that two of them share.
+
+    The factor is 1: which of two boards is the quicker, these measurements do not say of a third.
+    """
+    pairs = [
+        (
+            target.board,
+            row.latency_ms
+            / float(
+                np.dot(
+                    row.model.features[calibration.counting],
+                    np.array(calibration.coefficients_ns) / 1e6,
+                )
+            ),
+        )
+        for source, calibration in calibrations.items()
+        for target, rows in grouped.items()
+        if source.board != target.board
+        and cores[source.board] == cores[target.board]
+        and _setting(source) == _setting(target)
+        and not ENGINES[source.runtime].per_mac
+        for row in rows
+    ]
+    found = _substitution(("board", "another board", "this board", "the same core"), pairs)
+    return replace(found, factor=1.0)
+
+
+def _setting(combination: Combination) -> tuple[str, str, int]:
+    return combination.runtime, combination.dtype, combination.threads
 
 
 def _changed(source: Combination, target: Combination) -> str | None:

@@ -262,6 +262,7 @@ def _nearest(
                 _runtime_change(profile.substitutions, calibration, runtime),
                 _dtype_change(profile.substitutions, calibration, dtype),
                 _threads_change(profile.substitutions, calibration, threads),
+                _board_change(profile.substitutions, calibration),
             ),
         )
         for calibration in _newest(profile.calibrations)
@@ -292,6 +293,20 @@ def _newest(calibrations: Sequence[Calibration]) -> list[Calibration]:
 def _version(text: str) -> tuple[int, ...]:
     parts = "".join(c if c.isdigit() else " " for c in text).split()
     return tuple(int(part) for part in parts)
+
+
+def _board_change(known: Sequence[Substitution], calibration: Calibration) -> Change:
+    if not calibration.taken_from:
+        return Change()
+    return _carried(
+        known,
+        setting="board",
+        values=("another board", "this board"),
+        within="the same core",
+        reason=f"nothing was measured on this board; the prices are the {calibration.taken_from}'s,"
+        " which has the same core",
+        taken=f"the {calibration.taken_from} taken for this board",
+    )
 
 
 def _runtime_change(
@@ -454,9 +469,10 @@ def _provenance(calibration: Calibration, changes: Sequence[Change]) -> str:
         if calibration.anchored
         else f"{calibration.measurements} published latencies"
     )
+    board = f"a {calibration.taken_from}" if calibration.taken_from else "this board"
     parts = [
         f"{what} of {calibration.runtime} {calibration.runtime_version}, {calibration.dtype}, "
-        f"{threads}, on this board ({calibration.measured})",
+        f"{threads}, on {board} ({calibration.measured})",
         f"mean error on a model family left out {calibration.lofo_mape:.0%}",
         *(change.basis for change in changes if change.basis),
     ]

@@ -78,6 +78,8 @@ class Calibration:
         serves_quicker: By what factor those may be quicker than this version, at most.
         weak: Why these measurements say little; empty if they do not.
         anchored: Whether they were made on the user's own device.
+        taken_from: The board that they were made on, where nothing was measured on this one; empty
+            otherwise.
         note: What else a reader must know.
         sources: Where the measurements were published.
     """
@@ -105,6 +107,7 @@ class Calibration:
     serves_quicker: float
     weak: str
     anchored: bool
+    taken_from: str
     note: str
     sources: tuple[str, ...]
 
@@ -114,10 +117,11 @@ class Substitution:
     """What it cost, where that was measured, to run with one setting instead of another.
 
     Attributes:
-        setting: "runtime", "threads" or "dtype".
+        setting: "runtime", "threads", "dtype" or "board".
         source: The value that a calibration has.
         target: The value that is wanted.
-        within: What it was measured for: a dtype, or for another dtype the runtime.
+        within: What it was measured for: a dtype, or for another dtype the runtime, or for another
+            board what they have in common.
         factor: The median of target latency over source prediction.
         low: Its 5th percentile.
         high: Its 95th percentile.
@@ -155,6 +159,12 @@ class Profile:
     hardware: Hardware
     calibrations: tuple[Calibration, ...]
     substitutions: tuple[Substitution, ...]
+
+    @property
+    def taken_from(self) -> str:
+        """The board that all its prices are from, where nothing was measured on it, or nothing."""
+        origins = {calibration.taken_from for calibration in self.calibrations}
+        return origins.pop() if len(origins) == 1 else ""
 
 
 def private_folder() -> Path:
@@ -212,7 +222,12 @@ def load_profiles(name: str) -> tuple[Profile, ...]:
     if name.endswith(".toml") or "/" in name or os.sep in name:
         return (read_profile(Path(name)),)
     shipped = list_profiles()
-    found = tuple(profile for profile in shipped if name in {profile.name, profile.family})
+    found = tuple(
+        profile
+        for profile in shipped
+        # A family is its measured boards; one that is only estimated must be asked for.
+        if name == profile.name or (name == profile.family and not profile.taken_from)
+    )
     if found:
         return found
     private = list_private_profiles()
@@ -314,6 +329,7 @@ def _read_calibration(reader: FieldReader) -> Calibration:
         serves_quicker=reader.number("serves_quicker", least=1.0),
         weak=reader.text("weak"),
         anchored=reader.boolean("anchored"),
+        taken_from=reader.text("taken_from", default=""),
         note=reader.text("note"),
         sources=reader.texts("sources"),
     )
@@ -321,7 +337,7 @@ def _read_calibration(reader: FieldReader) -> Calibration:
 
 def _read_substitution(reader: FieldReader) -> Substitution:
     return Substitution(
-        setting=reader.text("setting", pattern="runtime|threads|dtype"),
+        setting=reader.text("setting", pattern="runtime|threads|dtype|board"),
         source=reader.text("source"),
         target=reader.text("target"),
         within=reader.text("within"),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from edgekit.cli.render import emit_json, say, table
+
+if TYPE_CHECKING:
+    from edgekit_benchmarks.profile import Profile
 
 
 @click.group()
@@ -30,7 +34,13 @@ def list_(as_json: bool) -> None:
     if as_json:
         emit_json(
             [
-                {"name": p.name, "family": p.family, "title": p.title, "private": p in private}
+                {
+                    "name": p.name,
+                    "family": p.family,
+                    "title": p.title,
+                    "private": p in private,
+                    "estimate_only": bool(p.taken_from),
+                }
                 for p in (*shipped, *private)
             ]
         )
@@ -41,12 +51,20 @@ def list_(as_json: bool) -> None:
             p.family,
             p.title,
             p.hardware.core,
-            str(sum(c.measurements for c in p.calibrations)),
-            "private" if p in private else "weak" if all(c.weak for c in p.calibrations) else "",
+            str(sum(c.measurements for c in p.calibrations if not c.taken_from)),
+            _standing(p, private=p in private),
         ]
         for p in (*shipped, *private)
     ]
     click.echo(table(rows, head=["profile", "family", "board", "core", "measurements", ""]))
+
+
+def _standing(profile: Profile, *, private: bool) -> str:
+    if private:
+        return "private"
+    if profile.taken_from:
+        return "estimate only"
+    return "weak" if all(c.weak for c in profile.calibrations) else ""
 
 
 @profiles.command()
@@ -77,12 +95,23 @@ def show(name: str, as_json: bool) -> None:
                 str(c.measurements),
                 "-" if c.anchored else f"{c.lofo_mape:.1%}",
                 f"/ {c.band:.2f} to x {c.band:.2f}",
-                "your device" if c.anchored else "weak" if c.weak else "",
+                "your device"
+                if c.anchored
+                else "estimate only"
+                if c.taken_from
+                else "weak"
+                if c.weak
+                else "",
             ]
             for c in profile.calibrations
         ]
         head = ["measured with", "dtype", "threads", "latencies", "error left out", "90 % band", ""]
         click.echo(table(rows, head=head))
+        if profile.taken_from:
+            click.echo(
+                f"Estimate only: nothing was measured on this board. The rows are the "
+                f"{profile.taken_from}'s, which has the same core; bands of predictions are wider."
+            )
         for weak in dict.fromkeys(c.weak for c in profile.calibrations if c.weak):
             click.echo(f"Weak: {weak}.")
         sources = dict.fromkeys(

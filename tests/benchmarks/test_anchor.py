@@ -113,6 +113,20 @@ def test_a_slower_device_is_predicted_as_slow_as_it_is(
     assert after.sources[0] == "results.json"
 
 
+def test_a_board_on_which_nothing_was_measured_is_anchored_like_any(
+    published: list[Measured],
+) -> None:
+    (board,) = load_profiles("raspberrypi-cm4")
+    found = runs(published, ["mobilenet_v1_1.0_224"], 1.2)
+    device, (anchor,) = anchor_profile(board, found, name="mine", source="results.json")
+    assert anchor.factor == pytest.approx(1.2, rel=0.1)
+    prediction = predict(LAYERS, device, runtime="litert", dtype="int8", threads=4)
+    assert prediction.kind == "anchored on your device"
+    other = predict(LAYERS, device, runtime="ncnn", dtype="float32", threads=1)
+    assert other.kind == "estimate only"
+    assert device.taken_from == ""
+
+
 def test_other_settings_are_predicted_as_before(published: list[Measured]) -> None:
     found = runs(published, ["mobilenet_v1_1.0_224"], 1.7)
     device, _ = anchor_profile(PI4, found, name="mine", source="results.json")

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from edgekit.cli.bench import bench
 from edgekit.cli.profiles import profiles
+from edgekit_benchmarks.profile import list_profiles
 from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
 from runtime.models import linear_model
 
@@ -122,7 +123,14 @@ def test_profiles_are_listed_and_shown() -> None:
     assert "nucleo-l4r5zi" in done.output
     assert "weak" in done.output
     entries = json.loads(CliRunner().invoke(profiles, ["list", "--json"]).stdout)
-    assert {"name", "family", "title", "private"} == set(entries[0])
+    assert {"name", "family", "title", "private", "estimate_only"} == set(entries[0])
+    assert {e["name"] for e in entries if e["estimate_only"]} >= {
+        "raspberrypi3b",
+        "raspberrypi-cm4",
+    }
+    assert "estimate only" in done.output
+    done = CliRunner().invoke(profiles, ["show", "raspberrypi-cm4"])
+    assert "Estimate only: nothing was measured on this board" in done.output
     done = CliRunner().invoke(profiles, ["show", "pixel"])
     assert "Google Pixel 3" in done.output
     assert "Weak: few kinds of models" in done.output
@@ -153,4 +161,5 @@ def test_the_table_of_errors_and_the_fit(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(profiles, ["fit", "--out", str(tmp_path / "made")])
     assert done.exit_code == 0, done.output
-    assert len(list((tmp_path / "made").glob("*.toml"))) == 19
+    made = {path.stem for path in (tmp_path / "made").glob("*.toml")}
+    assert made == {profile.name for profile in list_profiles()}

@@ -224,6 +224,29 @@ def test_a_setting_that_was_not_measured_is_an_estimate_only(
     assert found.high_ms / found.low_ms > min(c.band for c in measured) ** 2
 
 
+@pytest.mark.parametrize(
+    ("name", "like"),
+    [
+        ("raspberrypi3b", "raspberrypi3b-plus"),
+        ("raspberrypi-cm3-plus", "raspberrypi3b-plus"),
+        ("raspberrypi-cm4", "raspberrypi4"),
+        ("raspberrypi-cm5", "raspberrypi5"),
+    ],
+)
+def test_a_board_on_which_nothing_was_measured_is_an_estimate_only(name: str, like: str) -> None:
+    for runtime, dtype, threads in (("ncnn", "float32", 1), ("litert", "int8", 4)):
+        settings = {"runtime": runtime, "dtype": dtype, "threads": threads}
+        found = predict(MOBILENET, board(name), **settings)  # type: ignore[arg-type]
+        known = predict(MOBILENET, board(like), **settings)  # type: ignore[arg-type]
+        assert found.kind == "estimate only"
+        assert "nothing was measured on this board" in " ".join(found.reasons)
+        # No clock is reckoned with: the likely figure is the other board's.
+        assert found.latency_ms == pytest.approx(known.latency_ms)
+        assert found.low_ms < known.low_ms / 1.8
+        assert found.high_ms > known.high_ms * 1.8
+        assert f"on a {board(like).title}" in found.provenance
+
+
 def test_between_one_thread_and_four_lie_two() -> None:
     one, two, four = (
         predict(MOBILENET, board("raspberrypi4"), runtime="ncnn", dtype="float32", threads=threads)

@@ -24,6 +24,16 @@ def test_a_family_is_all_its_boards() -> None:
     assert [profile.name for profile in load_profiles("raspberrypi")] == RASPBERRIES
 
 
+def test_a_board_on_which_nothing_was_measured_must_be_named() -> None:
+    (board,) = load_profiles("raspberrypi-cm4")
+    assert board.family == "raspberrypi"
+    assert board.taken_from == "Raspberry Pi 4 Model B"
+    assert {c.taken_from for c in board.calibrations} == {board.taken_from}
+    (measured,) = load_profiles("raspberrypi4")
+    assert measured.taken_from == ""
+    assert board.hardware.core == measured.hardware.core
+
+
 def test_a_board_is_itself() -> None:
     (board,) = load_profiles("raspberrypi4")
     assert board.title == "Raspberry Pi 4 Model B"
