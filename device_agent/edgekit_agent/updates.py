@@ -161,7 +161,8 @@ class Updates:
     def follow(self, order: VerifiedOrder, now: float) -> None:
         """Do what a verified order says."""
         self.order_version = order.order_version
-        self.time_floor = max(self.time_floor, self._wall_clock())
+        # Only what was signed moves it: this device's own clock may be wrong, and that for good.
+        self.time_floor = max(self.time_floor, order.signed_time)
         named = {target.bundle for target in order.targets}
         for target in order.targets:
             self.apply(target.bundle, Ordered(target=target), now)

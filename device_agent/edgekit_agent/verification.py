@@ -82,7 +82,11 @@ def _read_result(data: bytes) -> VerifiedOrder:
         target = read_target(entries, name)
         if target is not None:
             found.append(target)
-    order = VerifiedOrder(order_version=reader.integer("order_version"), targets=tuple(found))
+    order = VerifiedOrder(
+        order_version=reader.integer("order_version"),
+        targets=tuple(found),
+        signed_time=reader.number("signed_time", least=0),
+    )
     if reader.faults:
         raise VerificationError("the verifier gave no proper result: " + "; ".join(reader.faults))
     return order

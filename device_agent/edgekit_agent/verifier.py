@@ -1,7 +1,9 @@
 """Verify an order: image repository and director, both with python-tuf, must agree.
 
-The work is done on a copy of the trusted metadata, which takes the place of the trusted one only
-when everything holds: a refused set leaves no trace.
+The work is done on a copy of the trusted metadata. What the image repository has proven is kept
+whatever becomes of the order, as TUF's workflow says. Of the director only new roots are kept
+when an order is refused: all devices share its keys, and the set of another device, with higher
+version numbers, must not lock this one out of its own.
 """
 
 from __future__ import annotations
@@ -10,28 +12,35 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
 
+from edgekit_agent.metadata import refresh_metadata, set_fetcher
 from edgekit_agent.state import Target
 from edgekit_runtime.durable import sync_folder, unwritable
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.limits import MAX_INDEX_BYTES
-from edgekit_runtime.orders import ORDER_FIELD, parse_index_pieces, parse_order
+from edgekit_runtime.orders import (
+    ORDER_FIELD,
+    TIME_FIELD,
+    parse_index_pieces,
+    parse_order,
+    parse_time,
+)
 
 if TYPE_CHECKING:
     from tuf.api.metadata import TargetFile, Targets
-    from tuf.ngclient import FetcherInterface, Updater
+    from tuf.ngclient import Updater
 
 # What a verification that was killed leaves behind begins with this.
 _SCRATCH: Final = ".verify-"
-_ORIGIN: Final = "set://metadata/"
 # More bundles than one device will ever run.
 _MAX_BUNDLES: Final = 64
+# The timestamp last: only with it do the others count.
+_ROLES: Final = ("targets", "snapshot", "timestamp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +50,12 @@ class VerifiedOrder:
     Attributes:
         order_version: Of the director's targets metadata.
         targets: One for each bundle.
+        signed_time: When the newest of it was signed, seconds since 1970; 0 if that is not said.
     """
 
     order_version: int
     targets: tuple[Target, ...]
+    signed_time: float = 0.0
 
 
 class Verifier:
@@ -87,9 +98,17 @@ class Verifier:
             places = {name: Path(scratch) / name for name in self._roots}
             for name, place in places.items():
                 self._copy_trusted(name, place)
-            _, targets = self._refresh("director", places["director"], director, when)
-            self._check_device(targets)
-            updater, _ = self._refresh("image", places["image"], image, when)
+            try:
+                _, targets = self._refresh("director", places["director"], director, when)
+                self._check_device(targets)
+            except VerificationError:
+                self._keep("director", places["director"], roles=())
+                raise
+            try:
+                updater, released = self._refresh("image", places["image"], image, when)
+                signed_time = max(_signed_time(place, released) for place in places.values())
+            finally:
+                self._keep("image", places["image"])
             found = tuple(
                 self._agree(path, ordered, updater, targets.version)
                 for path, ordered in sorted(targets.targets.items())
@@ -99,31 +118,22 @@ class Verifier:
                 raise VerificationError(
                     "the order names a bundle twice", where="director", fix="order it again"
                 )
-            for name, place in places.items():
-                self._keep(name, place)
-        return VerifiedOrder(order_version=targets.version, targets=found)
+            self._keep("director", places["director"])
+        return VerifiedOrder(order_version=targets.version, targets=found, signed_time=signed_time)
 
     def _refresh(
         self, name: str, place: Path, files: Mapping[str, bytes], when: datetime
     ) -> tuple[Updater, Targets]:
-        from tuf.api.exceptions import DownloadError, RepositoryError
         from tuf.api.metadata import Metadata
-        from tuf.ngclient import Updater
 
-        trusted = _highest(place, "targets")
-        try:
-            updater = Updater(
-                str(place), _ORIGIN, fetcher=_set_fetcher(files), bootstrap=self._roots[name]
-            )
-            # The library reads the clock itself; a device without one needs the time floor.
-            updater._trusted_set.reference_time = when
-            updater.refresh()
-        except (RepositoryError, DownloadError, ValueError) as error:
-            raise VerificationError(
-                explain(name, error, files=files, trusted_version=trusted),
-                where=f"{name} metadata",
-                fix=_FIXES[name],
-            ) from error
+        updater = refresh_metadata(
+            place,
+            set_fetcher(files),
+            bootstrap=self._roots[name],
+            when=when,
+            name=name,
+            files=files,
+        )
         # What the updater verified is what it keeps: read it back through the public API.
         metadata: Metadata[Targets] = Metadata.from_file(str(place / "targets.json"))
         return updater, metadata.signed
@@ -186,104 +196,32 @@ class Verifier:
         else:
             place.mkdir()
 
-    def _keep(self, name: str, place: Path) -> None:
+    def _keep(self, name: str, place: Path, roles: tuple[str, ...] = _ROLES) -> None:
         """Put verified metadata in the place of the trusted; a cut between leaves the older."""
         trusted = self._folder / name
-        trusted.mkdir(exist_ok=True)
         try:
-            for root in sorted((place / "root_history").iterdir()):
+            trusted.mkdir(exist_ok=True)
+            history = place / "root_history"
+            for root in sorted(history.iterdir()) if history.is_dir() else []:
                 _move_durably(root, trusted / "root_history" / root.name)
-            # The timestamp last: only with it do the others count.
-            for role in ("targets", "snapshot", "timestamp"):
-                _move_durably(place / f"{role}.json", trusted / f"{role}.json")
+            for role in roles:
+                if (place / f"{role}.json").exists():
+                    _move_durably(place / f"{role}.json", trusted / f"{role}.json")
         except OSError as error:
             raise unwritable(trusted, error) from error
 
 
-_FIXES: Final = {
-    "image": "refresh the fleet's metadata; a forged set is no concern: nothing was changed",
-    "director": "order it again; a forged order is no concern: nothing was changed",
-}
+def _signed_time(place: Path, released: Targets) -> float:
+    """When the timestamp metadata says that it was signed; 0 if it does not, or cannot be right.
 
-
-def explain(  # noqa: PLR0911 - one a kind of error
-    name: str, error: Exception, *, files: Mapping[str, bytes], trusted_version: int
-) -> str:
-    """Say in plain words why a metadata set was refused.
-
-    Args:
-        name: "image" or "director".
-        error: What python-tuf raised.
-        files: The set that was refused.
-        trusted_version: Of the targets metadata followed so far; 0 for none.
+    It moves the floor under this device's clock. A stolen online key can move it no further than
+    an offline key has signed until.
     """
-    from tuf.api import exceptions
-
-    subject = "the order" if name == "director" else "the image repository's metadata"
-    match error:
-        case exceptions.UnsignedMetadataError():
-            role = str(error).split(" ", maxsplit=1)[0]
-            return f"{subject} is signed by a key that the root does not trust ({role}: {error})"
-        case exceptions.BadVersionNumberError():
-            offered = _offered_version(files)
-            if offered and offered < trusted_version:
-                kind = "order" if name == "director" else "set of metadata"
-                return (
-                    f"an older {kind} (version {offered}) than the one already followed "
-                    f"({trusted_version}): a replay"
-                )
-            return f"{subject} is older than what was already followed: a replay ({error})"
-        case exceptions.ExpiredMetadataError():
-            role = str(error).removeprefix("Final ").removeprefix("New ").split(".")[0].split()[0]
-            return f"{subject} expired on {_expiry(files, role)} ({role})"
-        case exceptions.LengthOrHashMismatchError():
-            return f"{subject} is mixed from different sets: {error}"
-        case exceptions.DownloadHTTPError():
-            return f"{subject} lacks a file: {error}"
-        case exceptions.DownloadLengthMismatchError():
-            return f"{subject} is larger than it may be: {error}"
-        case _:
-            return f"{subject} is invalid: {error}"
-
-
-def _offered_version(files: Mapping[str, bytes]) -> int:
-    versions = [
-        int(name.split(".")[0])
-        for name in files
-        if name.endswith(".targets.json") and name.split(".")[0].isdigit()
-    ]
-    return max(versions, default=0)
-
-
-def _expiry(files: Mapping[str, bytes], role: str) -> str:
-    names = sorted(name for name in files if name.removesuffix(".json").split(".")[-1] == role)
-    try:
-        return str(json.loads(files[names[-1]])["signed"]["expires"]) if names else "an unknown day"
-    except (ValueError, KeyError, TypeError):
-        return "an unknown day"
-
-
-def _highest(place: Path, role: str) -> int:
-    try:
-        return int(json.loads((place / f"{role}.json").read_bytes())["signed"]["version"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-
-
-def _set_fetcher(files: Mapping[str, bytes]) -> FetcherInterface:
-    from tuf.api.exceptions import DownloadHTTPError
-    from tuf.ngclient import FetcherInterface
-
-    class SetFetcher(FetcherInterface):
-        """Serves metadata out of one unpacked message."""
-
-        def _fetch(self, url: str) -> Iterator[bytes]:
-            name = unquote(urlsplit(url).path).lstrip("/")
-            if name not in files:
-                raise DownloadHTTPError(f"no {name} in the set", 404)
-            return iter((files[name],))
-
-    return SetFetcher()
+    document = json.loads((place / "timestamp.json").read_bytes())["signed"]
+    moment = parse_time(document.get(TIME_FIELD))
+    expires = parse_time(document.get("expires"))
+    last = min(expires or 0.0, released.expires.timestamp())
+    return moment if moment is not None and moment <= last else 0.0
 
 
 def _move_durably(source: Path, target: Path) -> None:

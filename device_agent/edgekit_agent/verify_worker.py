@@ -44,6 +44,7 @@ def prove_order(plan: VerifyPlan, *, image: bytes, director: bytes) -> dict[str,
         return {"what": f"it could not be verified: {error}", "where": "", "fix": ""}
     return {
         "order_version": order.order_version,
+        "signed_time": order.signed_time,
         "targets": {target.bundle: target.to_json() for target in order.targets},
     }
 

@@ -19,9 +19,10 @@ from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets, Timestamp
 from tuf.repository import Repository
 
-from edgekit.fleet.clock import Clock
+from edgekit.fleet.clock import Clock, rfc3339
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
+from edgekit_runtime.orders import TIME_FIELD
 
 _SignedT = TypeVar("_SignedT", bound=Signed)
 # Old versions are of no use to a device; a few help a person to see what happened.
@@ -96,7 +97,11 @@ class SignedFolder(Repository):
             VerificationError: If the key that signs is not trusted by the root.
         """
         md.signed.version += 1
-        md.signed.expires = self._clock() + self._lifetimes[role]
+        now = self._clock()
+        md.signed.expires = now + self._lifetimes[role]
+        if role == Timestamp.type:
+            # Devices without a clock learn from it what time it is at least.
+            md.signed.unrecognized_fields[TIME_FIELD] = rfc3339(now)
         md.signatures.clear()
         md.sign(self._sign_with(role))
         self._prove(role, md, str(self._folder))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
@@ -19,6 +20,8 @@ from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_INDEX_BYTES
 from edgekit_runtime.versions import VERSION_PATTERN
 
 ORDER_FIELD: Final = "x-edgekit-order"
+# In timestamp metadata: when it was signed, RFC 3339 in UTC. Devices without a clock learn from it.
+TIME_FIELD: Final = "x-edgekit-time"
 _DECIMAL_PATTERN: Final = r"\d{1,18}(?:\.\d{1,24})?(?:e[+-]\d{1,3})?"
 
 
@@ -135,6 +138,16 @@ def parse_order(path: str, custom: object) -> BundleOrder:
     if reader.faults:
         raise VerificationError("the order is invalid: " + "; ".join(reader.faults), where=path)
     return order
+
+
+def parse_time(value: object) -> float | None:
+    """Seconds since 1970 of an RFC 3339 time in UTC as TUF writes it; None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def index_pieces_custom(pieces: list[tuple[str, int]]) -> dict[str, object]:

@@ -23,6 +23,7 @@ from edgekit_runtime.bundle.index import BundleIndex, IndexedFile, assemble
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
 from edgekit_runtime.orders import (
     ORDER_FIELD,
+    TIME_FIELD,
     Budget,
     BundleOrder,
     Gates,
@@ -31,6 +32,7 @@ from edgekit_runtime.orders import (
 )
 from edgekit_runtime.protocol import pack_metadata
 
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 ROLES = ("root", "targets", "snapshot", "timestamp")
 
 
@@ -70,6 +72,7 @@ class SignedRepository:
         expires: datetime | None = None,
         fields: dict[str, object] | None = None,
         signers: Mapping[str, CryptoSigner] | None = None,
+        signed_at: datetime | None = None,
     ) -> dict[str, bytes]:
         """A new metadata set; the former one is forgotten."""
         self.versions = version if version is not None else self.versions + 1
@@ -85,7 +88,10 @@ class SignedRepository:
             version=number, expires=expires, meta={"targets.json": MetaFile(version=number)}
         )
         timestamp = Timestamp(
-            version=number, expires=expires, snapshot_meta=MetaFile(version=number)
+            version=number,
+            expires=expires,
+            snapshot_meta=MetaFile(version=number),
+            unrecognized_fields={} if signed_at is None else {TIME_FIELD: f"{signed_at:{_TIME}}"},
         )
         made = {name: data for name, data in self.files.items() if "root" in name}
         for role, signed, name in (
@@ -148,6 +154,7 @@ class SignedFleet:
         expires: datetime | None = None,
         signers: Mapping[str, CryptoSigner] | None = None,
         fields: dict[str, object] | None = None,
+        signed_at: datetime | None = None,
     ) -> bytes:
         """The packed order of a device."""
         targets = {}
@@ -164,6 +171,7 @@ class SignedFleet:
             version=version,
             expires=expires,
             signers=signers,
+            signed_at=signed_at,
             fields={ORDER_FIELD: {"device": device}} if fields is None else fields,
         )
         return pack_metadata(files)

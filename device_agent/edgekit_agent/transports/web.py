@@ -13,7 +13,7 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from edgekit_agent.config import Tls
 from edgekit_agent.transports.arrivals import Arrival
@@ -62,7 +62,7 @@ class WebClient:
         """Status and body of what is at a name below the base.
 
         Args:
-            name: Relative; its slashes stay.
+            name: Relative, quoted as in a URL.
             most: How many bytes the body may have.
             changed_only: Send the ETag of the last answer; 304 then says that nothing changed.
 
@@ -77,7 +77,7 @@ class WebClient:
         try:
             connection = self._connection or self._connect()
             self._connection = connection
-            connection.request("GET", f"{self._path}/{quote(name)}", headers=headers)
+            connection.request("GET", f"{self._path}/{name}", headers=headers)
             response = connection.getresponse()
             body = _read(response, most)
         except BaseException:
