@@ -312,12 +312,12 @@ class Conversion:
                     latency.kind(written.artifact.format),
                 )
             self._warnings += [f"{written.artifact.path.name}: {remark}" for remark in remarks]
-        lost = max(
-            (one.paired.drop for one in tuned.plain or tuned.written if one.paired), default=0
-        )
         diagnosis = None
-        if self._calibration is not None and (lost > _DROP_TO_WARN or tuned.plain):
-            diagnosis = diagnosis_of(self._reduced, tuned.scheme, self._calibration)
+        if self._calibration is not None and (tuned.plain or not tuned.met):
+            self._progress(f"looking for the layers that plain {tuned.scheme} breaks")
+            diagnosis = diagnosis_of(
+                self._reduced, tuned.scheme, self._calibration, self._session.inputs
+            )
         self._schemes.append(
             SchemeReport(tuned=tuned, method=self._request.range_method.value, diagnosis=diagnosis)
         )
@@ -361,7 +361,8 @@ class Conversion:
         if paired.metric != AGREEMENT and paired.drop > _DROP_TO_WARN:
             yield (
                 f"{name}: {paired.metric} went from {paired.before:.4g} to {paired.after:.4g} on "
-                f"{paired.samples} samples; --max-accuracy-drop looks for repairs"
+                f"{paired.samples} samples; edgekit quantize-report names the layers, and "
+                "--max-accuracy-drop looks for repairs"
             )
         elif paired.agreement < _AGREEMENT_TO_WARN:
             yield f"{name}: only {paired.agreement:.1%} of its answers are the source's"

@@ -13,6 +13,7 @@ import numpy as np
 from edgekit_converters.accuracy import Metric, metric_named
 from edgekit_converters.accuracy.labels import as_classes
 from edgekit_converters.calibration import CalibrationSet
+from edgekit_converters.calibration.generated import look_here
 from edgekit_converters.samples import Samples, batch_size
 from edgekit_runtime.errors import UsageError
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from edgekit_runtime.tensors import TensorSpec
 
 _BATCH_SAMPLES: Final = 64
+# What flows through a model is many times as large.
+_BATCH_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ class EvaluationSet:
     @classmethod
     def of(cls, data: CalibrationSet, specs: Sequence[TensorSpec], *, origin: str) -> EvaluationSet:
         """Judge by samples that have been read, in larger batches than are calibrated with."""
-        size = batch_size(specs, preferred=_BATCH_SAMPLES)
+        fitting = data.samples.fitting(_BATCH_BYTES, _BATCH_SAMPLES)
+        size = batch_size(specs, preferred=fitting)
         return cls(data=dataclasses.replace(data, batch_size=size), origin=origin)
 
     @property
@@ -120,6 +124,8 @@ def choose_metric(name: str | None, dataset: EvaluationSet) -> Metric:
                 "labels: mae, mse, module:function",
             )
         return metric_named("top1")
+    if ":" in name:
+        look_here()
     metric = metric_named(name)
     if metric.labels == "needed" and labels is None:
         raise UsageError(

@@ -28,6 +28,8 @@ _FREE_SIZE: Final = 16
 # Another size than before for axes that are free as well as the batch.
 _OTHER_FREE_SIZE: Final = 24
 _OTHER_BATCH: Final = 3
+# What flows through a model is many times as large.
+_BATCH_BYTES: Final = 4 << 20
 _USER_SAMPLES: Final = 64
 # What whole numbers are where nothing is known of their use: a mask, or an image's bytes.
 _BYTES: Final = frozenset({"uint8", "int8"})
@@ -77,7 +79,7 @@ def probes_for(
 
 def user_probes(specs: Sequence[TensorSpec], samples: Samples) -> Iterator[Probe]:
     """The first of the user's own samples, as one or more probes."""
-    size = batch_size(specs, preferred=_USER_SAMPLES)
+    size = batch_size(specs, preferred=samples.fitting(_BATCH_BYTES, _USER_SAMPLES))
     for number, (inputs, _) in enumerate(samples.batches(size)):
         if number * size >= _USER_SAMPLES:
             break

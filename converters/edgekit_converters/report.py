@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -144,7 +145,7 @@ class SchemeReport:
     Attributes:
         tuned: What was tried, and the plan that came of it.
         method: How ranges were chosen before any repair.
-        diagnosis: Why the plain scheme loses what it does, where that is much.
+        diagnosis: Why the plain scheme loses what it does, where that is over the budget.
     """
 
     tuned: Tuned
@@ -225,7 +226,12 @@ class ConversionReport:
     published: bool = True
 
     def to_json(self) -> dict[str, object]:
-        """As a JSON object."""
+        """As a JSON object; numbers that JSON does not have are null."""
+        document = _finite(self._to_json())
+        assert isinstance(document, dict)  # noqa: S101 - for the type checker
+        return document
+
+    def _to_json(self) -> dict[str, object]:
         return {
             "source": {
                 "path": self.source,
@@ -246,6 +252,14 @@ class ConversionReport:
             "warnings": list(self.warnings),
             "tools": dict(self.tools),
         }
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def tool_versions() -> dict[str, str]:

@@ -40,6 +40,11 @@ class Samples:
     labels: NDArray[np.generic] | None
     count: int
 
+    def fitting(self, most_bytes: int, most: int) -> int:
+        """How many samples take no more than so many bytes: from one to `most`."""
+        sample_bytes = sum(int(array[0].nbytes) for array in self.arrays.values())
+        return min(max(most_bytes // max(sample_bytes, 1), 1), most)
+
     def batches(self, size: int) -> Iterator[tuple[dict[str, NDArray[np.generic]], int]]:
         """Batches of exactly `size` samples, each with how many of them count.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgekit_converters.diagnosis import QuantizationDiagnosis, Subject, diagnose
 from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.samples import batch_size
 
 if TYPE_CHECKING:
     from edgekit_converters.accuracy import Metric
@@ -15,13 +16,19 @@ if TYPE_CHECKING:
     from edgekit_converters.goal import AccuracyGoal
     from edgekit_converters.reduced import ReducedForms
     from edgekit_converters.tuning import Tuned
+    from edgekit_runtime.tensors import TensorSpec
 
-# Every value of the model is compared on them.
-_DIAGNOSED_BATCHES: Final = 4
+# Every value of the model is compared on them, and all values of a batch are held at once.
+_DIAGNOSED_BATCHES: Final = 8
+_BATCH_BYTES: Final = 1 << 18
+_MOST_SAMPLES: Final = 16
 
 
 def diagnosis_of(
-    reduced: ReducedForms, scheme: Scheme, calibration: CalibrationSet
+    reduced: ReducedForms,
+    scheme: Scheme,
+    calibration: CalibrationSet,
+    specs: Sequence[TensorSpec],
 ) -> QuantizationDiagnosis | None:
     """Which layers the plain scheme breaks, before any repair; None where it has no fixed ranges.
 
@@ -29,15 +36,16 @@ def diagnosis_of(
         reduced: Has the model and its plan.
         scheme: As it was asked for.
         calibration: Of whose excerpt some batches are looked at.
+        specs: The model's inputs.
     """
     if not scheme.needs_ranges or not reduced.has_onnx_form:
         return None
     model = reduced.float_model()
     plan = reduced.plan(scheme)
+    fitting = batch_size(specs, preferred=calibration.samples.fitting(_BATCH_BYTES, _MOST_SAMPLES))
     batches = [
-        batch for batch, _ in islice(calibration.samples.batches(calibration.batch_size),
-                                     _DIAGNOSED_BATCHES)
-    ]  # fmt: skip
+        batch for batch, _ in islice(calibration.samples.batches(fitting), _DIAGNOSED_BATCHES)
+    ]
     return diagnose(
         model, Subject(model=model, plan=plan), batches, statistics=reduced.statistics()
     )

@@ -246,6 +246,9 @@ def convert(
         emit_json(report.to_json())
     else:
         show(report)
+    if report.shortfall and as_json:
+        # The report says it; an error's own JSON behind it would make two documents.
+        raise click.exceptions.Exit(GateFailedError.exit_code)
     if report.shortfall:
         raise GateFailedError(
             report.shortfall,

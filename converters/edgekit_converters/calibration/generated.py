@@ -133,11 +133,16 @@ class Generated:
         return misfit(faults, self._specs, kind=self._kind, where=self._name)
 
 
-def _import(name: str) -> Any:
-    module, _, path = name.partition(":")
+def look_here() -> None:
+    """Find modules in the current folder, as `python -m` does."""
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
+
+
+def _import(name: str) -> Any:
+    module, _, path = name.partition(":")
+    look_here()
     try:
         found: Any = importlib.import_module(module)
         for part in path.split("."):
