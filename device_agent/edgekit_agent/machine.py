@@ -8,8 +8,8 @@ The rules:
  * An event about another candidate than the present one (its digest differs) changes nothing.
  * The active version stays until a candidate has passed its gates; it then becomes the previous.
  * A candidate that fails is refused: the same or an older order does not bring it back.
- * Starts of the agent are counted while a candidate is proven or tried: a version that takes the
-   whole device down cannot do so for ever.
+ * Trials that were begun are counted, and starts of the agent while a candidate is tried: a version
+   that takes the whole device down cannot do so for ever.
 """
 
 from __future__ import annotations
@@ -54,6 +54,14 @@ class Unusable:
 
     digest: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProofBegun:
+    """The conditions of the order hold: the trial of the candidate's variant begins now."""
+
+    digest: str
+    variant: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +122,7 @@ Event = (
     | Withdrawn
     | Installed
     | Unusable
+    | ProofBegun
     | Proven
     | VariantFailed
     | GatesPassed
@@ -131,7 +140,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Prove:
-    """Run the trial of the candidate's variant."""
+    """Run the trial of the candidate's variant, once the order's conditions hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +190,7 @@ def transition(  # noqa: PLR0911 - one a kind of event
             return _slot_lost(record, event)
         case Restarted():
             return _restarted(record)
-        case Installed() | Unusable() | Proven() | VariantFailed():
+        case Installed() | Unusable() | ProofBegun() | Proven() | VariantFailed():
             return _before_use(record, event)
         case GatesPassed() | GatesFailed():
             return _in_use(record, event)
@@ -235,7 +244,9 @@ def _withdrawn(record: BundleRecord, order_version: int) -> Step:
     )
 
 
-def _before_use(record: BundleRecord, event: Installed | Unusable | Proven | VariantFailed) -> Step:
+def _before_use(  # noqa: PLR0911 - one a pair of phase and event
+    record: BundleRecord, event: Installed | Unusable | ProofBegun | Proven | VariantFailed
+) -> Step:
     candidate = record.candidate
     if candidate is None or candidate.digest != event.digest:
         return record, ()
@@ -251,6 +262,9 @@ def _before_use(record: BundleRecord, event: Installed | Unusable | Proven | Var
             reasons = [f"{variant}: {reason}" for variant, reason in record.failed]
             reason = "; ".join([*reasons, event.reason])
             return _refuse(record, candidate, Phase.REJECTED, reason)
+        case Phase.STAGED, ProofBegun() if event.variant == record.variant:
+            # Counted before it can take the device down; waiting for conditions counts nothing.
+            return replace(record, boots=record.boots + 1), ()
         case Phase.STAGED, Proven() if event.variant == record.variant:
             trying = replace(record, phase=Phase.TRYING, boots=0, crashes=0)
             detail = f"variant {event.variant}: the golden samples match"
@@ -377,14 +391,14 @@ def _restarted(record: BundleRecord) -> Step:
         return record, (Serve(), Collect())
     if record.phase is Phase.FETCHING:
         return record, (Serve(), Fetch())
-    boots = record.boots + 1
-    record = replace(record, boots=boots)
     if record.phase is Phase.STAGED:
-        if boots < MAX_BOOTS:
+        if record.boots < MAX_BOOTS:
             return record, (Serve(), Prove())
-        reason = f"the agent was restarted {boots} times while this version was being proven"
+        reason = f"the agent ended {record.boots} times while this version was being proven"
         rejected, actions = _refuse(record, candidate, Phase.REJECTED, reason)
         return rejected, (Serve(), *actions)
+    boots = record.boots + 1
+    record = replace(record, boots=boots)
     if boots < MAX_BOOTS:
         return record, (Serve(),)
     reason = f"the agent was restarted {boots} times while this version was being tried"

@@ -106,7 +106,7 @@ class BundleRecord:
         candidate: What is on its way; set exactly while fetching, staged or trying.
         variant: The candidate's variant; set from staged on.
         failed: Variants of the candidate that failed their proof, each with its reason.
-        boots: Starts of the agent since the candidate was staged, or went live.
+        boots: Trials of the variant that were begun; once it is live, starts of the agent since.
         crashes: Crashes of the server while the candidate was live.
         active_crashes: When the active version crashed, by the machine's clock.
         refused: The last target that did not prove itself.

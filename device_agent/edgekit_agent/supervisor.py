@@ -258,7 +258,7 @@ class Supervisor:
 
     def _bundle(self, name: str) -> BundleState:
         state = self._updates.records[name].report()
-        waiting = self._updates.downloads.waiting(name)
+        waiting = self._updates.waiting(name)
         return replace(state, reason=waiting) if waiting else state
 
     def _write_status(self, state: DeviceState, now: float) -> None:

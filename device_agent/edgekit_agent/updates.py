@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.chunks import ChunkStore
+from edgekit_agent.conditions import Surroundings, look_around, why_not_yet
 from edgekit_agent.doors import Died
 from edgekit_agent.downloads import Downloads
 from edgekit_agent.events import EventLog
@@ -29,6 +30,7 @@ from edgekit_agent.machine import (
     GatesFailed,
     GatesPassed,
     Ordered,
+    ProofBegun,
     Prove,
     Proven,
     Restarted,
@@ -50,6 +52,8 @@ _log = logging.getLogger(__name__)
 # A version that keeps taking the server down, and has none before it, is left out so long: the
 # other bundles are served meanwhile.
 BENCH_SECONDS: Final = 60.0
+# How often it is looked whether the conditions of an order hold.
+_HELD_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +83,7 @@ class Updates:
         publish: Callable[[DeviceEvent], None],
         post: Callable[[TrialDone], None],
         device: str,
+        look_around: Callable[[float], Surroundings] = look_around,
     ) -> None:
         """Work with these; `start` begins.
 
@@ -93,7 +98,9 @@ class Updates:
             publish: Told of every event, after it was journalled.
             post: Takes the results of trials; they come back through `on_trial`.
             device: This device's id.
+            look_around: Tells, at a time, by what the conditions of orders are judged.
         """
+        self._look_around = look_around
         self._journal_file = journal_file
         self._slots = slots
         self._chunks = chunks
@@ -109,6 +116,9 @@ class Updates:
         self._trials: dict[str, tuple[str, str, threading.Event]] = {}
         self._live: dict[str, tuple[str, float]] = {}
         self._benched: dict[str, float] = {}
+        # What staged candidates wait for, by bundle, and when that is looked at again.
+        self._held: dict[str, str] = {}
+        self._held_due = 0.0
         self._collect_due = False
         self.records: dict[str, BundleRecord] = {}
         self.order_version = 0
@@ -121,6 +131,10 @@ class Updates:
     def under_way(self) -> bool:
         """Whether any bundle is on its way to somewhere."""
         return any(record.phase in UNDER_WAY for record in self.records.values())
+
+    def waiting(self, bundle: str) -> str:
+        """What a bundle's update is waiting for; empty for nothing."""
+        return self._held.get(bundle) or self.downloads.waiting(bundle)
 
     def load(self) -> None:
         """Read the journal, or rebuild it from the slots if it is damaged."""
@@ -277,6 +291,10 @@ class Updates:
         if self.journal_trouble:
             self.save()
         self.downloads.tick(now, connected=connected)
+        if self._held and now >= self._held_due:
+            self._held_due = now + _HELD_SECONDS
+            for bundle in list(self._held):
+                self._begin_proof(bundle, now)
         if self._collect_due and not self.journal_trouble:
             self._collect_due = False
             self._collect()
@@ -320,12 +338,30 @@ class Updates:
                 failed = tuple(variant for variant, _ in record.failed)
                 self.downloads.begin(record.candidate, failed, now)
             case Prove() if record.candidate is not None:
-                self._prove(record, Slot(target=record.candidate, variant=record.variant), now)
+                self._begin_proof(record.bundle, now)
             case Collect():
                 self._collect_due = True
             case _:
                 # The server is brought in line with the records on every turn of the loop.
                 return
+
+    def _begin_proof(self, bundle: str, now: float) -> None:
+        """Start the trial of a staged candidate, or say what it waits for."""
+        record = self.records[bundle]
+        candidate = record.candidate
+        if record.phase is not Phase.STAGED or candidate is None:
+            return
+        around = self._look_around(self._wall_clock())
+        reason = why_not_yet(candidate.order.conditions, around)
+        if reason:
+            if bundle not in self._held:
+                self.tell("update.waiting", bundle=bundle, version=candidate.version, detail=reason)
+            self._held[bundle] = reason
+            return
+        self._held.pop(bundle, None)
+        variant = record.variant
+        self.apply(bundle, ProofBegun(digest=candidate.digest, variant=variant), now)
+        self._prove(self.records[bundle], Slot(target=candidate, variant=variant), now)
 
     def _prove(self, record: BundleRecord, slot: Slot, now: float) -> None:
         bundle, stop = record.bundle, threading.Event()
@@ -369,6 +405,8 @@ class Updates:
             del self._trials[bundle]
         if record.phase is not Phase.TRYING:
             self._live.pop(bundle, None)
+        if record.phase is not Phase.STAGED:
+            self._held.pop(bundle, None)
 
     def _servable(self, bundle: str, now: float) -> ModelPlan | None:
         """The plan of what a bundle serves; a slot that has become useless is given up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,13 @@ from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 
 if TYPE_CHECKING:
     from edgekit.fleet.status import FleetStatus
+
+
+_MOMENT = click.DateTime(["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"])
+
+
+def _seconds(moment: datetime | None) -> int:
+    return int(moment.replace(tzinfo=UTC).timestamp()) if moment else 0
 
 
 @click.group()
@@ -50,27 +58,55 @@ def init(folder: Path, fleet_id: str) -> None:
 @click.option("--deadline-seconds", type=float, help="After that it is rolled back.")
 @click.option("--max-error-share", type=float, help="Largest share of failed requests, 0 to 1.")
 @click.option("--max-p90-ms", type=float, help="Largest 90th percentile of the latency.")
+@click.option(
+    "--window",
+    "windows",
+    multiple=True,
+    metavar="TIMES",
+    help="Go live in this window, UTC: 'daily 22:00-04:00', 'sat,sun 00:00-24:00'; repeatable.",
+)
+@click.option("--not-before", type=_MOMENT, metavar="TIME", help="UTC: 2026-12-24T06:00.")
+@click.option(
+    "--go-live-by", type=_MOMENT, metavar="TIME", help="Then wait for no window and no load."
+)
+@click.option("--min-battery", type=click.IntRange(0, 100), help="Percent, unless on mains.")
+@click.option("--max-load", type=float, help="Largest load average for each processor.")
 def order(
     device: str,
     bundle: str,
     folder: Path,
+    windows: tuple[str, ...],
+    not_before: datetime | None,
+    go_live_by: datetime | None,
+    min_battery: int | None,
+    max_load: float | None,
     **gates: float | None,
 ) -> None:
     """Order DEVICE to run BUNDLE, given as NAME@VERSION; its other bundles stay as they are.
 
-    An older version may be ordered: that is how to go back. `edgekit fleet publish` sends it.
+    An older version may be ordered: that is how to go back. `edgekit fleet publish` sends it. It
+    is fetched at once, and goes live when what is asked for here holds.
     """
     from edgekit.fleet.folder import Fleet
     from edgekit.fleet.ordering import order_bundle
     from edgekit_runtime.errors import UsageError
-    from edgekit_runtime.orders import BundleOrder, Gates
+    from edgekit_runtime.orders import BundleOrder, Conditions, Gates, require_window
 
     name, at, version = bundle.partition("@")
     if not at:
         raise UsageError(f"{bundle!r} names no version", fix="write it as NAME@VERSION")
     chosen = Gates(**{key: value for key, value in gates.items() if value is not None})  # type: ignore[arg-type]
+    conditions = Conditions(
+        windows=tuple(map(require_window, windows)),
+        not_before=_seconds(not_before),
+        deadline=_seconds(go_live_by),
+        min_battery_percent=min_battery or 0,
+        max_load=max_load or 0.0,
+    )
     number = order_bundle(
-        Fleet.open(folder), device, BundleOrder(bundle=name, version=version, gates=chosen)
+        Fleet.open(folder),
+        device,
+        BundleOrder(bundle=name, version=version, gates=chosen, conditions=conditions),
     )
     click.echo(f"order {number} for {device}: {name} {version}. Next: edgekit fleet publish")
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
-from edgekit_runtime.errors import VerificationError
+from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_INDEX_BYTES
 from edgekit_runtime.versions import VERSION_PATTERN
@@ -22,6 +22,11 @@ from edgekit_runtime.versions import VERSION_PATTERN
 ORDER_FIELD: Final = "x-edgekit-order"
 # In timestamp metadata: when it was signed, RFC 3339 in UTC. Devices without a clock learn from it.
 TIME_FIELD: Final = "x-edgekit-time"
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HOUR: Final = 60
+_DAY: Final = 24 * 60
+# The end of the year 9999, the last that can be written.
+_LAST_TIME: Final = 253_402_300_799
 _DECIMAL_PATTERN: Final = r"\d{1,18}(?:\.\d{1,24})?(?:e[+-]\d{1,3})?"
 
 
@@ -64,6 +69,58 @@ class Gates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of the day, in UTC, in which a candidate may go live.
+
+    Attributes:
+        days: 0 for Monday to 6 for Sunday: the days on which it begins.
+        start: Minutes after midnight.
+        end: Minutes after midnight; not after `start` for a window that ends on the next day.
+    """
+
+    days: tuple[int, ...]
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        days = "daily" if len(self.days) == len(_DAYS) else ",".join(_DAYS[d] for d in self.days)
+        start, end = (f"{time // 60:02}:{time % 60:02}" for time in (self.start, self.end))
+        return f"{days} {start}-{end}"
+
+    def holds(self, time: float) -> bool:
+        """Whether a time, in seconds since 1970, lies inside."""
+        day, second = divmod(int(time), 86_400)
+        # 1970 began on a Thursday.
+        weekday, minute = (day + 3) % 7, second // 60
+        if self.start < self.end:
+            return weekday in self.days and self.start <= minute < self.end
+        before = (weekday - 1) % 7
+        return (weekday in self.days and minute >= self.start) or (
+            before in self.days and minute < self.end
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What must hold when a candidate goes live; it is fetched and verified before.
+
+    Attributes:
+        not_before: Seconds since 1970; 0 for at once.
+        deadline: Seconds since 1970, from when on neither window nor load is waited for; 0 for
+            never.
+        windows: One of them must hold; none for any time.
+        min_battery_percent: Unless power comes from outside; 0 for any.
+        max_load: Average number of running processes over a minute, for each processor; 0 for any.
+    """
+
+    not_before: int = 0
+    deadline: int = 0
+    windows: tuple[Window, ...] = ()
+    min_battery_percent: int = 0
+    max_load: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BundleOrder:
     """One bundle that a device must run.
 
@@ -72,12 +129,14 @@ class BundleOrder:
         version: Its semantic version.
         budget: For the trial.
         gates: For the time in live use.
+        conditions: For the moment at which it goes live.
     """
 
     bundle: str
     version: str
     budget: Budget = field(default_factory=Budget)
     gates: Gates = field(default_factory=Gates)
+    conditions: Conditions = field(default_factory=Conditions)
 
     @property
     def target_path(self) -> str:
@@ -91,6 +150,13 @@ class BundleOrder:
             "version": self.version,
             "budget": {name: _signable(getattr(self.budget, name)) for name in Budget.__slots__},
             "gates": {name: _signable(getattr(self.gates, name)) for name in Gates.__slots__},
+            "conditions": {
+                "not_before": self.conditions.not_before,
+                "deadline": self.conditions.deadline,
+                "windows": [str(window) for window in self.conditions.windows],
+                "min_battery_percent": self.conditions.min_battery_percent,
+                "max_load": _signable(self.conditions.max_load),
+            },
         }
 
 
@@ -132,12 +198,64 @@ def parse_order(path: str, custom: object) -> BundleOrder:
             max_p90_ms=_decimal(gates, "max_p90_ms", default=limits.max_p90_ms),
             max_crashes=gates.integer("max_crashes", default=limits.max_crashes),
         ),
+        conditions=_read_conditions(reader.nested("conditions", optional=True)),
     )
     if not reader.faults and order.target_path != path:
         reader.fault("", f"names {order.target_path}, and stands under {path}")
     if reader.faults:
         raise VerificationError("the order is invalid: " + "; ".join(reader.faults), where=path)
     return order
+
+
+def parse_window(text: str) -> Window | None:
+    """Read "daily 22:00-04:00" or "sat,sun 00:00-24:00"; None if it is none of that form."""
+    match = re.fullmatch(r"([a-z,]{1,32}) (\d\d):(\d\d)-(\d\d):(\d\d)", text)
+    if match is None:
+        return None
+    names = _DAYS if match[1] == "daily" else tuple(match[1].split(","))
+    start, end = int(match[2]) * 60 + int(match[3]), int(match[4]) * 60 + int(match[5])
+    valid = (
+        all(name in _DAYS for name in names)
+        and int(match[3]) < _HOUR
+        and int(match[5]) < _HOUR
+        and start < _DAY
+        and end <= _DAY
+        and start != end
+    )
+    days = sorted({_DAYS.index(name) for name in names}) if valid else []
+    return Window(days=tuple(days), start=start, end=end) if valid else None
+
+
+def require_window(text: str) -> Window:
+    """Read a window that a person wrote.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    window = parse_window(text)
+    if window is None:
+        raise UsageError(
+            f"{text!r} is no maintenance window",
+            fix="write it like 'daily 22:00-04:00' or 'sat,sun 00:00-24:00', in UTC",
+        )
+    return window
+
+
+def _read_conditions(reader: FieldReader) -> Conditions:
+    windows = []
+    for text in reader.texts("windows", optional=True, most=32):
+        window = parse_window(text)
+        if window is None:
+            reader.fault("windows", f"{text[:40]!r} is not like 'daily 22:00-04:00' or 'sat,sun …'")
+        else:
+            windows.append(window)
+    return Conditions(
+        not_before=reader.integer("not_before", default=0, most=_LAST_TIME),
+        deadline=reader.integer("deadline", default=0, most=_LAST_TIME),
+        windows=tuple(windows),
+        min_battery_percent=reader.integer("min_battery_percent", default=0, most=100),
+        max_load=_decimal(reader, "max_load", default=0.0),
+    )
 
 
 def parse_time(value: object) -> float | None:

@@ -5,10 +5,12 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.formats import encode_canonical
 
+from edgekit.cli import edgekit
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import director_root, image_root
 from edgekit.fleet.ordering import device_order, order_bundle, order_device, refresh
@@ -212,3 +214,23 @@ def test_every_number_of_an_order_survives_canonical_json(
     )
     text = encode_canonical(order.to_custom())
     assert parse_order(order.target_path, json.loads(text)) == order
+
+
+def test_conditions_are_given_on_the_command_line(fleet: Fleet, make_bundle) -> None:
+    release_bundle(fleet, make_bundle())
+    arguments = [
+        "fleet", "order", "d1", "digits@1.0.0", "--fleet", str(fleet.path),
+        "--window", "sat,sun 00:00-24:00", "--window", "daily 22:00-04:00",
+        "--not-before", "2027-01-01", "--go-live-by", "2027-02-01T12:00",
+        "--min-battery", "40", "--max-load", "0.5",
+    ]  # fmt: skip
+    done = CliRunner().invoke(edgekit, arguments)
+    assert done.exit_code == 0, done.output
+    (order,) = device_order(fleet, "d1").bundles
+    conditions = order.conditions
+    assert [str(window) for window in conditions.windows] == arguments[7:10:2]
+    assert (conditions.not_before, conditions.deadline) == (1_798_761_600, 1_801_483_200)
+    assert (conditions.min_battery_percent, conditions.max_load) == (40, 0.5)
+    wrong = CliRunner().invoke(edgekit, [*arguments[:6], "--window", "at night"])
+    assert isinstance(wrong.exception, UsageError)
+    assert "no maintenance window" in wrong.exception.what
