@@ -188,6 +188,18 @@ def _render_status(document: dict[str, Any]) -> str:
         ]
     if document["journal"]:
         lines.append(f"  journal  {document['journal']}")
+    telemetry = document["telemetry"]
+    lines.append(
+        f"  reports  {telemetry['waiting']} windows wait, {telemetry['dropped']} were dropped"
+        + (f"; {telemetry['trouble']}" if telemetry["trouble"] else "")
+    )
+    lines += [
+        f"  drift    {bundle} {feature}: PSI {drift['psi']:.2f}, "
+        f"KS {drift['kolmogorov_smirnov']:.2f}"
+        for bundle, features in telemetry["drift"].items()
+        for feature, drift in features.items()
+        if drift["drifted"]
+    ]
     for event in document["events"][-5:]:
         when = dt.datetime.fromtimestamp(event["time"], dt.UTC)
         subject = " ".join(part for part in (event["bundle"], event["version"]) if part)

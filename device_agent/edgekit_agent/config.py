@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from edgekit_agent.settings import (
+    SampleSettings,
+    StreamSettings,
+    TelemetrySettings,
+    only,
+    read_samples,
+    read_stream,
+    read_telemetry,
+    render_sections,
+)
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import require_file
@@ -105,6 +115,9 @@ class AgentConfig:
         limits: Bounds.
         mirror: Where chunks are fetched from if it has them; None for no such place.
         stick: Likewise.
+        telemetry: How measurements are kept.
+        samples: Which requests are kept for retraining.
+        streams: Messages that models answer.
     """
 
     device: str
@@ -122,6 +135,9 @@ class AgentConfig:
     http_socket: Path | None = None
     mirror: Mirror | None = None
     stick: Stick | None = None
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+    samples: SampleSettings = field(default_factory=SampleSettings)
+    streams: tuple[StreamSettings, ...] = ()
 
     @property
     def status_file(self) -> Path:
@@ -203,13 +219,16 @@ def render_config(
     *, device: str, fleet: str, broker_host: str, broker_port: int, http_port: int
 ) -> str:
     """The text of a new `agent.toml`, every value explained."""
-    return TEMPLATE.format(
-        device=device,
-        fleet=fleet,
-        broker_host=broker_host,
-        broker_port=broker_port,
-        http_port=http_port,
-        limits=Limits(),
+    return (
+        TEMPLATE.format(
+            device=device,
+            fleet=fleet,
+            broker_host=broker_host,
+            broker_port=broker_port,
+            http_port=http_port,
+            limits=Limits(),
+        )
+        + render_sections()
     )
 
 
@@ -239,7 +258,7 @@ def load_config(path: Path) -> AgentConfig:
 
 
 def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
-    _only(
+    only(
         reader,
         [
             "device",
@@ -253,15 +272,18 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
             "stick",
             "http",
             "limits",
+            "telemetry",
+            "samples",
+            "stream",
         ],
     )
     mirror = None if reader.raw("mirror") is None else _read_mirror(reader.nested("mirror"), base)
     stick = None if reader.raw("stick") is None else _read_stick(reader.nested("stick"), base)
     broker = reader.nested("broker", optional=mirror is not None or stick is not None)
-    _only(broker, ["host", "port", "tls"])
+    only(broker, ["host", "port", "tls"])
     alone = reader.raw("broker") is None and not (mirror is None and stick is None)
     http = reader.nested("http", optional=True)
-    _only(http, ["host", "port", "socket"])
+    only(http, ["host", "port", "socket"])
     http_socket = http.text("socket", default="", most=100)
     log_level = reader.text("log_level", default="info", pattern="|".join(LOG_LEVELS))
     return AgentConfig(
@@ -280,11 +302,14 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         http_socket=base / http_socket if http_socket else None,
         mirror=mirror,
         stick=stick,
+        telemetry=read_telemetry(reader.nested("telemetry", optional=True)),
+        samples=read_samples(reader.nested("samples", optional=True)),
+        streams=reader.items("stream", read_stream, optional=True, most=16),
     )
 
 
 def _read_mirror(reader: FieldReader, base: Path) -> Mirror:
-    _only(reader, ["url", "poll_seconds", "tls"])
+    only(reader, ["url", "poll_seconds", "tls"])
     return Mirror(
         url=reader.text("url", pattern=r"https?://[^\s?#]+"),
         poll_seconds=reader.number("poll_seconds", least=0.1, default=300.0),
@@ -293,7 +318,7 @@ def _read_mirror(reader: FieldReader, base: Path) -> Mirror:
 
 
 def _read_stick(reader: FieldReader, base: Path) -> Stick:
-    _only(reader, ["folder", "poll_seconds"])
+    only(reader, ["folder", "poll_seconds"])
     return Stick(
         folder=base / reader.text("folder"),
         poll_seconds=reader.number("poll_seconds", least=0.1, default=5.0),
@@ -301,7 +326,7 @@ def _read_stick(reader: FieldReader, base: Path) -> Stick:
 
 
 def _read_tls(reader: FieldReader, base: Path) -> Tls:
-    _only(reader, ["ca", "certificate", "key"])
+    only(reader, ["ca", "certificate", "key"])
     certificate, key = reader.text("certificate", default=""), reader.text("key", default="")
     if bool(certificate) != bool(key):
         reader.fault("", "certificate and key come together")
@@ -313,7 +338,7 @@ def _read_tls(reader: FieldReader, base: Path) -> Tls:
 
 
 def _read_limits(reader: FieldReader) -> Limits:
-    _only(reader, list(Limits.__slots__))
+    only(reader, list(Limits.__slots__))
     usual = Limits()
     return Limits(
         chunk_window=reader.integer("chunk_window", least=1, most=256, default=usual.chunk_window),
@@ -335,9 +360,3 @@ def _read_limits(reader: FieldReader) -> Limits:
             "inference_threads", least=1, most=64, default=usual.inference_threads
         ),
     )
-
-
-def _only(reader: FieldReader, known: list[str]) -> None:
-    for name in reader.names():
-        if name not in known:
-            reader.fault(name, f"is not known; known are {', '.join(known)}")

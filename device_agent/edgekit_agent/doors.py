@@ -84,6 +84,7 @@ class _Server:
     life: int
     running: mmap.mmap
     since: float
+    reader: threading.Thread
     failed: tuple[str, str] | None = None
     stats: dict[str, LiveStats] = field(default_factory=dict)
     told_to_drain: bool = False
@@ -261,6 +262,8 @@ class Doors:
             except subprocess.TimeoutExpired:
                 server.process.kill()
                 server.process.wait()
+            # What it said last is posted then; `handle` may still be given it.
+            server.reader.join(seconds)
             os.close(server.life)
         self._listen.close()
         if self._unix and self._socket_path:
@@ -303,6 +306,12 @@ class Doors:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+        reader = threading.Thread(
+            target=self._listen_to,
+            args=(self._generation, process, reports_read),
+            name=f"server-{self._generation}",
+            daemon=True,
+        )
         server = _Server(
             generation=self._generation,
             models=models,
@@ -310,15 +319,11 @@ class Doors:
             life=life_write,
             running=mmap.mmap(running, max(1, len(models))),
             since=now,
+            reader=reader,
         )
         for descriptor in (reports_write, life_read, running):
             os.close(descriptor)
-        threading.Thread(
-            target=self._listen_to,
-            args=(self._generation, process, reports_read),
-            name=f"server-{self._generation}",
-            daemon=True,
-        ).start()
+        reader.start()
         return server
 
     def _listen_to(self, generation: int, process: subprocess.Popen[bytes], pipe: int) -> None:

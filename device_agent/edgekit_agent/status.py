@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edgekit_agent.telemetry.reporting import TelemetrySummary
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.reports import DeviceEvent, DeviceState
 
@@ -30,6 +31,7 @@ class AgentStatus:
         server_rss_bytes: Resident memory, measured now; 0 while there is none.
         events: The last ones, oldest first.
         journal: What is wrong with the journal; empty for nothing.
+        telemetry: What waits to be sent, what was dropped, whose values have drifted.
     """
 
     state: DeviceState
@@ -44,6 +46,7 @@ class AgentStatus:
     server_rss_bytes: int
     events: Sequence[DeviceEvent]
     journal: str
+    telemetry: TelemetrySummary
 
     def to_json(self) -> bytes:
         """The status as it stands in the file."""

@@ -5,6 +5,7 @@ It loads no inference engine and no numpy: a crash of a model is a crash of anot
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -29,6 +30,8 @@ from edgekit_agent.release import AGENT_VERSION
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Target
 from edgekit_agent.status import AgentStatus, write_status
+from edgekit_agent.telemetry.recorder import DriftChange
+from edgekit_agent.telemetry.reporting import Reporting
 from edgekit_agent.transports.arrivals import (
     Arrival,
     ChunkCame,
@@ -37,6 +40,8 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportTaken,
+    RequestCame,
     Transport,
 )
 from edgekit_agent.trial import resident_bytes
@@ -120,6 +125,14 @@ class Supervisor:
         )
         will = DeviceState(device=config.device, online=False, agent=AGENT_VERSION)
         self._transport = transport(config, will.to_json(), self._post_arrival)
+        self._reporting = Reporting(
+            config.data,
+            device=config.device,
+            window_seconds=config.telemetry.window_seconds,
+            store_bytes=config.telemetry.store_bytes,
+            wall_clock=self._wall_clock,
+            send=self._transport.publish_report,
+        )
         self._updates.downloads = Downloads(
             fetcher=InstallerProcess(
                 chunks=config.data / "chunks",
@@ -160,6 +173,8 @@ class Supervisor:
         """Serve and update until `stop`."""
         now = time.monotonic()
         self._updates.load()
+        if self._reporting.was_damaged:
+            self._updates.tell("telemetry.lost", detail="the store was damaged and is begun anew")
         self._updates.start(now)
         self._transport.start()
         self._settle(now)
@@ -220,11 +235,15 @@ class Supervisor:
                 self._published = None
                 self._inbox.clear(source)
                 self._updates.downloads.on_connected(now)
+                self._reporting.on_connected()
                 _log.info("connected to the broker")
             case Disconnected(reason=reason):
                 self._connected, self._connection = False, reason
+                self._reporting.on_disconnected()
                 _log.warning("no connection to the broker: %s", reason)
-            case ChunkLacking() | Stop():
+            case ReportTaken(kind=kind, key=key):
+                self._reporting.on_taken(kind, key)
+            case ChunkLacking() | RequestCame() | Stop():
                 # A chunk that is nowhere is told of when its time is over.
                 return
 
@@ -234,6 +253,8 @@ class Supervisor:
         self._doors.serve(self._updates.models(now), now)
         self._doors.tick(now)
         self._updates.tick(connected=self._connected, now=now)
+        for change in self._reporting.tick(self._doors.totals, self._agent_rss_bytes, now):
+            self._tell_drift(change)
         state = self._state()
         if self._connected and replace(state, time=0.0) != self._published:
             self._published = replace(state, time=0.0)
@@ -288,6 +309,7 @@ class Supervisor:
             server_rss_bytes=resident_bytes(pid) if pid else 0,
             events=self._updates.events.kept,
             journal=self._updates.journal_trouble,
+            telemetry=self._reporting.summary(),
         )
         try:
             write_status(self._config.status_file, status)
@@ -299,6 +321,13 @@ class Supervisor:
         self._transport.close(self._state(online=False).to_json())
         self._updates.close(seconds=_GOODBYE_SECONDS)
         self._doors.close(seconds=_GOODBYE_SECONDS)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                message = self._queue.get_nowait()
+                if isinstance(message, ServerSaid):
+                    # The last requests count too.
+                    self._doors.handle(message, time.monotonic())
+        self._reporting.close(self._doors.totals())
         self._jobs.close(seconds=_GOODBYE_SECONDS)
         self._lock_file.close()
 
@@ -307,7 +336,23 @@ class Supervisor:
         return max(time.time(), self._updates.time_floor)
 
     def _publish_event(self, event: DeviceEvent) -> None:
-        self._transport.publish_event(event.to_json())
+        self._reporting.note_event(event)
+
+    def _tell_drift(self, change: DriftChange) -> None:
+        detail = "; ".join(
+            f"{name}: PSI {drift.psi:.2f}, KS {drift.kolmogorov_smirnov:.2f}"
+            for name, drift in change.drifted.items()
+        )
+        self._updates.tell(
+            "drift.found" if change.drifted else "drift.gone",
+            bundle=change.plan.bundle,
+            version=change.plan.version,
+            detail=detail or "inputs and outputs look like the reference again",
+        )
+
+    def _agent_rss_bytes(self) -> int:
+        pid = self._doors.pid
+        return resident_bytes(os.getpid()) + (resident_bytes(pid) if pid else 0)
 
     def _post_arrival(self, arrival: Arrival) -> None:
         while self._queue.qsize() > _MAX_ARRIVALS and not self._stopping.wait(0.01):

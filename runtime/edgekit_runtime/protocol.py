@@ -14,6 +14,8 @@ from edgekit_runtime.limits import MAX_METADATA_FILES, MAX_METADATA_SET_BYTES
 
 ROOT: Final = "edgekit/v1"
 ID_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+# A device holds no more of what is asked of it.
+MAX_REQUEST_BYTES: Final = 64 * 1024
 _METADATA_NAME = r"(?:[1-9]\d{0,9}\.)?[a-z0-9][a-z0-9._-]{0,120}\.json"
 
 
@@ -64,11 +66,23 @@ class Topics:
 
     def events(self, device: str) -> str:
         """Update progress, security events, crashes."""
-        return f"{self._device(device)}/events"
+        return self.report(device, "events")
 
     def telemetry(self, device: str) -> str:
         """Batches of measurements."""
-        return f"{self._device(device)}/telemetry"
+        return self.report(device, "telemetry")
+
+    def requests(self, device: str) -> str:
+        """What the device is asked for, each signed: measure this, send logs, renew."""
+        return f"{self._device(device)}/requests"
+
+    def replies(self, device: str) -> str:
+        """What the device answers to requests."""
+        return self.report(device, "replies")
+
+    def report(self, device: str, kind: str) -> str:
+        """One of the kinds of a device's reports: "events", "telemetry", "replies"."""
+        return f"{self._device(device)}/{kind}"
 
     @property
     def all_states(self) -> str:
@@ -79,6 +93,16 @@ class Topics:
     def all_events(self) -> str:
         """A subscription to every device's events."""
         return f"{self.base}/devices/+/events"
+
+    @property
+    def all_telemetry(self) -> str:
+        """A subscription to every device's measurements."""
+        return f"{self.base}/devices/+/telemetry"
+
+    @property
+    def all_replies(self) -> str:
+        """A subscription to every device's answers."""
+        return f"{self.base}/devices/+/replies"
 
     def device_of(self, topic: str) -> str | None:
         """The device that a topic belongs to, or None if it is no device's topic."""

@@ -22,8 +22,18 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgekit_agent.transports.arrivals import (
+    Arrival,
+    ChunkCame,
+    Connected,
+    Disconnected,
+    MetadataCame,
+    OrderCame,
+    ReportKind,
+    ReportTaken,
+    RequestCame,
+)
 from edgekit_agent.transports.mqtt import MqttTransport
-from edgekit_agent.transports.arrivals import Arrival, ChunkCame, Connected, MetadataCame, OrderCame
 from edgekit_runtime.protocol import Topics
 from tests.simulators.local_agent import DEVICE, infer_body
 from tests.simulators.signed_fleet import SignedFleet, quick_order
@@ -161,18 +171,31 @@ def test_missing_chunks_do_not_block_the_window(broker: Mosquitto) -> None:
 
 
 @needs_mosquitto
-def test_it_connects_again_and_sends_the_events_that_waited(broker: Mosquitto) -> None:
+def test_it_connects_again_and_says_which_reports_were_taken(broker: Mosquitto) -> None:
     listener = Listener(broker.port)
     listener.transport.start()
     wait_for(lambda: listener.of(Connected))
     broker.stop()
-    listener.transport.publish_event(b"while it was away")
-    heard: list[bytes] = []
+    wait_for(lambda: listener.of(Disconnected))
+    listener.transport.publish_report(ReportKind.EVENTS, 7, b"while it was away")
     broker.start()
+    wait_for(lambda: len(listener.of(Connected)) == 2)
+    heard: dict[str, bytes] = {}
     with broker.client() as client:
-        client.on_message = lambda _c, _d, message: heard.append(bytes(message.payload))
-        client.subscribe(TOPICS.events(DEVICE), qos=1)
-        wait_for(lambda: heard == [b"while it was away"])
+        client.on_message = lambda _c, _d, m: heard.update({m.topic: bytes(m.payload)})
+        subscribed = threading.Event()
+        client.on_subscribe = lambda *_: subscribed.set()
+        client.subscribe([(TOPICS.report(DEVICE, kind), 1) for kind in ReportKind])
+        assert subscribed.wait(30)
+        for key, kind in enumerate(ReportKind):
+            listener.transport.publish_report(kind, key, kind.encode())
+        wait_for(lambda: len(listener.of(ReportTaken)) == 3 and len(heard) == 3)
+        assert heard == {TOPICS.report(DEVICE, kind): kind.encode() for kind in ReportKind}
+        assert {(t.kind, t.key) for t in listener.of(ReportTaken)} == {
+            (kind, key) for key, kind in enumerate(ReportKind)
+        }
+        client.publish(TOPICS.requests(DEVICE), b"please", qos=1)
+        wait_for(lambda: [r.data for r in listener.of(RequestCame)] == [b"please"])
     listener.transport.close(b"bye")
 
 

@@ -24,6 +24,7 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportKind,
 )
 from edgekit_agent.transports.configured import configured_transport
 from edgekit_agent.transports.folder import FolderTransport
@@ -298,7 +299,7 @@ class Recorder:
     def publish_state(self, message: bytes) -> None:
         self.told.append(message)
 
-    def publish_event(self, message: bytes) -> None:
+    def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
         self.told.append(message)
 
     def close(self, last_state: bytes) -> None:
@@ -391,7 +392,7 @@ def test_sets_name_where_they_come_from_and_words_go_to_all(trio: Trio) -> None:
     ]
     trio.whole.start()
     trio.whole.publish_state(b"state")
-    trio.whole.publish_event(b"event")
+    trio.whole.publish_report(ReportKind.EVENTS, 1, b"event")
     trio.whole.close(b"bye")
     assert [part.told for part in trio.parts] == [[b"start", b"state", b"event", b"bye"]] * 3
 

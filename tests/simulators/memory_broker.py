@@ -13,6 +13,9 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportKind,
+    ReportTaken,
+    RequestCame,
 )
 
 
@@ -24,11 +27,19 @@ class MemoryBroker:
         self.metadata: bytes | None = None
         self.order: bytes | None = None
         self.states: list[bytes] = []
-        self.events: list[bytes] = []
+        self.reports: dict[ReportKind, list[bytes]] = {kind: [] for kind in ReportKind}
         self.requests: list[str] = []
         self.online = True
         self._device: MemoryTransport | None = None
         self._lock = threading.Lock()
+
+    @property
+    def events(self) -> list[bytes]:
+        return self.reports[ReportKind.EVENTS]
+
+    def publish_request(self, message: bytes) -> None:
+        if self._device and self.online:
+            self._device.post(RequestCame(data=message))
 
     def connect(
         self, config: AgentConfig, will: bytes, post: Callable[[Arrival], None]
@@ -95,8 +106,10 @@ class MemoryTransport:
     def publish_state(self, message: bytes) -> None:
         self.broker.states.append(message)
 
-    def publish_event(self, message: bytes) -> None:
-        self.broker.events.append(message)
+    def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
+        if self.broker.online:
+            self.broker.reports[kind].append(message)
+            self.post(ReportTaken(kind=kind, key=key))
 
     def close(self, last_state: bytes) -> None:
         self.broker.states.append(last_state)

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ _COARSER: Final = (HOUR_SECONDS, DAY_SECONDS)
 # After making room there is some for a while.
 _ROOM_SHARE: Final = 0.9
 _ROW_BYTES: Final = 64
+_MAX_EVENTS: Final = 2000
 _ENVELOPE_BYTES: Final = 256
 _RECORD_BYTES: Final = 40
 _SCHEMA: Final = """
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS rows (
   batch INTEGER
 );
 CREATE INDEX IF NOT EXISTS rows_of_batch ON rows (batch);
+CREATE TABLE IF NOT EXISTS events (sequence INTEGER PRIMARY KEY, body BLOB NOT NULL);
 """
 
 
@@ -59,7 +61,7 @@ class StoredBatch:
 
 
 class TelemetryStore:
-    """Windows that nobody has acknowledged yet; for use by one thread."""
+    """Windows that nobody has acknowledged yet; for use by one thread at a time."""
 
     def __init__(self, path: Path, *, device: str, most_bytes: int) -> None:
         """Open the store, or begin a new one where it is missing or damaged.
@@ -85,7 +87,7 @@ class TelemetryStore:
 
     @property
     def dropped(self) -> int:
-        """How many windows were lost for want of room, in this stream."""
+        """How many windows and events were lost for want of room, in this stream."""
         return int(self._meta("dropped", lambda: "0"))
 
     @property
@@ -131,13 +133,45 @@ class TelemetryStore:
         with self._database:
             self._database.execute("DELETE FROM rows WHERE batch = ?", (number,))
 
+    def add_event(self, sequence: int, body: bytes) -> None:
+        """Keep an event until it has arrived; the oldest are dropped, and counted, for room.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+        """
+        with self._database:
+            self._database.execute("INSERT OR REPLACE INTO events VALUES (?, ?)", (sequence, body))
+            lost = self._database.execute(
+                "DELETE FROM events WHERE sequence NOT IN"
+                " (SELECT sequence FROM events ORDER BY sequence DESC LIMIT ?)",
+                (_MAX_EVENTS,),
+            ).rowcount
+            if lost:
+                self._set_meta("dropped", str(self.dropped + lost))
+
+    def events(self, *, without: Collection[int], most: int) -> list[tuple[int, bytes]]:
+        """The oldest events that are kept, but for some."""
+        found = self._database.execute(
+            "SELECT sequence, body FROM events ORDER BY sequence LIMIT ?", (most + len(without),)
+        )
+        return [row for row in found if row[0] not in without][:most]
+
+    def forget_event(self, sequence: int) -> None:
+        """Forget an event that has arrived.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+        """
+        with self._database:
+            self._database.execute("DELETE FROM events WHERE sequence = ?", (sequence,))
+
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(self._path, timeout=1.0)
+        self._database = sqlite3.connect(self._path, timeout=1.0, check_same_thread=False)
         execute = self._database.execute
         # One small page cache; a commit is on the disk when it returns.
         for pragma in (

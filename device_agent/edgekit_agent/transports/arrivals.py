@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -60,7 +61,44 @@ class ChunkLacking:
     sha256: str
 
 
-Arrival = Connected | Disconnected | MetadataCame | OrderCame | ChunkCame | ChunkLacking
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestCame:
+    """Somebody asks this device for something; unproven."""
+
+    data: bytes
+
+
+class ReportKind(StrEnum):
+    """What a device reports beside its state; the values are the ends of the topics."""
+
+    EVENTS = "events"
+    TELEMETRY = "telemetry"
+    REPLIES = "replies"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTaken:
+    """A report has arrived where it is kept.
+
+    Attributes:
+        kind: Of the report.
+        key: As it was given with the report.
+    """
+
+    kind: ReportKind
+    key: int
+
+
+Arrival = (
+    Connected
+    | Disconnected
+    | MetadataCame
+    | OrderCame
+    | ChunkCame
+    | ChunkLacking
+    | RequestCame
+    | ReportTaken
+)
 
 
 class Transport(Protocol):
@@ -86,8 +124,11 @@ class Transport(Protocol):
         """Replace the device's retained state, if connected."""
         ...
 
-    def publish_event(self, message: bytes) -> None:
-        """Send an event, now or when connected."""
+    def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
+        """Send a report, if connected; `ReportTaken` follows when it has arrived.
+
+        What was not taken has to be given again after the next `Connected`.
+        """
         ...
 
     def close(self, last_state: bytes) -> None:

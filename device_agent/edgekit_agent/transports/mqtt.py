@@ -29,9 +29,12 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportKind,
+    ReportTaken,
+    RequestCame,
 )
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_METADATA_SET_BYTES
-from edgekit_runtime.protocol import Topics
+from edgekit_runtime.protocol import MAX_REQUEST_BYTES, Topics
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +45,6 @@ _LOOP_SECONDS: Final = 1.0
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 2.0
-_MAX_UNSENT_EVENTS: Final = 500
 
 
 class MqttTransport:
@@ -86,9 +88,7 @@ class MqttTransport:
         self._client: paho.Client | None = None
         self._wanted: OrderedDict[str, None] = OrderedDict()
         self._asked: set[str] = set()
-        self._unsent: OrderedDict[int, bytes] = OrderedDict()
-        self._events = 0
-        self._sent: dict[int, paho.MQTTMessageInfo] = {}
+        self._sent: dict[tuple[ReportKind, int], paho.MQTTMessageInfo] = {}
 
     def start(self) -> None:
         """Begin to connect, and never give up."""
@@ -130,17 +130,13 @@ class MqttTransport:
         if client is not None:
             client.publish(self._topics.state(self._device), message, qos=1, retain=True)
 
-    def publish_event(self, message: bytes) -> None:
-        """Send an event, now or when connected; the oldest are dropped when too many wait."""
-        with self._lock:
-            self._events += 1
-            key = self._events
-            self._unsent[key] = message
-            while len(self._unsent) > _MAX_UNSENT_EVENTS:
-                self._unsent.popitem(last=False)
-            client = self._client
+    def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
+        """Send a report, if connected; it is taken when the broker acknowledges it."""
+        client = self._client
         if client is not None:
-            self._send_event(client, key, message)
+            sent = client.publish(self._topics.report(self._device, kind), message, qos=1)
+            with self._lock:
+                self._sent[kind, key] = sent
 
     def close(self, last_state: bytes) -> None:
         """Leave this state behind, if connected, and end."""
@@ -202,7 +198,7 @@ class MqttTransport:
                     session.reason = "the broker does not answer"
                     return
                 code = client.loop(_LOOP_SECONDS)
-                self._forget_sent()
+                self._tell_taken()
                 if code != paho.MQTT_ERR_SUCCESS:
                     session.reason = session.reason or paho.error_string(code)
                     return
@@ -254,24 +250,22 @@ class MqttTransport:
             self._client = client
         # Afterwards: whoever hears of it publishes at once.
         self._post(Connected())
-        with self._lock:
-            waiting = list(self._unsent.items())
-        client.subscribe([(self._topics.metadata, 1), (self._topics.order(self._device), 1)])
-        for key, message in waiting:
-            self._send_event(client, key, message)
+        topics = (
+            self._topics.metadata,
+            self._topics.order(self._device),
+            self._topics.requests(self._device),
+        )
+        client.subscribe([(topic, 1) for topic in topics])
         self._fill_window()
 
-    def _send_event(self, client: paho.Client, key: int, message: bytes) -> None:
-        sent = client.publish(self._topics.events(self._device), message, qos=1)
+    def _tell_taken(self) -> None:
+        """Tell of the reports that the broker has acknowledged."""
         with self._lock:
-            self._sent[key] = sent
-
-    def _forget_sent(self) -> None:
-        """Let go of the events that the broker has acknowledged."""
-        with self._lock:
-            for key in [key for key, sent in self._sent.items() if sent.is_published()]:
-                del self._sent[key]
-                self._unsent.pop(key, None)
+            taken = [place for place, sent in self._sent.items() if sent.is_published()]
+            for place in taken:
+                del self._sent[place]
+        for kind, key in taken:
+            self._post(ReportTaken(kind=kind, key=key))
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         topic, data = message.topic, bytes(message.payload)
@@ -281,6 +275,9 @@ class MqttTransport:
         elif topic == self._topics.order(self._device):
             if len(data) <= MAX_METADATA_SET_BYTES:
                 self._post(OrderCame(data=data))
+        elif topic == self._topics.requests(self._device):
+            if len(data) <= MAX_REQUEST_BYTES:
+                self._post(RequestCame(data=data))
         else:
             name = topic.rpartition("/")[2]
             with self._lock:

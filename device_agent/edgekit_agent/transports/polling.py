@@ -17,6 +17,7 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportKind,
 )
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_METADATA_SET_BYTES
 from edgekit_runtime.protocol import Topics
@@ -120,8 +121,8 @@ class PollingTransport(ABC):
     def publish_state(self, message: bytes) -> None:  # noqa: B027 - there is nobody to tell
         """Nothing: there is nobody to tell."""
 
-    def publish_event(self, message: bytes) -> None:  # noqa: B027
-        """Nothing: there is nobody to tell."""
+    def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:  # noqa: B027
+        """Nothing: there is nobody to tell, and so nothing is taken."""
 
     def close(self, last_state: bytes) -> None:  # noqa: ARG002 - there is nobody to tell
         """End."""

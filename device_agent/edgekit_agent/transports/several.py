@@ -17,6 +17,7 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportKind,
     Transport,
 )
 
@@ -95,10 +96,10 @@ class SeveralTransports:
         for transport in self._transports:
             transport.publish_state(message)
 
-    def publish_event(self, message: bytes) -> None:
-        """Through all of them."""
+    def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
+        """Through all of them; whoever takes it first has taken it."""
         for transport in self._transports:
-            transport.publish_event(message)
+            transport.publish_report(kind, key, message)
 
     def close(self, last_state: bytes) -> None:
         """End all of them."""

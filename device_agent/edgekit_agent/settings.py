@@ -1,0 +1,162 @@
+"""Sections of `agent.toml` about telemetry, samples, streams and enrolment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from edgekit_runtime.bundle.manifest import NAME_PATTERN
+from edgekit_runtime.fields import FieldReader
+
+_MAX_PORT: Final = 65_535
+_TOPIC_PATTERN: Final = r"[^#+\x00]{1,512}"
+_FILTER_PATTERN: Final = r"[^\x00]{1,512}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetrySettings:
+    """How measurements are kept.
+
+    Attributes:
+        window_seconds: Measurements are added up over so long.
+        store_bytes: What may wait on the disk while there is no connection.
+    """
+
+    window_seconds: float = 60.0
+    store_bytes: int = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSettings:
+    """Which requests are kept for retraining; none, unless the owner allows it.
+
+    Attributes:
+        allow: Whether any may be kept.
+        random_share: Of all requests, the share that is kept whatever they are.
+        low_confidence: Answers whose largest value is below are kept; 0 for none.
+        ring_bytes: What all samples may take; the oldest make room.
+    """
+
+    allow: bool = False
+    random_share: float = 0.001
+    low_confidence: float = 0.5
+    ring_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """Messages of a broker that a model answers.
+
+    Attributes:
+        model: The bundle's name.
+        topic_in: What is subscribed to; may hold wildcards.
+        topic_out: Where answers go, unless a message names a response topic itself.
+        host: Of the broker, on this device or near it.
+        port: Of the broker.
+        queue_messages: What may wait; the oldest are dropped for newer ones, and counted.
+        content_type: Of messages that do not say it themselves.
+    """
+
+    model: str
+    topic_in: str
+    topic_out: str
+    host: str = "127.0.0.1"
+    port: int = 1883
+    queue_messages: int = 32
+    content_type: str = "application/json"
+
+
+TEMPLATE: Final = """\
+
+[telemetry]
+# Measurements of models and device are added up over so many seconds.
+window_seconds = {telemetry.window_seconds}
+# What may wait on the disk while there is no connection, in bytes. When it is full, the oldest
+# minutes become hours, then days, before anything is dropped; what is dropped is counted.
+store_bytes = {telemetry.store_bytes}
+
+[samples]
+# Whether requests and answers may be kept on this device for retraining: true or false. They are
+# what people or machines sent to the models; ask whoever they belong to.
+allow = {allow}
+# The share of all requests that is kept, 0 to 1.
+random_share = {samples.random_share}
+# Answers whose largest value is below this are kept as well; 0 for none.
+low_confidence = {samples.low_confidence}
+# What all samples may take on the disk, in bytes; the oldest make room for new ones.
+ring_bytes = {samples.ring_bytes}
+
+# Uncomment to answer MQTT messages of a broker near this device with a model: inference requests
+# of the Open Inference Protocol, or pictures, sound and raw tensors by `content_type`.
+# [[stream]]
+# model = "digits"
+# topic_in = "camera/+/frame"
+# topic_out = "camera/digits"
+# host = "127.0.0.1"
+# port = 1883
+# queue_messages = 32
+# content_type = "image/jpeg"
+"""
+
+
+def render_sections() -> str:
+    """The text of these sections in a new `agent.toml`, every value explained."""
+    return TEMPLATE.format(
+        telemetry=TelemetrySettings(), samples=SampleSettings(), allow=str(False).lower()
+    )
+
+
+def read_telemetry(reader: FieldReader) -> TelemetrySettings:
+    """Read `[telemetry]`; faults gather in the reader."""
+    only(reader, list(TelemetrySettings.__slots__))
+    usual = TelemetrySettings()
+    return TelemetrySettings(
+        window_seconds=reader.number("window_seconds", least=1, default=usual.window_seconds),
+        store_bytes=reader.integer(
+            "store_bytes", least=1 << 16, most=1 << 40, default=usual.store_bytes
+        ),
+    )
+
+
+def read_samples(reader: FieldReader) -> SampleSettings:
+    """Read `[samples]`; faults gather in the reader."""
+    only(reader, list(SampleSettings.__slots__))
+    usual = SampleSettings()
+    share = reader.number("random_share", least=0, default=usual.random_share)
+    if share > 1:
+        reader.fault("random_share", "is above 1")
+    return SampleSettings(
+        allow=reader.boolean("allow", default=usual.allow),
+        random_share=share,
+        low_confidence=reader.number("low_confidence", least=0, default=usual.low_confidence),
+        ring_bytes=reader.integer(
+            "ring_bytes", least=1 << 16, most=1 << 40, default=usual.ring_bytes
+        ),
+    )
+
+
+def read_stream(reader: FieldReader) -> StreamSettings:
+    """Read one `[[stream]]`; faults gather in the reader."""
+    only(reader, list(StreamSettings.__slots__))
+    return StreamSettings(
+        model=reader.text("model", pattern=NAME_PATTERN),
+        topic_in=reader.text("topic_in", pattern=_FILTER_PATTERN),
+        topic_out=reader.text("topic_out", pattern=_TOPIC_PATTERN),
+        host=reader.text("host", default="127.0.0.1", pattern=r"[^\s/]+"),
+        port=reader.integer("port", least=1, most=_MAX_PORT, default=1883),
+        queue_messages=reader.integer("queue_messages", least=1, most=4096, default=32),
+        content_type=reader.text("content_type", default="application/json", most=100),
+    )
+
+
+def only(reader: FieldReader, known: list[str]) -> None:
+    """Fault every name that is not known."""
+    for name in reader.names():
+        if name not in known:
+            reader.fault(name, f"is not known; known are {', '.join(known)}")
+
+
+def samples_folder(data: Path) -> Path:
+    """Where samples are kept."""
+    return data / "samples"

@@ -1,0 +1,206 @@
+"""A whole agent measures, notices drift, and reports everything once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.settings import TelemetrySettings
+from edgekit_agent.telemetry.gauges import DeviceProbe
+from edgekit_agent.telemetry.reporting import Reporting
+from edgekit_agent.transports.arrivals import ReportKind
+from edgekit_runtime.bundle.archive import entry_of
+from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
+from edgekit_runtime.reports import DeviceEvent
+from edgekit_runtime.telemetry import Window, parse_batch
+from tests.simulators.local_agent import RunningAgent, infer_body, make_config
+from tests.simulators.signed_fleet import SignedFleet, quick_order
+from tests.simulators.tiny_bundles import affine_bundle
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[RunningAgent]:
+    """An agent whose windows take a second."""
+    fleet = SignedFleet()
+    config = make_config(tmp_path, fleet)
+    config = dataclasses.replace(config, telemetry=TelemetrySettings(window_seconds=0.5))
+    agent = RunningAgent(config=config, fleet=fleet)
+    agent.start()
+    yield agent
+    agent.stop()
+
+
+def with_statistics(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The bundle, with a reference of values between 0 and 1."""
+    quantiles = np.linspace(0, 1, 21).tolist()
+    statistics = {
+        "format": "edgekit-statistics",
+        "format_version": 1,
+        "inputs": {"x": {"quantiles": quantiles}},
+        "outputs": {"y": {"quantiles": [2 * q for q in quantiles]}},
+    }
+    data = json.dumps(statistics).encode()
+    manifest = parse_manifest(files[MANIFEST_NAME], where="test")
+    entries = {**manifest.files, "statistics.json": entry_of(data)}
+    changed = dataclasses.replace(manifest, files=entries)
+    return {**files, "statistics.json": data, MANIFEST_NAME: changed.to_json()}
+
+
+def received(agent: RunningAgent) -> dict[tuple[str, int], Window]:
+    found = {}
+    for message in list(agent.broker.reports[ReportKind.TELEMETRY]):
+        batch = parse_batch(message, where="test")
+        found |= {(batch.stream, sequence): window for sequence, window in batch.records}
+    return found
+
+
+def ask(agent: RunningAgent, count: int, *, shift: float) -> None:
+    import http.client
+
+    random = np.random.default_rng(count)
+    client = http.client.HTTPConnection("127.0.0.1", agent.port, timeout=30)
+    for _ in range(count):
+        body = json.dumps(infer_body((random.random(4) + shift).tolist()))
+        client.request("POST", "/v2/models/double/infer", body)
+        assert client.getresponse().read()
+    client.close()
+
+
+def test_drift_is_told_and_its_end_too_and_every_request_is_counted_once(
+    quick: RunningAgent,
+) -> None:
+    quick.release("double", "1.0.0", with_statistics(affine_bundle("double", "1.0.0", 2.0)))
+    quick.order(quick_order("double", "1.0.0"))
+    quick.wait_for_phase("active")
+    ask(quick, 300, shift=2.0)
+    quick.wait_for(lambda: quick.details("drift.found"))
+    assert "input:x: PSI" in quick.details("drift.found")[0]
+    quick.broker.set_online(online=False)
+    for _ in range(3):
+        ask(quick, 100, shift=0.0)
+    quick.broker.set_online(online=True)
+    quick.wait_for(lambda: quick.details("drift.gone"))
+
+    def counted() -> int:
+        models = [window.model for window in received(quick).values() if window.model]
+        return sum(model.requests for model in models)
+
+    quick.wait_for(lambda: counted() == 600)
+    devices = [window.device for window in received(quick).values() if window.device]
+    assert max(device.agent_rss_bytes for device in devices) > 10 << 20
+    assert all(device.disk_free_bytes > 0 for device in devices)
+    sequences = [event["sequence"] for event in quick.events]
+    assert sequences == list(range(1, len(sequences) + 1))
+
+
+def test_what_happened_offline_is_told_after_a_restart(quick: RunningAgent) -> None:
+    quick.install("1.0.0", 2.0)
+    quick.broker.set_online(online=False)
+    supervisor = quick.supervisor
+    assert supervisor
+    told = len(quick.events)
+    quick.wait_for(lambda: not supervisor._connected)
+    for _ in range(3):
+        assert quick.answer() == [2.0, 4.0, 6.0, 8.0]
+    quick.stop()
+    assert len(quick.events) == told
+    with sqlite3.connect(quick.config.data / "telemetry.db") as database:
+        assert database.execute("SELECT count(*) FROM rows").fetchone()[0] > 0
+    database.close()
+    quick.broker.online = True
+    quick.start()
+    quick.wait_for(lambda: sum(w.model.requests for w in received(quick).values() if w.model) >= 3)
+
+
+def event(sequence: int) -> DeviceEvent:
+    return DeviceEvent(device="d", sequence=sequence, time=1.0, kind="test.event")
+
+
+def reporting(folder: Path, sent: list[tuple[ReportKind, int]]) -> Reporting:
+    return Reporting(
+        folder,
+        device="d",
+        window_seconds=60,
+        store_bytes=1 << 20,
+        wall_clock=lambda: 1e9,
+        send=lambda kind, key, _: sent.append((kind, key)),
+    )
+
+
+def test_what_was_not_taken_goes_again_after_the_next_connection(tmp_path: Path) -> None:
+    sent: list[tuple[ReportKind, int]] = []
+    reports = reporting(tmp_path, sent)
+    for sequence in (1, 2):
+        reports.note_event(event(sequence))
+    assert sent == []
+    reports.on_connected()
+    assert sent == [(ReportKind.EVENTS, 1), (ReportKind.EVENTS, 2)]
+    reports.on_taken(ReportKind.EVENTS, 1)
+    reports.on_disconnected()
+    reports.note_event(event(3))
+    sent.clear()
+    reports.on_connected()
+    assert sent == [(ReportKind.EVENTS, 2), (ReportKind.EVENTS, 3)]
+    reports.close({})
+
+
+def test_a_window_of_many_events_moves_on(tmp_path: Path) -> None:
+    sent: list[tuple[ReportKind, int]] = []
+    reports = reporting(tmp_path, sent)
+    for sequence in range(1, 101):
+        reports.note_event(event(sequence))
+    reports.on_connected()
+    assert len(sent) < 100
+    for kind, key in sent:
+        reports.on_taken(kind, key)
+    assert [key for _, key in sent] == list(range(1, 101))
+    reports.close({})
+
+
+def test_a_disk_that_fails_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    reports = reporting(tmp_path, [])
+    reports._store._database.execute("PRAGMA max_page_count = 1")
+    for sequence in range(1, 200):
+        reports.note_event(event(sequence))
+    assert "full" in reports.summary().trouble
+    reports.tick(dict, lambda: 1, 0.0)
+    reports._store._database.execute("PRAGMA max_page_count = 100000")
+    reports.note_event(event(200))
+    assert reports.summary().trouble == ""
+    reports.close({})
+
+
+def test_the_machine_is_read_from_the_kernels_files(tmp_path: Path) -> None:
+    zone = tmp_path / "sys" / "class" / "thermal" / "thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("48312\n")
+    proc = tmp_path / "proc"
+    proc.mkdir()
+    (proc / "stat").write_text("cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 2 3\n")
+    (proc / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: 400 kB\n")
+    probe = DeviceProbe(tmp_path, system=tmp_path)
+    (proc / "stat").write_text("cpu  150 0 150 900 100 0 0 0 99 0\n")
+    gauges = probe.look(agent_rss_bytes=7)
+    assert gauges.cpu_share == pytest.approx(100 / 300, abs=1e-3)
+    assert gauges.memory_used_bytes == 600 * 1024
+    assert gauges.temperature_c == 48.312
+    assert gauges.disk_free_bytes > 0
+
+
+def test_a_machine_that_tells_nothing_is_no_trouble(tmp_path: Path) -> None:
+    gauges = DeviceProbe(tmp_path, system=tmp_path / "nowhere").look(agent_rss_bytes=0)
+    assert (gauges.cpu_share, gauges.memory_used_bytes, gauges.temperature_c) == (0, 0, None)
+
+
+def test_counters_that_were_begun_anew_count_in_full() -> None:
+    before = LiveStats(requests=10, values={"x": [5, 5]})
+    assert LiveStats(requests=3, values={"x": [1, 2]}).since(before).requests == 3
+    after = LiveStats(requests=12, errors=1, values={"x": [6, 6]}).since(before)
+    assert (after.requests, after.errors, after.values) == (2, 1, {"x": [1, 1]})
