@@ -50,7 +50,7 @@ def doubts_of(scheme: Scheme, target: ModelFormat) -> tuple[str, ...]:
     """What a user should know of engines that compute a scheme wrongly."""
     if target is ModelFormat.LITERT and scheme in _WRONG_IN_OLD_RUNTIMES:
         return (
-            f"{scheme} needs LiteRT or TensorFlow Lite 2.18: tflite-runtime 2.14 computes such "
+            f"{scheme} needs LiteRT: tflite-runtime 2.14 computes such "
             "files wrongly without an error, so the versions of its operators make old engines "
             "refuse it; int8 and int8-weights run there",
         )
