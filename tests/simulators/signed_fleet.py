@@ -54,11 +54,29 @@ class SignedRepository:
         self.root = Metadata(root)
         self.publish_root()
 
-    def publish_root(self) -> bytes:
-        self.root.sign(self.signers["root"])
+    def publish_root(self, *signers: CryptoSigner) -> bytes:
+        """Sign the root and offer it beside the former ones; by the root's key, or by these."""
+        for place, signer in enumerate(signers or (self.signers["root"],)):
+            self.root.sign(signer, append=place > 0)
         data = self.root.to_bytes()
         self.files[f"{self.root.signed.version}.root.json"] = data
         return data
+
+    def rotate(self, *roles: str) -> dict[str, CryptoSigner]:
+        """Give roles new keys, in a new root; the former keys."""
+        before = {role: self.signers[role] for role in roles}
+        root = self.root.signed
+        for role in roles:
+            root.revoke_key(before[role].public_key.keyid, role)
+            self.signers[role] = CryptoSigner.generate_ed25519()
+            root.add_key(self.signers[role].public_key, role)
+        root.version += 1
+        # A root that replaces the root's key is signed by the old one and the new one.
+        if "root" in roles:
+            self.publish_root(before["root"], self.signers["root"])
+        else:
+            self.publish_root()
+        return before
 
     @property
     def first_root(self) -> bytes:
