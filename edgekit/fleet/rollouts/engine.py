@@ -282,6 +282,7 @@ def _choose(
             status=Status.ORDERING,
             after=seen.order_version,
             before=_position(befores, _way_back(plan, seen)),
+            told=now,
             since=now,
         )
     if len(devices) == len(state.devices):

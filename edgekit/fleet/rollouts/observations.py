@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edgekit.fleet.rollouts.labels import Labels
-from edgekit.fleet.telemetry.drift import BinCounts, merge_bins
+from edgekit.fleet.telemetry.drift import merge_features
 from edgekit.fleet.telemetry.sketches import LatencySketch, merge_latencies
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.reports import Phase
+from edgekit_runtime.telemetry import FeatureCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Health:
     errors: int = 0
     insane: int = 0
     latency: LatencySketch = field(default_factory=LatencySketch)
-    drift: Mapping[str, BinCounts] = field(default_factory=dict)
+    drift: Mapping[str, FeatureCounts] = field(default_factory=dict)
     feedback: int = 0
     right: int = 0
 
@@ -68,18 +69,12 @@ Observations = Mapping[str, Observation]
 def merge_health(items: Iterable[Health]) -> Health:
     """What several devices report together."""
     known = list(items)
-    names = {name for item in known for name in item.drift}
-    drift = {}
-    for name in sorted(names):
-        bins = merge_bins(item.drift[name] for item in known if name in item.drift)
-        if bins is not None:
-            drift[name] = bins
     return Health(
         requests=sum(item.requests for item in known),
         errors=sum(item.errors for item in known),
         insane=sum(item.insane for item in known),
         latency=merge_latencies(item.latency for item in known),
-        drift=drift,
+        drift=merge_features(item.drift for item in known),
         feedback=sum(item.feedback for item in known),
         right=sum(item.right for item in known),
     )

@@ -75,7 +75,8 @@ class DeviceProgress:
             made only in place of that one, so it cannot be made twice.
         before: What it was told to run before, as a position in `RolloutState.befores`; -1 for
             nothing.
-        since: When the present status began; seconds since 1970.
+        told: When that intent was written down; seconds since 1970.
+        since: When the present status began.
         reason: Why it failed, was skipped or is stranded.
     """
 
@@ -83,6 +84,7 @@ class DeviceProgress:
     status: Status
     after: int = 0
     before: int = -1
+    told: float = 0.0
     since: float = 0.0
     reason: str = ""
 
@@ -151,7 +153,7 @@ class RolloutState:
             "settled_since": self.settled_since,
             "members": list(self.members),
             "devices": {
-                name: [d.stage, d.status.value, d.after, d.before, d.since, d.reason]
+                name: [d.stage, d.status.value, d.after, d.before, d.told, d.since, d.reason]
                 for name, d in self.devices.items()
             },
             "befores": [order.to_custom() for order in self.befores],
@@ -211,8 +213,9 @@ def _devices(reader: FieldReader, befores: int) -> dict[str, DeviceProgress]:
                 str(status),
                 int(after),
                 int(before),
+                int() | float() as told,
                 int() | float() as since,
-                str(),
+                str(reason),
             ]:
                 if status in _STATUSES and -1 <= before < befores:
                     devices[name] = DeviceProgress(
@@ -220,8 +223,9 @@ def _devices(reader: FieldReader, befores: int) -> dict[str, DeviceProgress]:
                         status=_STATUSES[status],
                         after=after,
                         before=before,
+                        told=float(told),
                         since=float(since),
-                        reason=item[5],
+                        reason=reason,
                     )
                     continue
         reader.fault(f"devices.{str(name)[:80]}", "is no device's progress")

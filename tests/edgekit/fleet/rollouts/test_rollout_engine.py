@@ -10,10 +10,10 @@ from edgekit.fleet.rollouts.observations import Health
 from edgekit.fleet.rollouts.plan import Criteria, OnFailure, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
 from edgekit.fleet.rollouts.windows import Window
-from edgekit.fleet.telemetry.drift import BinCounts
 from edgekit.fleet.telemetry.sketches import LatencySketch
 from edgekit_runtime.errors import GateFailedError, UsageError
 from edgekit_runtime.reports import Phase as BundlePhase
+from edgekit_runtime.telemetry import FeatureCounts
 from tests.edgekit.fleet.rollouts.worlds import NEW, OLD, QUICK, World, make_plan, rollback_plan
 
 
@@ -113,8 +113,8 @@ def test_a_canary_that_refuses_stops_the_rollout(on_failure: OnFailure) -> None:
         assert world.devices[second].told == [NEW, OLD]
 
 
-def bad_drift() -> BinCounts:
-    return BinCounts(expected=(0.25,) * 4, counts=(10, 10, 10, 970))
+def bad_drift() -> FeatureCounts:
+    return FeatureCounts(expected=(0.25,) * 4, counts=(10, 10, 10, 970))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""The way from a rollout to the director: what devices are told, and telling them, exactly once.
+
+Imports tuf only when something is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keyring import Repository, read_keyring
+from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit.fleet.rollouts.devices import Fate, fate_of
+from edgekit.fleet.rollouts.engine import Order
+from edgekit.fleet.rollouts.plan import RolloutPlan
+from edgekit.fleet.rollouts.state import RolloutState
+from edgekit_runtime.orders import BundleOrder
+from edgekit_runtime.protocol import Topics, pack_metadata
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer
+    from tuf.api.metadata import Root
+
+    from edgekit.fleet.director import DeviceOrders
+
+# Others may sign between two batches; a batch takes a second or so.
+BATCH: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a device is told: the version of its order, and everything that it names."""
+
+    version: int
+    bundles: tuple[BundleOrder, ...]
+
+    def of(self, bundle: str) -> BundleOrder | None:
+        """What it says of a bundle."""
+        return next((item for item in self.bundles if item.bundle == bundle), None)
+
+
+_NOTHING: Final = Entry(0, ())
+
+
+class OrderBook:
+    """What the director has signed for each device, read again only where it has changed.
+
+    Args:
+        fleet: Whose.
+        clock: The time of signing.
+    """
+
+    def __init__(self, fleet: Fleet, *, clock: Clock = utc_now) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._topics = Topics(fleet.id)
+        self._entries: dict[str, tuple[tuple[int, int], Entry]] = {}
+        self._signers: dict[str, Signer] = {}
+        self._root: Root | None = None
+
+    def devices(self) -> tuple[str, ...]:
+        """All devices that were ever told something."""
+        return ordered_devices(self._fleet)
+
+    def entry(self, device: str) -> Entry:
+        """What a device is told now; nothing, of version 0, if it never was.
+
+        Raises:
+            VerificationError: If the order on disk is damaged.
+        """
+        mark = self._mark(device)
+        if mark is None:
+            return _NOTHING
+        known = self._entries.get(device)
+        if known is None or known[0] != mark:
+            known = (mark, Entry(*self._open(device).current()))
+            self._entries[device] = known
+        return known[1]
+
+    def carry_out(
+        self, plan: RolloutPlan, state: RolloutState, actions: Iterable[Order]
+    ) -> Iterator[list[tuple[str, bytes]]]:
+        """Sign orders, each only if it is still to be made; in batches, as they are signed.
+
+        Yields:
+            Topic and message of every device of a batch whose order is as the action wants it,
+            also of those that were signed before.
+
+        Raises:
+            UsageError: If the version is not released.
+            EnvironmentLackError: If another process is signing, or the folder cannot be written.
+        """
+        waiting = list(actions)
+        for start in range(0, len(waiting), BATCH):
+            # The keys may have been rotated since the last batch.
+            self._signers.clear()
+            self._root = None
+            with self._fleet.locked():
+                images = open_images(self._fleet).published_targets()
+                messages = [
+                    self.message(action.device)
+                    for action in waiting[start : start + BATCH]
+                    if self._tell(plan, state, action, images) is not Fate.OVERTAKEN
+                ]
+            yield messages
+
+    def message(self, device: str) -> tuple[str, bytes]:
+        """Topic and message of a device's present order."""
+        return self._topics.order(device), pack_metadata(self._open(device).published())
+
+    def _tell(self, plan: RolloutPlan, state: RolloutState, action: Order, images: object) -> Fate:
+        from tuf.api.metadata import Targets
+
+        entry = self.entry(action.device)
+        goes_on = action.order == plan.order
+        fate = fate_of(
+            after=action.after,
+            expected=state.before(action.device) if goes_on else plan.order,
+            wanted=action.order,
+            order_version=entry.version,
+            ordered=entry.of(plan.bundle),
+        )
+        if fate is not Fate.OPEN or not isinstance(images, Targets):
+            return fate
+        kept = [item for item in entry.bundles if item.bundle != plan.bundle]
+        orders = tuple(kept if action.order is None else [*kept, action.order])
+        version = self._open(action.device).order(orders, images)
+        mark = self._mark(action.device)
+        if mark is not None:
+            ordered = tuple(sorted(orders, key=lambda item: item.bundle))
+            self._entries[action.device] = (mark, Entry(version, ordered))
+        return Fate.DONE
+
+    def _mark(self, device: str) -> tuple[int, int] | None:
+        try:
+            status = (self._fleet.devices / device / "timestamp.json").stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _open(self, device: str) -> DeviceOrders:
+        if self._root is None:
+            # Also says what is missing where tuf is not installed.
+            self._root = open_orders(self._fleet, device).root()
+        from edgekit.fleet.rollouts.bulk_orders import BulkDeviceOrders
+
+        return BulkDeviceOrders(
+            self._fleet, device, root=self._root, sign_with=self._signer, clock=self._clock
+        )
+
+    def _signer(self, role: str) -> Signer:
+        if role not in self._signers:
+            self._signers[role] = read_keyring(self._fleet).signer(Repository.DIRECTOR, role)
+        return self._signers[role]

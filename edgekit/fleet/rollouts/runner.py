@@ -1,0 +1,300 @@
+"""Drives a rollout: looks at the fleet, asks the engine, writes its state, carries it out.
+
+It may be killed at any instant, and started again here or elsewhere with the same store: the
+state is on the disk before anything is signed, what is signed is not signed twice, and what may
+have been signed and not sent is sent again at the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from edgekit.fleet.connection import connected_to
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.rollouts import engine
+from edgekit.fleet.rollouts.engine import Order, is_finished, step
+from edgekit.fleet.rollouts.fleet_view import FleetView
+from edgekit.fleet.rollouts.observations import Health, Observation
+from edgekit.fleet.rollouts.order_book import OrderBook
+from edgekit.fleet.rollouts.plan import RolloutPlan
+from edgekit.fleet.rollouts.state import Decision, Phase, RolloutState, Status
+from edgekit.fleet.rollouts.store import RolloutStore, StaleRevisionError, StoredRollout
+from edgekit.fleet.telemetry.listener import FleetListener, Heard
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
+from edgekit_runtime.reports import BundleState
+
+_log = logging.getLogger(__name__)
+
+OwnerLabels = Callable[[], Mapping[str, Mapping[str, str]]]
+HealthOf = Callable[[str, str, str, float], Health | None]
+TakeTelemetry = Callable[[list[Heard]], None]
+
+_ON_THE_WAY: Final = (Status.ORDERING, Status.ORDERED, Status.RESTORING, Status.RETURNING)
+# The broker sends retained states at once; when none has come for so long, all are here.
+_QUIET_SECONDS: Final = 0.5
+_MOST_SETTLING_SECONDS: Final = 30.0
+_ASK_AGAIN_SECONDS: Final = 60.0
+_ASKED_AT_ONCE: Final = 500
+_RETRY_SECONDS: Final = 5.0
+_NO_STATE: Final = BundleState()
+
+
+def _no_labels() -> Mapping[str, Mapping[str, str]]:
+    return {}
+
+
+def _no_health(_device: str, _bundle: str, _version: str, _since: float) -> Health | None:
+    return None
+
+
+def _no_telemetry(messages: list[Heard]) -> None:
+    for message in messages:
+        message.done()
+
+
+def _no_decision(_plan: RolloutPlan, _decision: Decision) -> None:
+    return
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerSettings:
+    """What a runner works with, beside the fleet.
+
+    Attributes:
+        labels: The owner's labels of devices.
+        health: What a device reports of a version since a moment: device, bundle, version, since.
+        take_telemetry: Takes measurements in, and acknowledges each.
+        on_decision: Told of every decision of the engine, after it was written down.
+        clock: Seconds since 1970.
+        turn_seconds: How long a turn waits for messages.
+    """
+
+    labels: OwnerLabels = _no_labels
+    health: HealthOf = _no_health
+    take_telemetry: TakeTelemetry = _no_telemetry
+    on_decision: Callable[[RolloutPlan, Decision], None] = _no_decision
+    clock: Callable[[], float] = time.time
+    turn_seconds: float = 1.0
+
+
+@dataclass(kw_only=True)
+class _Looking:
+    """What a runner remembers of its looking; all of it can be lost."""
+
+    owner: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    asked: float = 0.0
+    connections: int = 0
+
+
+class RolloutRunner:
+    """Drives one rollout to its end.
+
+    Args:
+        fleet: Whose.
+        store: Where the rollout is kept.
+        rollout: Its id.
+        listener: Hears the devices.
+        broker: Where orders are published.
+        settings: See there.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        store: RolloutStore,
+        rollout: str,
+        *,
+        listener: FleetListener,
+        broker: BrokerAddress,
+        settings: RunnerSettings | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._store = store
+        self._rollout = rollout
+        self._listener = listener
+        self._broker = broker
+        self._settings = settings or RunnerSettings()
+        self._view = FleetView(listener.topics)
+        self._book = OrderBook(fleet)
+        self._stored = store.load(rollout)
+        self._looking = _Looking(connections=listener.connections)
+        # Whatever was signed before may not have been sent.
+        self._must_send_again = True
+
+    @property
+    def stored(self) -> StoredRollout:
+        """The rollout as it stands."""
+        return self._stored
+
+    @property
+    def view(self) -> FleetView:
+        """What the devices say."""
+        return self._view
+
+    def run(self, *, goes_on: Callable[[], bool] = lambda: True) -> RolloutState:
+        """Drive the rollout until it is finished, or `goes_on` says no; its state then."""
+        self._settle(goes_on)
+        while goes_on():
+            self.turn()
+            if is_finished(self._stored.state):
+                break
+            self._listen(self._settings.turn_seconds)
+        return self._stored.state
+
+    def turn(self) -> None:
+        """One look, one decision, and what follows from it.
+
+        Raises:
+            VerificationError: If what is kept of the rollout or of an order is damaged.
+        """
+        if self._store.revision(self._rollout) != self._stored.revision:
+            self._stored = self._store.load(self._rollout)
+        plan, before = self._stored.plan, self._stored.state
+        now = self._settings.clock()
+        self._looking.owner = self._settings.labels()
+        done = step(plan, before, _Observations(self, plan, before), now)
+        if done.state != before:
+            try:
+                revision = self._store.save(
+                    self._rollout, done.state, revision=self._stored.revision
+                )
+            except StaleRevisionError:
+                # A person has decided something meanwhile: look again.
+                self._stored = self._store.load(self._rollout)
+                return
+            self._stored = StoredRollout(plan=plan, state=done.state, revision=revision)
+            self._tell_decisions(plan, before, done.state)
+        self._carry_out(plan, done.state, done.actions)
+        self._ask_for_missing(done.state, now)
+
+    def _carry_out(
+        self, plan: RolloutPlan, state: RolloutState, actions: tuple[Order, ...]
+    ) -> None:
+        if self._listener.connections != self._looking.connections:
+            # A broker that was away may have lost its memory.
+            self._looking.connections = self._listener.connections
+            self._must_send_again = True
+        try:
+            if self._must_send_again:
+                with connected_to(self._broker) as connection:
+                    connection.publish(self._messages_on_the_way(state))
+                self._must_send_again = False
+            if actions:
+                with connected_to(self._broker) as connection:
+                    for messages in self._book.carry_out(plan, state, actions):
+                        connection.publish(messages)
+        except EnvironmentLackError as error:
+            self._must_send_again = True
+            _log.warning("orders could not be sent: %s", error)
+            self._listen(_RETRY_SECONDS)
+        except UsageError as error:
+            self._pause(state, f"the devices cannot be told: {error.what}")
+
+    def _messages_on_the_way(self, state: RolloutState) -> Iterator[tuple[str, bytes]]:
+        for device, progress in state.devices.items():
+            if progress.status in _ON_THE_WAY and self._book.entry(device).version:
+                heard = self._view.states.get(device)
+                if heard is None or heard.order_version < self._book.entry(device).version:
+                    yield self._book.message(device)
+
+    def _pause(self, state: RolloutState, reason: str) -> None:
+        if state.phase is not Phase.RUNNING:
+            _log.error("%s", reason)
+            return
+        paused = engine.pause(state, reason, self._settings.clock())
+        revision = self._store.save(self._rollout, paused, revision=self._stored.revision)
+        plan = self._stored.plan
+        self._stored = StoredRollout(plan=plan, state=paused, revision=revision)
+        self._tell_decisions(plan, state, paused)
+
+    def _tell_decisions(self, plan: RolloutPlan, before: RolloutState, after: RolloutState) -> None:
+        known = set(before.decisions)
+        for decision in after.decisions:
+            if decision not in known:
+                _log.info("%s: %s %s", plan.id, decision.what, decision.reason)
+                self._settings.on_decision(plan, decision)
+
+    def _settle(self, goes_on: Callable[[], bool]) -> None:
+        """Hear the retained states before anything is decided."""
+        deadline = time.monotonic() + _MOST_SETTLING_SECONDS
+        while goes_on() and time.monotonic() < deadline:
+            before = self._view.changes
+            self._listen(_QUIET_SECONDS)
+            if self._view.changes == before:
+                return
+
+    def _listen(self, seconds: float) -> None:
+        """Take in what comes within a time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            telemetry = []
+            for message in self._listener.take(timeout_s=left):
+                if message.topic.endswith("/telemetry"):
+                    telemetry.append(message)
+                    continue
+                self._view.take(message.topic, message.payload)
+                message.done()
+            if telemetry:
+                self._settings.take_telemetry(telemetry)
+
+    def _ask_for_missing(self, state: RolloutState, now: float) -> None:
+        if now - self._looking.asked < _ASK_AGAIN_SECONDS:
+            return
+        self._looking.asked = now
+        missing = [name for name in state.members if name not in self._view.states]
+        self._listener.ask_states(missing[:_ASKED_AT_ONCE])
+
+    def observe(self, plan: RolloutPlan, state: RolloutState, device: str) -> Observation:
+        """What is seen of a device now."""
+        entry = self._book.entry(device)
+        heard = self._view.states.get(device)
+        bundle = heard.bundles.get(plan.bundle, _NO_STATE) if heard else _NO_STATE
+        progress = state.devices.get(device)
+        health = (
+            self._settings.health(device, plan.bundle, plan.version, progress.told)
+            if progress is not None
+            else None
+        )
+        return Observation(
+            labels=self._view.labels(device, self._looking.owner.get(device, {})),
+            order_version=entry.version,
+            ordered=entry.of(plan.bundle),
+            follows=heard.order_version if heard else 0,
+            phase=bundle.phase,
+            # The device's report shows the candidate as active while it is being tried.
+            active=bundle.active,
+            reason=bundle.reason,
+            health=health,
+        )
+
+    def known_devices(self, state: RolloutState) -> tuple[str, ...]:
+        """The group once it is fixed; before, everybody who was heard or told something."""
+        if state.members:
+            return state.members
+        return tuple(sorted(self._view.states.keys() | set(self._book.devices())))
+
+
+class _Observations(Mapping[str, Observation]):
+    """Devices, looked at when they are asked for: most stages need only some of them."""
+
+    def __init__(self, runner: RolloutRunner, plan: RolloutPlan, state: RolloutState) -> None:
+        self._runner, self._plan, self._state = runner, plan, state
+        self._names = dict.fromkeys(runner.known_devices(state))
+        self._seen: dict[str, Observation] = {}
+
+    def __getitem__(self, device: str) -> Observation:
+        if device not in self._names:
+            raise KeyError(device)
+        if device not in self._seen:
+            self._seen[device] = self._runner.observe(self._plan, self._state, device)
+        return self._seen[device]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -1,0 +1,452 @@
+"""Thousands of simulated devices on one event loop, each with its own connection to a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import heapq
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.simulation.behaviour import Behaviour, device_name
+from edgekit.fleet.simulation.client import KEEPALIVE_SECONDS, DeviceConnection
+from edgekit.fleet.simulation.device import Gone, Outgoing, Said, SimulatedDevice
+from edgekit_runtime.errors import EnvironmentLackError, VerificationError
+from edgekit_runtime.extras import require
+from edgekit_runtime.protocol import Topics
+
+if TYPE_CHECKING:
+    from edgekit.fleet.simulation.orders import OrderVerifier
+
+_TICK_SECONDS: Final = 0.1
+_OPENING_AT_ONCE: Final = 200
+_RECONNECT_SECONDS: Final = 2.0
+_START_SECONDS: Final = 120.0
+# Sockets of our own, and what else a process has open.
+_SPARE_FILES: Final = 200
+_CHUNK_WINDOW: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrowdFigures:
+    """How a crowd is at one moment.
+
+    Attributes:
+        devices: All of them.
+        connected: Those the broker has let in.
+        vanished: Those that went away for good.
+        orders: Orders that were verified and followed.
+        refused: Messages that did not prove what they claim.
+        chunks: Chunks that were fetched and had the right hash.
+        phases: Bundle and version as it is served, with its phase, to how many devices.
+    """
+
+    devices: int
+    connected: int
+    vanished: int
+    orders: int
+    refused: int
+    chunks: int
+    phases: dict[str, int]
+
+
+class Crowd:
+    """Devices that live from `start` to `stop`; use it in a `with` statement.
+
+    Args:
+        topics: Of the fleet.
+        broker: Where it is.
+        image_root: The image repository's first `root.json`.
+        director_root: The director's.
+        count: How many devices.
+        behaviour: What they do.
+        fetching: How many of them really fetch every chunk of what they are told.
+        speed: How many seconds pass for them in one of ours.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        broker: BrokerAddress,
+        *,
+        image_root: bytes,
+        director_root: bytes,
+        count: int,
+        behaviour: Behaviour,
+        fetching: int = 0,
+        speed: float = 1.0,
+    ) -> None:
+        require("tuf", extra="fleet")
+        from edgekit.fleet.simulation.orders import OrderVerifier
+
+        _require_files(count)
+        self.topics = topics
+        self._broker = broker
+        self._speed = speed
+        self._began = (time.time(), time.monotonic())
+        self._verifier: OrderVerifier = OrderVerifier(image_root, director_root)
+        names = [device_name(number) for number in range(count)]
+        self._members = {
+            name: _Member(
+                SimulatedDevice(name, topics=topics, behaviour=behaviour),
+                crowd=self,
+                fetches=number < fetching,
+            )
+            for number, name in enumerate(names)
+        }
+        self._queue: list[tuple[float, str]] = []
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._failure: BaseException | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.orders = self.refused = self.chunks = 0
+
+    @classmethod
+    def of_fleet(
+        cls, fleet: Fleet, broker: BrokerAddress, *, count: int, behaviour: Behaviour, **more: Any
+    ) -> Crowd:
+        """Devices that trust the roots of a fleet's folder."""
+        return cls(
+            Topics(fleet.id),
+            broker,
+            image_root=_first_root(fleet.image_metadata),
+            director_root=_first_root(fleet.director_metadata),
+            count=count,
+            behaviour=behaviour,
+            **more,
+        )
+
+    def __enter__(self) -> Crowd:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the devices."""
+        return tuple(self._members)
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970, for the devices."""
+        wall, monotonic = self._began
+        return wall + (time.monotonic() - monotonic) * self._speed
+
+    def device(self, name: str) -> SimulatedDevice:
+        """One of the devices, as it is now; not to be changed."""
+        return self._members[name].device
+
+    def figures(self) -> CrowdFigures:
+        """How the crowd is."""
+        phases: Counter[str] = Counter()
+        for member in list(self._members.values()):
+            for bundle, record in list(member.device.records.items()):
+                serving = record.serving
+                version = serving.version if serving else "none"
+                phases[f"{bundle} {version} ({record.phase.value})"] += 1
+        members = self._members.values()
+        return CrowdFigures(
+            devices=len(members),
+            connected=sum(member.ready for member in members),
+            vanished=sum(member.device.gone for member in members),
+            orders=self.orders,
+            refused=self.refused,
+            chunks=self.chunks,
+            phases=dict(sorted(phases.items())),
+        )
+
+    def start(self) -> None:
+        """Connect all devices, and return when the broker has let them in.
+
+        Raises:
+            EnvironmentLackError: If it does not within two minutes.
+        """
+        self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not all(member.ready for member in self._members.values()):
+            if self._failure is not None or time.monotonic() > deadline:
+                ready = sum(member.ready for member in self._members.values())
+                self.stop()
+                raise EnvironmentLackError(
+                    f"only {ready} of {len(self._members)} devices could connect"
+                    + (f": {self._failure}" if self._failure else ""),
+                    where=str(self._broker),
+                    fix="see the broker's log: it may allow fewer connections or open files",
+                )
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Disconnect all devices; their last states say that they are offline."""
+        if self._thread is not None and self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+            self._thread = None
+
+    def leave(self, name: str) -> None:
+        """Let one device vanish."""
+        self._on_loop(self._members[name].vanish)
+
+    def schedule(self, member: _Member) -> None:
+        """Remember when something happens to a device by itself."""
+        due = member.device.due
+        if due is not None and (member.scheduled is None or due < member.scheduled):
+            member.scheduled = due
+            heapq.heappush(self._queue, (due, member.device.name))
+
+    def take(self, member: _Member, topic: str, payload: bytes) -> None:
+        """Do what a message says."""
+        now = self.now
+        try:
+            if topic == self.topics.metadata:
+                # All devices get the same: the first takes it for all.
+                self._verifier.take_images(payload)
+                if member.order is not None:
+                    self._follow(member, now)
+            elif topic == self.topics.order(member.device.name):
+                member.order = payload
+                self._follow(member, now)
+            elif topic.startswith(self.topics.chunk("")):
+                wanted = topic.rpartition("/")[2]
+                if hashlib.sha256(payload).hexdigest() != wanted:
+                    raise VerificationError("a chunk has another hash", where=topic)
+                self.chunks += 1
+                member.has_chunk(wanted)
+        except VerificationError:
+            self.refused += 1
+
+    def _follow(self, member: _Member, now: float) -> None:
+        if member.order is None or not self._verifier.has_images:
+            return
+        order, member.order = member.order, None
+        try:
+            version, targets = self._verifier.verify(member.device.name, order)
+        except VerificationError:
+            # The metadata of a new release may come after the order that names it.
+            member.order = order
+            raise
+        if version > member.device.order_version:
+            self.orders += 1
+            if member.fetches:
+                member.want([digest for target in targets for digest, _ in target.pieces])
+            member.say(member.device.follow(version, targets, now))
+            self.schedule(member)
+
+    def _on_loop(self, call: Callable[[], None]) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(call)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except OSError as error:
+            self._failure = error
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        limit = asyncio.Semaphore(_OPENING_AT_ONCE)
+        opening = [
+            asyncio.create_task(member.open(self._broker, limit))
+            for member in self._members.values()
+        ]
+        ticking = asyncio.create_task(self._tick())
+        await self._stopping.wait()
+        tasks = [*opening, ticking, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for member in self._members.values():
+            member.say_goodbye(self.now)
+        await asyncio.sleep(0.2)
+        for member in self._members.values():
+            member.close()
+        await asyncio.sleep(0.05)
+
+    async def _tick(self) -> None:
+        pinged = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            now = self.now
+            while self._queue and self._queue[0][0] <= now:
+                _, name = heapq.heappop(self._queue)
+                member = self._members[name]
+                member.scheduled = None
+                member.say(member.device.tick(now))
+                self.schedule(member)
+            if time.monotonic() - pinged > KEEPALIVE_SECONDS / 3:
+                pinged = time.monotonic()
+                for member in self._members.values():
+                    member.ping()
+
+    def reopen(self, member: _Member) -> None:
+        """Connect a device again, after a while."""
+        if self._loop is None or self._stopping is None or self._stopping.is_set():
+            return
+        task = self._loop.create_task(self._reopen(member))
+        # The loop holds tasks weakly.
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reopen(self, member: _Member) -> None:
+        await asyncio.sleep(_RECONNECT_SECONDS)
+        await member.open(self._broker, asyncio.Semaphore(1))
+
+
+class _Member:
+    """A device and its connection."""
+
+    __slots__ = (
+        "_connection",
+        "_crowd",
+        "_missing",
+        "_unsent",
+        "device",
+        "fetches",
+        "order",
+        "ready",
+        "scheduled",
+    )
+
+    def __init__(self, device: SimulatedDevice, *, crowd: Crowd, fetches: bool) -> None:
+        self.device = device
+        self.fetches = fetches
+        self.ready = False
+        self.order: bytes | None = None
+        self.scheduled: float | None = None
+        self._crowd = crowd
+        self._connection: DeviceConnection | None = None
+        self._unsent: list[Outgoing] = []
+        self._missing: list[str] = []
+
+    async def open(self, broker: BrokerAddress, limit: asyncio.Semaphore) -> None:
+        """Connect, again and again until it works."""
+        loop = asyncio.get_running_loop()
+        while not self.device.gone:
+            async with limit:
+                try:
+                    _, self._connection = await loop.create_connection(
+                        self._make, broker.host, broker.port
+                    )
+                except OSError:
+                    pass
+                else:
+                    return
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def want(self, chunks: list[str]) -> None:
+        """Fetch chunks, a window of them at a time."""
+        self._missing += chunks
+        for name in self._missing[:_CHUNK_WINDOW]:
+            self._subscribe_chunk(name)
+
+    def has_chunk(self, name: str) -> None:
+        """Move the window on."""
+        if name in self._missing and self._connection is not None:
+            self._connection.unsubscribe([self._crowd.topics.chunk(name)])
+            self._missing.remove(name)
+            if len(self._missing) >= _CHUNK_WINDOW:
+                self._subscribe_chunk(self._missing[_CHUNK_WINDOW - 1])
+
+    def say(self, said: list[Said]) -> None:
+        """Publish, now or when connected again."""
+        for item in said:
+            if isinstance(item, Gone):
+                self.vanish()
+            elif self.ready and self._connection is not None:
+                self._connection.say(item)
+            elif not self.device.gone:
+                self._unsent.append(item)
+
+    def vanish(self) -> None:
+        """Break the connection for good."""
+        self.device.gone = True
+        if self._connection is not None:
+            self._connection.abort()
+
+    def ping(self) -> None:
+        """Show that we live."""
+        if self._connection is not None:
+            self._connection.ping()
+
+    def say_goodbye(self, now: float) -> None:
+        """Leave a state that says offline."""
+        if self.ready and self._connection is not None:
+            self._connection.say(self.device.state(now, online=False))
+
+    def close(self) -> None:
+        """End the connection in good order."""
+        self.device.gone = True
+        if self._connection is not None:
+            self._connection.close()
+
+    def _subscribe_chunk(self, name: str) -> None:
+        if self._connection is not None:
+            self._connection.subscribe([self._crowd.topics.chunk(name)])
+
+    def _make(self) -> DeviceConnection:
+        return DeviceConnection(
+            self.device.name,
+            will=self.device.last_will(),
+            on_ready=self._on_ready,
+            on_message=lambda topic, payload: self._crowd.take(self, topic, payload),
+            on_lost=self._on_lost,
+        )
+
+    def _on_ready(self) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        topics = self._crowd.topics
+        # The metadata first: an order is believed only with it.
+        connection.subscribe([topics.metadata, topics.order(self.device.name)])
+        connection.say(self.device.state(self._crowd.now))
+        for item in self._unsent:
+            connection.say(item)
+        self._unsent.clear()
+        self.ready = True
+
+    def _on_lost(self, _reason: str) -> None:
+        self.ready = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # A state is said anew at the next connection; everything else must not be lost.
+            self._unsent += [item for item in connection.unacknowledged if not item.retain]
+        if not self.device.gone:
+            self._crowd.reopen(self)
+
+
+def _first_root(folder: Path) -> bytes:
+    return (folder / "1.root.json").read_bytes()
+
+
+def _require_files(count: int) -> None:
+    with contextlib.suppress(ImportError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = count + _SPARE_FILES
+        if soft < needed <= hard or (soft < needed and hard == resource.RLIM_INFINITY):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        elif soft < needed:
+            raise EnvironmentLackError(
+                f"{count} devices need {needed} open files, and {hard} are allowed",
+                fix="raise the limit (ulimit -n), or simulate fewer devices",
+            )
