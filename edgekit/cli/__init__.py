@@ -14,6 +14,7 @@ from edgekit_runtime.console import run_command
 _COMMANDS: Final = {
     "quickstart": "quickstart:quickstart",
     "convert": "convert:convert",
+    "quantize-report": "quantize_report:quantize_report",
     "inspect": "inspect:inspect",
     "bench": "bench:bench",
     "profiles": "profiles:profiles",

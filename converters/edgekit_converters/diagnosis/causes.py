@@ -26,7 +26,7 @@ _FAR_APART: Final = 16.0
 _OUTLYING: Final = 6.0
 _CLIPPED_SHARE: Final = 0.01
 _WEIGHTS_DB: Final = 30.0
-_USUAL_PERCENT: Final = 99.9
+_USUAL_PERCENT: Final = 99.0
 _MATRIX: Final = 2
 # The options of `edgekit convert`; the first scales channels so that one range fits them all, and
 # finds the layers that need 16 bits or float.
@@ -171,8 +171,9 @@ def _outliers(
     source = _outliers_before(name, graph, statistics, ranges)
     return Finding(
         cause=Cause.OUTLIERS,
-        text=f"{_USUAL_PERCENT} % of {name} lie within {usual_magnitude(seen):.3g}, and the range "
-        f"goes to {_reach(kept):.3g}" + (f": outliers of {source} come through" * bool(source)),
+        text=f"{_USUAL_PERCENT:.0f} % of {name} lie within {usual_magnitude(seen):.3g}, and the "
+        f"range goes to {_reach(kept):.3g}"
+        + (f": outliers of {source} come through" * bool(source)),
         fixes=(_OTHER_RANGE,),
         weight=ratio / _OUTLYING,
         value=name,
@@ -253,7 +254,7 @@ def _reach_by_usual(seen: RangeStatistics, kept: Range) -> float:
 
 
 def usual_magnitude(seen: RangeStatistics) -> float:
-    """The magnitude below which all but a thousandth of the values other than zero lie."""
+    """The magnitude below which all but a hundredth of the values other than zero lie."""
     bins = seen.bins().without_zero()
     if not bins.counts.size:
         return 0.0

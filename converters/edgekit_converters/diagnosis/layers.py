@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from edgekit_converters.graph import Graph, read_graph
+from edgekit_converters.repair.ratios import NoiseRatio
 from edgekit_converters.repair.simulation import Batch, Run, simulate
 from edgekit_converters.repair.twins import own_noise
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from edgekit_converters.diagnosis.subject import Subject, ValuesOf
     from edgekit_converters.graph import Node
-
-#: What is told of an error that is none.
-MOST_DB: Final = 120.0
 
 # What engines do in the same step as the layer in front.
 _FUSED: Final = frozenset({"Clip", "Relu"})
@@ -87,21 +80,19 @@ def compare_layers(reference: Any, subject: Subject, batches: Collection[Batch])
     exact, run = Run(reference, floats), subject.run or _simulation(simulated, floats)
     for batch in batches:
         sums.add(exact(batch), run(batch))
-    powers = sums.powers
+    ratios = sums.ratios
     layers = tuple(
         LayerNoise(
             node=node.name,
             op=node.op,
             value=node.outputs[0],
             inputs=_activations(node, graph),
-            sqnr_db=_ratio_of(node.outputs[0], powers, graph),
-            own_sqnr_db=(
-                decibels(own[node.name].signal, own[node.name].noise) if node.name in own else None
-            ),
+            sqnr_db=_ratio_of(node.outputs[0], ratios, graph),
+            own_sqnr_db=own[node.name].sqnr_db if node.name in own else None,
         )
         for node in graph.nodes
         if node.outputs[0] in floats
-        and (node.name in own or _seen_as(node.outputs[0], powers, graph))
+        and (node.name in own or _seen_as(node.outputs[0], ratios, graph))
     )
     return Comparison(layers=layers, agreement=sums.agreement)
 
@@ -112,10 +103,10 @@ def _simulation(simulated: Any, wanted: Collection[str]) -> ValuesOf:
 
 
 class _Sums:
-    """The summed squares of values and of their errors, and how often classes agree."""
+    """The ratios of values to their errors, and how often classes agree."""
 
     def __init__(self, names: Collection[str], answer: str) -> None:
-        self.powers: dict[str, NDArray[np.float64]] = {}
+        self.ratios: dict[str, NoiseRatio] = {}
         self._names = names
         self._answer = answer
         self._same: list[bool] = []
@@ -124,7 +115,7 @@ class _Sums:
         """Take in one batch."""
         for name in self._names:
             if name in found:
-                self.powers[name] = self.powers.get(name, 0) + _powers(expected[name], found[name])
+                self.ratios.setdefault(name, NoiseRatio()).add(expected[name], found[name])
         wanted, given = expected.get(self._answer), found.get(self._answer)
         if wanted is not None and given is not None and wanted.ndim == _SCORES:
             self._same += (wanted.argmax(axis=1) == given.argmax(axis=1)).tolist()
@@ -145,33 +136,14 @@ def _seen_as(name: str, seen: Collection[str], graph: Graph) -> str:
     return name
 
 
-def _ratio_of(name: str, powers: Mapping[str, NDArray[np.float64]], graph: Graph) -> float | None:
-    seen = _seen_as(name, powers, graph)
-    return decibels(*powers[seen]) if seen else None
+def _ratio_of(name: str, ratios: Mapping[str, NoiseRatio], graph: Graph) -> float | None:
+    seen = _seen_as(name, ratios, graph)
+    return ratios[seen].decibels if seen else None
 
 
 def _activations(node: Node, graph: Graph) -> tuple[str, ...]:
     found = (n for n in node.inputs if n in graph.values and n not in graph.constants)
     return tuple(dict.fromkeys(found))
-
-
-def decibels(signal: float, noise: float) -> float:
-    """The signal-to-quantization-noise ratio, between minus and plus `MOST_DB`."""
-    if not math.isfinite(noise):
-        return -MOST_DB
-    if noise <= 0:
-        return MOST_DB
-    if signal <= 0:
-        return -MOST_DB
-    return min(max(10 * math.log10(signal / noise), -MOST_DB), MOST_DB)
-
-
-def _powers(expected: Any, found: Any) -> Any:
-    """The summed squares of a value and of its error, where the value is finite."""
-    finite = np.isfinite(expected)
-    wanted = expected.astype(np.float64)[finite]
-    wrong = found.astype(np.float64)[finite] - wanted
-    return np.array([np.square(wanted).sum(), np.square(wrong).sum()])
 
 
 def _is_container(graph: Graph, name: str) -> bool:

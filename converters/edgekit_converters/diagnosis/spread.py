@@ -27,7 +27,7 @@ class ValueSpread:
         shares: Of the elements, in each bar.
         kept_low: Where the range begins that 8 bits stand for.
         kept_high: Where it ends.
-        usual: The magnitude that all but a thousandth of the elements stay below.
+        usual: The magnitude that all but a hundredth of the elements other than zero stay below.
         clipped_share: Of the elements, outside of the range.
         channels_apart: The largest channel's magnitude by the smaller ones'.
         channel_magnitudes: The largest magnitude of each channel, in their order; of a wide value

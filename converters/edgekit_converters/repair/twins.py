@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.quantize.plan import node_name
+from edgekit_converters.repair.ratios import NoiseRatio
 from edgekit_converters.repair.simulation import Batch, Run
 
 if TYPE_CHECKING:
@@ -29,16 +30,14 @@ class OwnNoise:
     Attributes:
         node: The layer's name.
         value: Its output.
-        signal: The mean square of the float output.
-        noise: The mean square of the difference.
+        sqnr_db: Signal to quantization noise, in decibels.
         shift: The mean difference of each channel, quantized minus float; channels are the second
             axis of images and sequences, and the last of matrices.
     """
 
     node: str
     value: str
-    signal: float
-    noise: float
+    sqnr_db: float
     shift: NDArray[np.float64]
 
 
@@ -66,8 +65,7 @@ def own_noise(model: Any, simulated: Any, batches: Iterable[Batch]) -> tuple[Own
         OwnNoise(
             node=twins[name],
             value=name,
-            signal=found.signal / max(found.batches, 1),
-            noise=found.noise / max(found.batches, 1),
+            sqnr_db=found.ratio.decibels,
             shift=found.shift / max(found.batches, 1),
         )
         for name, found in sums.items()
@@ -76,15 +74,13 @@ def own_noise(model: Any, simulated: Any, batches: Iterable[Batch]) -> tuple[Own
 
 class _Sums:
     def __init__(self) -> None:
-        self.signal = 0.0
-        self.noise = 0.0
+        self.ratio = NoiseRatio()
         self.shift: NDArray[np.float64] = np.zeros(1)
         self.batches = 0
 
     def add(self, computed: NDArray[Any], twin: NDArray[Any]) -> None:
         wrong = twin.astype(np.float64) - computed
-        self.signal += float(np.square(computed, dtype=np.float64).mean())
-        self.noise += float(np.square(wrong).mean())
+        self.ratio.add(computed, twin)
         axis = 1 if wrong.ndim > 3 else wrong.ndim - 1  # noqa: PLR2004 - images have four
         others = tuple(at for at in range(wrong.ndim) if at != axis)
         self.shift = self.shift + wrong.mean(axis=others)

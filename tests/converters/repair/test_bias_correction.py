@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from onnx import helper
 
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.repair.bias_correction import correct_biases
+from edgekit_converters.repair.ratios import NoiseRatio
 from edgekit_converters.repair.simulation import Run, answers, simulate
 from edgekit_converters.repair.twins import own_noise
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
@@ -40,8 +42,32 @@ def test_own_noise_is_that_of_the_layer_alone(scheme: Scheme) -> None:
     plan = dataclasses.replace(int8_plan(model, batches), scheme=scheme)
     found = own_noise(model, simulate(model, plan), batches)
     assert [(one.node, one.value) for one in found] == [("first", "h0"), ("second", "y")]
-    assert all(one.signal > one.noise > 0 for one in found)
+    assert all(5 < one.sqnr_db < 120 for one in found)
     assert found[1].shift.shape == (8,)
+
+
+def test_neither_one_outlier_nor_one_bad_sample_is_hidden() -> None:
+    expected = np.ones((9, 100))
+    good = expected + 0.01
+    assert ratio(expected, good) == pytest.approx(40)
+    loud = expected.copy()
+    loud[0, 0] = 1e4
+    coarse = np.rint(loud / 40) * 40
+    assert ratio(loud, coarse) == pytest.approx(0)
+    spoilt = good.copy()
+    spoilt[3] += 100
+    assert ratio(expected, spoilt) < -20
+    assert ratio(expected, expected) == 120
+    assert ratio(np.zeros(3), np.ones(3)) == -120
+    assert ratio(expected, np.full_like(expected, np.nan)) == -120
+    assert ratio(np.array([1.0, np.inf]), np.array([1.0, 7.0])) == 120
+    assert ratio(np.zeros((0, 3)), np.zeros((0, 3))) == 120
+
+
+def ratio(expected: Any, computed: Any) -> float:
+    found = NoiseRatio()
+    found.add(expected, computed)
+    return found.decibels
 
 
 def test_what_stays_float_has_no_noise() -> None:
