@@ -1,9 +1,10 @@
 """What runs on a device: proven updates, offline inference; imports edgekit_runtime only.
 
 `machine` decides, as a pure function of what happened; `supervisor` carries out, and holds the
-adapters together: `transports` (the network), `verification` (signatures), `chunks` and `slots` (files),
-`trial` and `doors` (processes). `server` is the process that holds the models; only it and
-`trial_worker` load an inference engine, and only `verify_worker` python-tuf.
+adapters together: `transports` (the network), `verification` (signatures), `chunks` and `slots`
+(files), `trial` and `doors` (processes), `telemetry` (what is measured and reported). `server` is
+the process that holds the models; only it and `trial_worker` load an inference engine, and only
+`verify_worker` python-tuf.
 
 Applications in Python load a model into their own process with `load`.
 """

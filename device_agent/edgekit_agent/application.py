@@ -16,6 +16,7 @@ from edgekit_agent.http import (
     busy_response,
     json_response,
 )
+from edgekit_agent.metrics import CONTENT_TYPE, MetricsPage
 from edgekit_agent.open_inference import (
     InferRequest,
     describe_tensors,
@@ -35,13 +36,21 @@ _MODEL_PARTS: Final = 3
 class Application:
     """Answers requests with the models that it holds; safe for use by several threads."""
 
-    def __init__(self, models: Mapping[str, HostedModel], *, version: str) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, HostedModel],
+        *,
+        version: str,
+        metrics: MetricsPage | None = None,
+    ) -> None:
         """Serve these models.
 
         Args:
             models: By the name of their bundle.
             version: Of the agent.
+            metrics: What `/metrics` shows; None for no such page.
         """
+        self._metrics = metrics
         self._models = models
         self._version = version
 
@@ -74,6 +83,11 @@ class Application:
             case ["v2", "health", "live" | "ready"]:
                 # A server opens its doors only when every model is loaded and warm.
                 return self._get(request, lambda: json_response({"live": True, "ready": True}))
+            case ["metrics"] if self._metrics is not None:
+                page = self._metrics.render(self._models.values())
+                return self._get(
+                    request, lambda: Response(body=page, headers={"Content-Type": CONTENT_TYPE})
+                )
             case ["v2", "models"]:
                 return self._get(request, self._list)
             case ["v2", "models", name, *rest]:

@@ -17,6 +17,7 @@ from edgekit_agent.settings import (
     read_telemetry,
     render_sections,
 )
+from edgekit_agent.status import STATUS_NAME
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import require_file
@@ -142,7 +143,7 @@ class AgentConfig:
     @property
     def status_file(self) -> Path:
         """Where a running agent says how it is."""
-        return self.data / "status.json"
+        return self.data / STATUS_NAME
 
 
 TEMPLATE: Final = """\

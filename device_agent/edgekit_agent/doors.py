@@ -25,6 +25,7 @@ from typing import Final
 from edgekit_agent.listeners import open_listener, open_unix_listener
 from edgekit_agent.live_stats import LiveStats, read_stats
 from edgekit_agent.plans import ModelPlan, ServerPlan
+from edgekit_agent.settings import SampleSettings
 from edgekit_runtime.fields import FieldReader
 
 START_SECONDS: Final = 60.0
@@ -104,6 +105,8 @@ class Doors:
         socket_path: Path | None = None,
         queue_requests: int = 16,
         ram_bytes: int = 0,
+        data: Path = Path(),
+        samples: SampleSettings | None = None,
     ) -> None:
         """Open the listening sockets.
 
@@ -115,6 +118,8 @@ class Doors:
             socket_path: Of a Unix socket to listen on as well; None for none.
             queue_requests: How many requests may wait for each model.
             ram_bytes: The most memory of a server with all its models; 0 for any.
+            data: The agent's folder, for its status and for samples.
+            samples: Which requests are kept for retraining; None for none.
 
         Raises:
             EnvironmentLackError: If the port or the path is in use, or not of this machine.
@@ -133,6 +138,8 @@ class Doors:
         self._queue_requests = queue_requests
         self._request_bytes = request_bytes
         self._ram_bytes = ram_bytes
+        self._data = data
+        self._samples = samples or SampleSettings()
         self._post = post
         self._generation = 0
         self._wanted: tuple[ModelPlan, ...] | None = None
@@ -291,6 +298,8 @@ class Doors:
             queue_requests=self._queue_requests,
             request_bytes=self._request_bytes,
             ram_bytes=self._ram_bytes,
+            data=str(self._data),
+            samples=self._samples,
         )
         inherited = (
             *plan.listeners,

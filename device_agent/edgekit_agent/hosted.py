@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_agent.plans import ModelPlan
+    from edgekit_agent.samples import SampleKeeper
 
 
 class InsaneAnswerError(GateFailedError):
@@ -54,6 +55,7 @@ class HostedModel:
         *,
         running: memoryview | None = None,
         queue_requests: int | None = None,
+        samples: SampleKeeper | None = None,
     ) -> None:
         """Load the model and run its first golden sample, so that the first request is not slow.
 
@@ -62,6 +64,7 @@ class HostedModel:
             running: One byte of shared memory, set while the model computes: a native crash
                 leaves it set, and so tells which model did it.
             queue_requests: How many requests may wait while one is computed; None for any number.
+            samples: Is offered every request and its answer; None where none may be kept.
 
         Raises:
             EdgekitError: If it cannot be loaded or run.
@@ -76,6 +79,7 @@ class HostedModel:
         self._stats = LiveStats()
         self._running = memoryview(bytearray(1)) if running is None else running
         self._most = None if queue_requests is None else queue_requests + 1
+        self._samples = samples
         self._inside = 0
         self._counting = threading.Lock()
         self._lock = threading.Lock()
@@ -172,6 +176,8 @@ class HostedModel:
             self._stats.insane += 1
             raise InsaneAnswerError("the model gave no finite number", where=f"{self.plan.bundle}")
         self._counter.count(inputs, outputs)
+        if self._samples:
+            self._samples.offer(self.plan, inputs, outputs)
         return outputs
 
 

@@ -16,6 +16,11 @@ _MAX_BINS: Final = 1024
 _LOG_RATIO: Final = math.log(_RATIO)
 
 
+def bucket_bound_ms(bucket: float) -> float:
+    """The latency at which a bucket begins, in ms; halves are the middle of one."""
+    return float(_LEAST_MS * _RATIO**bucket)
+
+
 @dataclass(slots=True)
 class LatencyHistogram:
     """How often which latency was seen."""
@@ -46,7 +51,7 @@ class LatencyHistogram:
             seen += self.counts[position]
             if seen >= wanted:
                 # The middle of the bucket on the scale that it is regular on.
-                return float(_LEAST_MS * _RATIO ** (position + 0.5))
+                return bucket_bound_ms(position + 0.5)
         return 0.0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from edgekit_agent.settings import SampleSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPlan:
@@ -45,6 +47,8 @@ class ServerPlan:
         queue_requests: How many requests may wait for each model.
         request_bytes: The largest request body.
         ram_bytes: The most memory that all models together may take; 0 for any.
+        data: The agent's folder.
+        samples: Which requests are kept for retraining.
     """
 
     models: tuple[ModelPlan, ...]
@@ -58,6 +62,8 @@ class ServerPlan:
     queue_requests: int
     request_bytes: int
     ram_bytes: int
+    data: str
+    samples: SampleSettings
 
     def to_json(self) -> str:
         """The plan as an argument."""
@@ -118,7 +124,13 @@ def read_server_plan(text: str) -> ServerPlan:
     document = json.loads(text)
     models = tuple(ModelPlan(**model) for model in document.pop("models"))
     listeners, newcomers = (tuple(document.pop(name)) for name in ("listeners", "newcomers"))
-    return ServerPlan(models=models, listeners=listeners, newcomers=newcomers, **document)
+    return ServerPlan(
+        models=models,
+        listeners=listeners,
+        newcomers=newcomers,
+        samples=SampleSettings(**document.pop("samples")),
+        **document,
+    )
 
 
 def read_trial_plan(text: str) -> TrialPlan:

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -23,8 +24,13 @@ from edgekit_agent.application import Application
 from edgekit_agent.connections import MAX_CONNECTIONS, ConnectionPool
 from edgekit_agent.lifeline import tie_to_parent
 from edgekit_agent.logs import set_up_logs
+from edgekit_agent.metrics import MetricsPage
 from edgekit_agent.plans import ServerPlan, read_server_plan
 from edgekit_agent.release import AGENT_VERSION
+from edgekit_agent.samples import SampleKeeper, SampleRing
+from edgekit_agent.settings import samples_folder
+from edgekit_agent.status import STATUS_NAME
+from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.trial import resident_bytes
 from edgekit_runtime.errors import EdgekitError
 
@@ -57,7 +63,9 @@ class Reports:
             self.say(stats=counters)
 
 
-def load_models(plan: ServerPlan, reports: Reports) -> dict[str, HostedModel] | None:
+def load_models(
+    plan: ServerPlan, reports: Reports, samples: SampleKeeper | None
+) -> dict[str, HostedModel] | None:
     """Load every model; None, and a report of which and why, if one cannot be loaded.
 
     Newcomers come last: what they find no memory for is not the fault of those before them.
@@ -78,6 +86,7 @@ def load_models(plan: ServerPlan, reports: Reports) -> dict[str, HostedModel] | 
                 model,
                 running=running[position : position + 1],
                 queue_requests=plan.queue_requests,
+                samples=samples,
             )
         except (EdgekitError, OSError) as error:
             reports.say(failed=model.bundle, reason=str(error))
@@ -106,14 +115,16 @@ def run(plan: ServerPlan) -> int:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _allow_connections()
     reports = Reports(plan.reports)
-    models = load_models(plan, reports)
+    samples = keep_samples(plan)
+    models = load_models(plan, reports, samples)
     if models is None:
         return 1
+    metrics = MetricsPage(Path(plan.data) / STATUS_NAME, DeviceProbe(Path(plan.data)))
     pool = ConnectionPool(
         listeners=[socket.socket(fileno=descriptor) for descriptor in plan.listeners],
         handover_in=socket.socket(fileno=plan.handover_in),
         handover_out=socket.socket(fileno=plan.handover_out),
-        answer=Application(models, version=AGENT_VERSION).answer,
+        answer=Application(models, version=AGENT_VERSION, metrics=metrics).answer,
         # All that may be computed or wait, one that says "busy", and one for the rest.
         threads=len(plan.models) * (plan.queue_requests + 1) + 2,
         max_body_bytes=plan.request_bytes,
@@ -123,8 +134,18 @@ def run(plan: ServerPlan) -> int:
     while not stop.wait(REPORT_SECONDS):
         reports.say_stats(models)
     pool.drain()
+    if samples:
+        samples.close()
     reports.say_stats(models)
     return 0
+
+
+def keep_samples(plan: ServerPlan) -> SampleKeeper | None:
+    """What keeps samples, if the owner allows it."""
+    if not plan.samples.allow:
+        return None
+    ring = SampleRing(samples_folder(Path(plan.data)), most_bytes=plan.samples.ring_bytes)
+    return SampleKeeper(ring, plan.samples)
 
 
 def _allow_connections() -> None:

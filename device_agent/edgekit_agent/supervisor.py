@@ -27,6 +27,8 @@ from edgekit_agent.inbox import Inbox, VerifyDone
 from edgekit_agent.installation import InstallerProcess
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.release import AGENT_VERSION
+from edgekit_agent.samples import forget_samples
+from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Target
 from edgekit_agent.status import AgentStatus, write_status
@@ -102,6 +104,8 @@ class Supervisor:
                 queue_requests=config.limits.queue_requests,
                 request_bytes=config.limits.request_bytes,
                 ram_bytes=config.limits.ram_bytes,
+                data=config.data,
+                samples=config.samples,
                 post=self._queue.put,
             )
         except BaseException:
@@ -172,6 +176,8 @@ class Supervisor:
     def run(self) -> None:
         """Serve and update until `stop`."""
         now = time.monotonic()
+        if not self._config.samples.allow:
+            forget_samples(samples_folder(self._config.data))
         self._updates.load()
         if self._reporting.was_damaged:
             self._updates.tell("telemetry.lost", detail="the store was damaged and is begun anew")
