@@ -7,11 +7,10 @@ not synced, and what a power cut tears is fetched again.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection
 from pathlib import Path
 
-from edgekit_runtime.durable import unwritable
+from edgekit_runtime.durable import discard, unwritable
 from edgekit_runtime.errors import VerificationError
 
 
@@ -46,7 +45,7 @@ class ChunkStore:
         except OSError as error:
             raise ChunkLostError("it is not on the disk", where=f"chunk {sha256}") from error
         if hashlib.sha256(data).hexdigest() != sha256:
-            path.unlink(missing_ok=True)
+            discard(path)
             raise ChunkLostError("it was damaged on the disk", where=f"chunk {sha256}")
         return data
 
@@ -69,11 +68,11 @@ class ChunkStore:
             temporary.write_bytes(data)
             temporary.replace(self._folder / sha256)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            discard(temporary)
             raise unwritable(self._folder / sha256, error) from error
 
     def keep_only(self, names: Collection[str]) -> None:
         """Delete every chunk, and every left-over, that is not named."""
-        for entry in os.scandir(self._folder):
-            if entry.name not in names:
-                Path(entry.path).unlink(missing_ok=True)
+        for path in self._folder.iterdir():
+            if path.name not in names:
+                path.unlink(missing_ok=True)
