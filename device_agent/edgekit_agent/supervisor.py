@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.config import AgentConfig
@@ -53,6 +53,9 @@ from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
+
+if TYPE_CHECKING:
+    from edgekit_agent.streams import ModelStream
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +166,7 @@ class Supervisor:
             clock=self._wall_clock,
             post=self._queue.put,
         )
+        self._streams: list[ModelStream] = []
         self._connected = False
         self._connection = "not connected yet"
         self._published: DeviceState | None = None
@@ -183,6 +187,11 @@ class Supervisor:
             self._updates.tell("telemetry.lost", detail="the store was damaged and is begun anew")
         self._updates.start(now)
         self._transport.start()
+        if self._config.streams:
+            # Loads paho, which an agent without streams and broker has no use for.
+            from edgekit_agent.streams import start_streams
+
+            self._streams = start_streams(self._config.streams, address=self._doors.address)
         self._settle(now)
         try:
             while True:
@@ -324,6 +333,8 @@ class Supervisor:
 
     def _close(self) -> None:
         self._stopping.set()
+        for stream in self._streams:
+            stream.close()
         self._transport.close(self._state(online=False).to_json())
         self._updates.close(seconds=_GOODBYE_SECONDS)
         self._doors.close(seconds=_GOODBYE_SECONDS)

@@ -239,7 +239,7 @@ class MqttTransport:
         def on_disconnect(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
             session.reason = session.reason or f"the connection broke: {code}"
 
-        client.on_socket_open = _no_delay
+        client.on_socket_open = no_delay
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect
         client.on_message = self._on_message
@@ -318,7 +318,8 @@ class _Session:
         self.reason = ""
 
 
-def _no_delay(_client: Any, _data: Any, sock: Any) -> None:
+def no_delay(_client: Any, _data: Any, sock: Any) -> None:
+    """Send every packet at once; for `on_socket_open`."""
     # Nagle's algorithm costs 40 to 90 ms a round trip here. TLS and WebSocket wrappers differ.
     with contextlib.suppress(OSError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

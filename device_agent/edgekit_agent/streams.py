@@ -1,0 +1,161 @@
+"""The MQTT door: messages of a broker near this device, answered by a model, topic in, topic out.
+
+A stream is an application like any other: it asks the models over HTTP, and so lives through every
+switch of versions. It runs in threads of the supervisor; the message itself is never looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import queue
+import threading
+from dataclasses import dataclass
+from typing import Any, Final
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edgekit_agent.http import JSON_LENGTH
+from edgekit_agent.settings import StreamSettings
+from edgekit_agent.transports.mqtt import no_delay
+
+_log = logging.getLogger(__name__)
+
+_JSON: Final = "application/json"
+_TENSOR: Final = "application/octet-stream"
+_ANSWER_SECONDS: Final = 60.0
+_BUSY_SECONDS: Final = 0.05
+_FIRST_DELAY_SECONDS: Final = 1
+_LONGEST_DELAY_SECONDS: Final = 60
+_CLOSE_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Message:
+    payload: bytes
+    content_type: str
+    response_topic: str
+    correlation: bytes | None
+
+
+class ModelStream:
+    """One `[[stream]]` of `agent.toml`."""
+
+    def __init__(self, settings: StreamSettings, *, address: tuple[str, int]) -> None:
+        """Prepare; `start` connects, and never gives up.
+
+        Args:
+            settings: Which messages, which model.
+            address: Where the models answer over HTTP.
+        """
+        self._settings = settings
+        self._address = address
+        self._waiting: queue.Queue[_Message] = queue.Queue(settings.queue_messages)
+        self._stop = threading.Event()
+        self.answered = 0
+        self.dropped = 0
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client.reconnect_delay_set(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+        self._client.on_socket_open = no_delay
+        self._client.on_connect = self._on_connect
+        self._client.on_message = self._on_message
+        self._worker = threading.Thread(target=self._work, name="stream", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._client.connect_async(self._settings.host, self._settings.port)
+        self._client.loop_start()
+        self._worker.start()
+
+    def close(self) -> None:
+        """End; what waits is left unanswered."""
+        self._stop.set()
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._worker.join(_CLOSE_SECONDS)
+
+    def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _props: Any) -> None:
+        if code.is_failure:
+            _log.warning("the stream's broker refused: %s", code)
+            return
+        client.subscribe(self._settings.topic_in, qos=0)
+
+    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        properties = message.properties
+        found = _Message(
+            payload=bytes(message.payload),
+            content_type=getattr(properties, "ContentType", "") or self._settings.content_type,
+            response_topic=getattr(properties, "ResponseTopic", "") or self._settings.topic_out,
+            correlation=getattr(properties, "CorrelationData", None),
+        )
+        while True:
+            try:
+                self._waiting.put_nowait(found)
+                return
+            except queue.Full:
+                # The newest picture is the one that matters.
+                with contextlib.suppress(queue.Empty):
+                    self._waiting.get_nowait()
+                    self.dropped += 1
+
+    def _work(self) -> None:
+        connection = http.client.HTTPConnection(*self._address, timeout=_ANSWER_SECONDS)
+        while not self._stop.is_set():
+            try:
+                message = self._waiting.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            answer, content_type = self._ask(connection, message)
+            if answer:
+                self._publish(message, answer, content_type)
+        connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection, message: _Message) -> tuple[bytes, str]:
+        """The answer, which may be an error in JSON; nothing when the agent is ending."""
+        path = f"/v2/models/{self._settings.model}/infer"
+        headers = {"Content-Type": message.content_type}
+        if message.content_type == _TENSOR:
+            headers[JSON_LENGTH] = "0"
+        while not self._stop.is_set():
+            try:
+                connection.request("POST", path, message.payload, headers)
+                response = connection.getresponse()
+                data = response.read()
+            except (OSError, http.client.HTTPException):
+                # The server restarts; its socket stays, and so the next connection waits.
+                connection.close()
+                self._stop.wait(_BUSY_SECONDS)
+                continue
+            if response.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+                # Meanwhile the queue fills, and then drops the oldest: that is the back-pressure.
+                self._stop.wait(_BUSY_SECONDS)
+                continue
+            return data, response.headers.get("Content-Type", _JSON)
+        return b"", ""
+
+    def _publish(self, message: _Message, answer: bytes, content_type: str) -> None:
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ContentType = content_type
+        if message.correlation is not None:
+            properties.CorrelationData = message.correlation
+        try:
+            self._client.publish(message.response_topic, answer, qos=0, properties=properties)
+        except ValueError:
+            # A response topic with wildcards, or a payload beyond what MQTT can carry.
+            _log.warning("an answer cannot be published on %r", message.response_topic[:200])
+            return
+        self.answered += 1
+
+
+def start_streams(
+    settings: tuple[StreamSettings, ...], *, address: tuple[str, int]
+) -> list[ModelStream]:
+    """Start every stream that is configured."""
+    streams = [ModelStream(each, address=address) for each in settings]
+    for stream in streams:
+        stream.start()
+    return streams
