@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit_converters.litert.compile import CompiledFile, CompiledModel, compile_to_litert
 from edgekit_converters.parked import ParkedModel
-from edgekit_converters.quantize.litert import file_ranges, write_litert_file
+from edgekit_converters.quantize.litert import file_statistics, write_litert_file
 from edgekit_converters.quantize.plan import Io, QuantizationPlan, Range, matching_nodes
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.quantize.source import float_source
 from edgekit_converters.quantize.write_litert import write_litert
 from edgekit_converters.quantize.write_onnx import write_onnx
-from edgekit_converters.ranges import RangeMethod, RangeStatistics, collect_ranges
+from edgekit_converters.ranges import (
+    DEFAULT_METHOD,
+    RangeMethod,
+    RangeStatistics,
+    collect_ranges,
+)
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.graph.read import read_graph
@@ -38,7 +43,7 @@ class ReducedForms:
         scratch: Path,
         keep_float: tuple[str, ...] = (),
         io: Io = "float",
-        method: RangeMethod = RangeMethod.MIN_MAX,
+        method: RangeMethod = DEFAULT_METHOD,
         layout: BorderLayout,
         progress: Callable[[str], None],
     ) -> None:
@@ -123,7 +128,13 @@ class ReducedForms:
         if self._normalised is None:
             raise ValueError("the source has no ONNX form")
         if self._opened is None:
-            model, remarks = float_source(self._normalised.load(), where=self._where)
+            # An input that is an integer itself has one scale for all of its columns.
+            calibration = self._calibration if self._io == "float" else None
+            model, remarks = float_source(
+                self._normalised.load(),
+                where=self._where,
+                samples=calibration.samples.arrays if calibration else None,
+            )
             self.remarks = tuple(remarks)
             self._opened = self._normalised
             if self.remarks:
@@ -184,16 +195,12 @@ class ReducedForms:
         """The plan for a `.tflite` file as it is, in the names of its tensors."""
         keep_float = _named_in_file(self._source, self._keep_float)
         if scheme.needs_ranges and self._file_ranges is None:
-            if self.method is not RangeMethod.MIN_MAX:
-                raise UsageError(
-                    f"this .tflite file has no ONNX form, so its ranges are its extremes, not "
-                    f"{self.method.value}",
-                    where="range-method",
-                    fix="leave it out, or convert the model that the file was made from",
-                )
             calibration = self._known_calibration()
             self._progress(f"calibrating with {calibration.count} sample(s)")
-            self._file_ranges = file_ranges(self._source, calibration.batches(), where=self._where)
+            seen = file_statistics(self._source, calibration.batches(), where=self._where)
+            self._file_ranges = {
+                name: value.range(self.method) for name, value in seen.items() if value.finite
+            }
         return QuantizationPlan(
             scheme=scheme,
             ranges=(self._file_ranges or {}) if scheme.needs_ranges else {},

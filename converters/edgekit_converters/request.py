@@ -10,7 +10,7 @@ from edgekit_converters.goal import AccuracyGoal, Device
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.quantize.plan import Io
 from edgekit_converters.quantize.scheme import Scheme
-from edgekit_converters.ranges import RangeMethod
+from edgekit_converters.ranges import DEFAULT_METHOD, RangeMethod
 from edgekit_converters.report import Precision
 from edgekit_converters.sources.detect import detect_source, name_of
 from edgekit_converters.sources.kind import SourceKind
@@ -54,7 +54,7 @@ class ConversionRequest:
     layout: BorderLayout = BorderLayout.KEEP
     keep_float: tuple[str, ...] = ()
     io: Io = "float"
-    range_method: RangeMethod = RangeMethod.MIN_MAX
+    range_method: RangeMethod = DEFAULT_METHOD
     goal: AccuracyGoal = field(default_factory=AccuracyGoal)
     device: Device | None = None
 
@@ -187,7 +187,7 @@ def _check_quantization(request: ConversionRequest) -> None:
             where="--io",
             fix="leave it out, or choose int8, int16x8 or mixed",
         )
-    if request.range_method is not RangeMethod.MIN_MAX:
+    if request.range_method is not DEFAULT_METHOD:
         raise UsageError(
             "no scheme that was asked for has ranges to choose",
             where="--range-method",

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 @click.option(
     "--range-method",
     type=click.Choice(["min-max", "moving-average", "percentile", "entropy", "mse"]),
-    default="min-max",
+    default="mse",
     show_default=True,
     help="How the ranges of activations are chosen from the calibration data.",
 )

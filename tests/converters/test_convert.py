@@ -15,6 +15,7 @@ from edgekit_converters import convert as module
 from edgekit_converters.convert import ConversionRequest, Precision, convert_model
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.litert.lower import registered, registry
+from edgekit_converters.ranges import RangeMethod
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_runtime.errors import (
     EdgekitError,
@@ -248,7 +249,7 @@ def test_an_interruption_leaves_everything_as_it_was(
 
 
 def test_answers_that_change_are_a_warning(make_model: Any, weights: Any, tmp_path: Path) -> None:
-    # One feature is ten thousand times the others: eight bits have nothing left for them.
+    # One feature is ten thousand times the others: an integer input has nothing left for them.
     matrix = weights(64, 10)
     matrix[0] = 0.0
     model = make_model(
@@ -260,7 +261,7 @@ def test_answers_that_change_are_a_warning(make_model: Any, weights: Any, tmp_pa
     np.savez(tmp_path / "c.npz", x=samples)
     request = _request(
         tmp_path / "m.onnx", tmp_path / "o.tflite", precisions=(INT8,),
-        calibration=tmp_path / "c.npz",
+        calibration=tmp_path / "c.npz", io="int8", range_method=RangeMethod.MIN_MAX,
     )  # fmt: skip
     report = convert_model(request)
     assert any("o.tflite: only" in warning for warning in report.warnings)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from converters.tflite_builder import Array, TfliteBuilder
-from edgekit_converters.half import write_half_litert
 from edgekit_converters.parity import relative_error
+from edgekit_converters.quantize.litert import write_litert_file
+from edgekit_converters.quantize.plan import QuantizationPlan
+from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.tflite_source import import_tflite
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.graph.read import read_graph
@@ -55,6 +57,10 @@ def network(*, old: bool = False, far: bool = False) -> bytes:
     return build.content([image], [scores])
 
 
+def halve(source: Path, output: Path, *, where: str) -> tuple[str, ...]:
+    return write_litert_file(source, QuantizationPlan(scheme=Scheme.FP16), output, where=where)
+
+
 def written(folder: Path, content: bytes) -> Path:
     path = folder / "float.tflite"
     path.write_bytes(content)
@@ -64,7 +70,7 @@ def written(folder: Path, content: bytes) -> Path:
 @pytest.mark.parametrize("old", [False, True])
 def test_weights_are_half_and_answers_the_same(old: bool, tmp_path: Path) -> None:
     source, half = written(tmp_path, network(old=old)), tmp_path / "half.tflite"
-    notes = write_half_litert(source, half, where="float.tflite")
+    notes = halve(source, half, where="float.tflite")
     assert half.stat().st_size < 0.6 * source.stat().st_size
     before, after = open_session(source), open_session(half)
     assert [(s.name, s.dtype, s.shape) for s in after.inputs] == [
@@ -87,10 +93,10 @@ def test_a_large_file_keeps_its_weights(tmp_path: Path) -> None:
     weights, bias = build.constant("w", w(1024, 1024)), build.constant("b", w(1024))
     build.operator("FULLY_CONNECTED", [x, weights, bias], [y], "FullyConnectedOptions")
     source, half = written(tmp_path, build.content([x], [y])), tmp_path / "half.tflite"
-    assert write_half_litert(source, half, where="float.tflite") == ()
+    assert halve(source, half, where="float.tflite") == ()
     again = tmp_path / "again.tflite"
     with pytest.raises(UnsupportedModelError, match="float16 already: w"):
-        write_half_litert(half, again, where="half.tflite")
+        halve(half, again, where="half.tflite")
     feeds = {"x": w(2, 1024, seed=2)}
     outputs = [open_session(path).run(feeds)["y"] for path in (source, half)]
     assert relative_error(*outputs) < 2e-3
@@ -98,7 +104,7 @@ def test_a_large_file_keeps_its_weights(tmp_path: Path) -> None:
 
 def test_result_can_be_imported(tmp_path: Path) -> None:
     source, half = written(tmp_path, network()), tmp_path / "half.tflite"
-    write_half_litert(source, half, where="float.tflite")
+    halve(source, half, where="float.tflite")
     model = import_tflite(half)
     kinds = [tensor.data_type for tensor in model.graph.initializer]
     assert kinds.count(10) == 4
@@ -106,7 +112,7 @@ def test_result_can_be_imported(tmp_path: Path) -> None:
 
 def test_weight_beyond_the_range_stays(tmp_path: Path) -> None:
     source, half = written(tmp_path, network(far=True)), tmp_path / "half.tflite"
-    notes = write_half_litert(source, half, where="float.tflite")
+    notes = halve(source, half, where="float.tflite")
     assert notes[0] == (
         "'dense' stays float32: its largest value, 1e+06, is beyond float16's 65504"
     )
@@ -118,7 +124,7 @@ def test_weight_beyond_the_range_stays(tmp_path: Path) -> None:
 def refusal(content: bytes, folder: Path) -> str:
     output = folder / "half.tflite"
     with pytest.raises(UnsupportedModelError) as caught:
-        write_half_litert(written(folder, content), output, where="float.tflite")
+        halve(written(folder, content), output, where="float.tflite")
     assert caught.value.where == "float.tflite"
     assert not output.exists()
     return caught.value.what

@@ -1,4 +1,4 @@
-"""Static int8 of LiteRT files: weights of any size survive the way through the quantizer."""
+"""LiteRT files quantized as they are, by their own tensors and operators."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from onnx import helper
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.normalise import normalise
-from edgekit_converters.quantize.litert import quantize_litert, quantized_tensors
+from edgekit_converters.quantize.litert import (
+    file_statistics,
+    quantized_tensors,
+    write_litert_file,
+)
+from edgekit_converters.quantize.plan import QuantizationPlan
+from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.ranges import DEFAULT_METHOD
 from edgekit_runtime.session import open_session
 
 
-def test_weights_that_lie_behind_the_tables_are_kept(
+def test_a_file_is_quantized_by_its_own_tensors(
     make_model: Any, weights: Any, tmp_path: Path
 ) -> None:
-    # Above a megabyte ai-edge-quantizer stores weights outside of the flatbuffer.
     size = 900
     nodes = [
         helper.make_node("Gemm", ["x", "a", "c"], ["h"], name="first"),
@@ -38,7 +44,10 @@ def test_weights_that_lie_behind_the_tables_are_kept(
     np.savez(tmp_path / "samples.npz", x=samples)
     session = open_session(source)
     calibration = CalibrationSet.load(tmp_path / "samples.npz", session.inputs)
-    quantize_litert(source, target, calibration, where="test")
+    seen = file_statistics(source, calibration.batches(), where="test")
+    ranges = {name: value.range(DEFAULT_METHOD) for name, value in seen.items()}
+    plan = QuantizationPlan(scheme=Scheme.INT8, ranges=ranges)
+    write_litert_file(source, plan, target, where="test")
     assert target.stat().st_size < 0.3 * source.stat().st_size
     assert quantized_tensors(target)
     expected = session.run({"x": samples[:8]})["y"]

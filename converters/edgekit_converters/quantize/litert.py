@@ -11,10 +11,9 @@ import numpy as np
 from edgekit_converters.litert.emit import signature_def
 from edgekit_converters.litert.model_file import read_model, text_of
 from edgekit_converters.quantize.outcome import refuse_quantized
-from edgekit_converters.quantize.plan import QuantizationPlan, Range
-from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.quantize.to_litert.flat import FlatGraph, FlatModel
 from edgekit_converters.quantize.write_litert import quantize_flat
+from edgekit_converters.ranges.observer import DRAWN_PER_SAMPLE, Observer
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
 from edgekit_runtime.graph.tflite_bounds import check_tflite_bytes
@@ -22,35 +21,12 @@ from edgekit_runtime.graph.tflite_bounds import check_tflite_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_converters.calibration import CalibrationSet
+    from edgekit_converters.quantize.plan import QuantizationPlan
+    from edgekit_converters.ranges import RangeStatistics
 
 _INTEGERS: Final = frozenset({"INT8", "UINT8", "INT16", "INT4"})
 _THREADS: Final = 2
-
-
-def quantize_litert(
-    source: Path, output: Path, calibration: CalibrationSet, *, where: str
-) -> tuple[str, ...]:
-    """Write the int8 form of a float model; its inputs and outputs stay float, names and all.
-
-    Args:
-        source: A `.tflite` file.
-        output: Where to write; its folder exists.
-        calibration: Run in its own batches; each tensor's range is the extremes of all of them.
-        where: The path that the user gave, for errors.
-
-    Returns:
-        Sentences that the user should read.
-
-    Raises:
-        UnsupportedModelError: If the file is damaged or quantized already, the engine fails, or
-            nothing would change.
-        EnvironmentLackError: If the extra `convert` is not installed.
-    """
-    refuse_quantized(quantized_tensors(source), where=where)
-    ranges = file_ranges(source, calibration.batches(), where=where)
-    plan = QuantizationPlan(scheme=Scheme.INT8, ranges=ranges)
-    return write_litert_file(source, plan, output, where=where)
+_SEED: Final = 20240229
 
 
 def write_litert_file(
@@ -105,22 +81,27 @@ def write_litert_file(
     return remarks
 
 
-def file_ranges(
+def file_statistics(
     source: Path, batches: Iterable[Mapping[str, NDArray[np.generic]]], *, where: str
-) -> dict[str, Range]:
-    """The extremes of every float tensor that a model computes, and of its inputs.
+) -> dict[str, RangeStatistics]:
+    """Watch every float tensor that a model computes, and its inputs, while it runs over data.
 
     Args:
         source: A `.tflite` file.
-        batches: An array for each input, by name; read once, and one at a time.
+        batches: An array for each input, by the name that a session of the file has for it; read
+            once, and one at a time.
         where: The path that the user gave, for errors.
+
+    Returns:
+        Statistics by the tensor's name.
 
     Raises:
         UnsupportedModelError: If the engine refuses the model or a batch.
         EnvironmentLackError: If LiteRT is not installed.
     """
     litert: Any = require("ai_edge_litert.interpreter", extra="tflite")
-    found: dict[str, Range] = {}
+    found: dict[str, Observer] = {}
+    random = np.random.default_rng(_SEED)
     try:
         # Delegates keep what is computed inside of them to themselves.
         interpreter = litert.Interpreter(
@@ -132,15 +113,20 @@ def file_ranges(
         for batch in batches:
             _feed(interpreter, batch)
             interpreter.invoke()
+            samples = min((len(array) for array in batch.values() if array.ndim), default=1)
             for detail in interpreter.get_tensor_details():
-                if detail["dtype"] is np.float32:
-                    _see(found, detail["name"], interpreter, detail["index"])
+                content = _content(interpreter, detail)
+                if content is not None and content.size:
+                    step = -(-content.size // (DRAWN_PER_SAMPLE * max(samples, 1)))
+                    part = content[random.integers(step) :: step]
+                    observer = found.setdefault(detail["name"], Observer())
+                    observer.see(content.min(), content.max(), content.mean(dtype=float), part)
     except (ValueError, RuntimeError) as error:
         raise UnsupportedModelError(
             f"LiteRT failed while the model was calibrated: {' '.join(str(error).split())[:300]}",
             where=where,
         ) from error
-    return found
+    return {name: observer.statistics() for name, observer in found.items()}
 
 
 def quantized_tensors(path: Path) -> tuple[str, ...]:
@@ -163,24 +149,21 @@ def _feed(interpreter: Any, batch: Mapping[str, NDArray[np.generic]]) -> None:
         if tuple(detail["shape"]) != array.shape:
             interpreter.resize_tensor_input(detail["index"], array.shape)
     interpreter.allocate_tensors()
+    # LiteRT's own recurrent layers would go on from the last batch's state.
+    interpreter.reset_all_variables()
     for detail, array in zip(details, given, strict=True):
         interpreter.set_tensor(detail["index"], array)
 
 
-def _see(found: dict[str, Range], name: str, interpreter: Any, index: int) -> None:
+def _content(interpreter: Any, detail: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """The values of a float tensor, flat."""
+    if detail["dtype"] is not np.float32:
+        return None
     try:
-        array = interpreter.get_tensor(index)
+        return np.asarray(interpreter.get_tensor(detail["index"]), np.float32).reshape(-1)
     except ValueError:
         # Scratch space of a kernel has no data to show.
-        return
-    finite = array[np.isfinite(array)]
-    if not finite.size:
-        return
-    low, high = float(finite.min()), float(finite.max())
-    known = found.get(name)
-    if known is not None:
-        low, high = min(low, known.low), max(high, known.high)
-    found[name] = Range(low=low, high=high)
+        return None
 
 
 def _making(graph: FlatGraph, wanted: frozenset[str]) -> frozenset[int]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.graph import read_graph
-from edgekit_converters.quantize.plan import Range
-from edgekit_converters.ranges.histogram import Histogram
 from edgekit_converters.ranges.importance import channel_importances
+from edgekit_converters.ranges.observer import DRAWN_PER_SAMPLE, Observer
 from edgekit_converters.ranges.probe import (
     PARTS,
     ProbeNames,
@@ -18,7 +17,6 @@ from edgekit_converters.ranges.probe import (
     watchable,
     with_probes,
 )
-from edgekit_converters.ranges.statistics import RangeStatistics
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.extras import require
 
@@ -26,15 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_converters.graph import Graph
+    from edgekit_converters.ranges.statistics import RangeStatistics
 
 Batch = Mapping[str, "NDArray[np.generic]"]
 
 _FATAL_ONLY: Final = 4
-_DRAWN_PER_SAMPLE: Final = 4096
 _SEED: Final = 20240229
 _LAST_DRAW: Final = 1 << 40
-# Until there are ten batches they weigh the same; then the latest has a tenth.
-_LATEST_SHARE: Final = 0.1
 
 
 def collect_ranges(
@@ -68,7 +64,9 @@ def collect_ranges(
     graph = read_graph(model)
     values = _chosen(graph, names)
     importances = channel_importances(graph, watchable(graph))
-    observers = {value.name: _Observer(value, importances.get(value.name)) for value in values}
+    observers = {
+        value.name: Observer(value.channel_axis, importances.get(value.name)) for value in values
+    }
     run = _ProbedModel(model, values, threads)
     count = 0
     for count, batch in enumerate(batches, start=1):  # noqa: B007 - counted for the check below
@@ -127,7 +125,7 @@ class _ProbedModel:
         samples = min((len(array) for array in batch.values() if array.ndim), default=1)
         given = {
             **batch,
-            self._names.limit: np.array([_DRAWN_PER_SAMPLE * max(samples, 1)]),
+            self._names.limit: np.array([DRAWN_PER_SAMPLE * max(samples, 1)]),
             self._names.draw: self._random.integers(0, _LAST_DRAW, 1),
         }
         try:
@@ -144,70 +142,3 @@ def _refused(error: Exception) -> UnsupportedModelError:
         f"onnxruntime failed while the ranges were collected: {' '.join(str(error).split())[:300]}",
         fix="check that the model runs on the calibration data, or report the model",
     )
-
-
-class _Observer:
-    """What has been seen of one value so far."""
-
-    def __init__(self, value: WatchedValue, importance: NDArray[np.float64] | None) -> None:
-        self._axis = value.channel_axis
-        self._importance = importance
-        self._low: NDArray[np.float32] = np.array([], np.float32)
-        self._high: NDArray[np.float32] = np.array([], np.float32)
-        self._mean: NDArray[np.float64] = np.array([], np.float64)
-        self._average = np.zeros(2)
-        self._histogram = Histogram.of(np.array([], np.float32))
-        self._finite = True
-        self.batches = 0
-
-    def see(self, low: Any, high: Any, mean: Any, part: NDArray[np.float32]) -> None:
-        """Take in the parts of one batch."""
-        if not part.size:
-            return
-        seen = Histogram.of(part)
-        self._histogram = self._histogram.merged(seen)
-        low, high = np.atleast_1d(low), np.atleast_1d(high)
-        mean = np.atleast_1d(mean).astype(np.float64)
-        if not (np.isfinite(mean).all() and np.isfinite(low).all() and np.isfinite(high).all()):
-            # The engine's extremes skip NaN, or are NaN where it comes first; its means do not.
-            self._finite = False
-            low, high = (np.where(np.isfinite(ends), ends, np.nan) for ends in (low, high))
-        extremes = np.array(_extremes(low, high, seen))
-        self.batches += 1
-        if self.batches == 1:
-            self._low, self._high, self._mean, self._average = low, high, mean, extremes
-            return
-        self._low, self._high = np.fmin(low, self._low), np.fmax(high, self._high)
-        self._mean = self._mean + (mean - self._mean) / self.batches
-        share = max(1 / self.batches, _LATEST_SHARE)
-        self._average = self._average + share * (extremes - self._average)
-
-    def statistics(self) -> RangeStatistics:
-        """What was seen; at least one batch was."""
-        low, high = _extremes(self._low, self._high, self._histogram)
-        average_low, average_high = np.clip(self._average, low, high).tolist()
-        return RangeStatistics(
-            low=low,
-            high=high,
-            average=Range(low=average_low, high=average_high),
-            channel_axis=self._axis,
-            channel_low=np.where(np.isnan(self._low), np.float32(low), self._low),
-            channel_high=np.where(np.isnan(self._high), np.float32(high), self._high),
-            channel_mean=self._mean,
-            histogram=self._histogram,
-            finite=self._finite,
-            batches=self.batches,
-            importance=self._importance,
-        )
-
-
-def _extremes(
-    low: NDArray[np.float32], high: NDArray[np.float32], drawn: Histogram
-) -> tuple[float, float]:
-    """The least and the largest finite value; from those drawn where a channel's are not known."""
-    lows, highs = low[~np.isnan(low)].tolist(), high[~np.isnan(high)].tolist()
-    if len(lows) < len(low) or len(highs) < len(high):
-        bins = drawn.bins()
-        lows, highs = [*lows, *bins.low[:1].tolist()], [*highs, *bins.high[-1:].tolist()]
-    least, largest = min(lows, default=0.0), max(highs, default=0.0)
-    return min(least, largest), max(least, largest)
