@@ -351,7 +351,7 @@ class Conversion:
     ) -> Iterator[str]:
         name, scheme = artifact.path.name, artifact.precision.scheme
         # The weights of a source that stores integers are as small as they get.
-        if scheme is not None and size >= self._source.size_bytes and not self._reduced.remarks:
+        if scheme is not None and size >= self._source.size_bytes and not self._source.quantized:
             yield (
                 f"{name}: {scheme} does not make this model smaller; it is so small that scales "
                 "and names outweigh what the weights save"

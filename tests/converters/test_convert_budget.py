@@ -18,6 +18,7 @@ from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.convert import ConversionReport, ConversionRequest, Precision, convert_model
 from edgekit_converters.goal import AccuracyGoal
 from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.ranges import RangeMethod
 from edgekit_converters.tuning import RepeatedBatches
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import ModelFormat
@@ -72,7 +73,7 @@ def _convert(files: Files, output: Path, **changes: Any) -> ConversionReport:
 def test_a_network_that_int8_breaks_is_mended_in_both_formats(
     fragile: Files, tmp_path: Path
 ) -> None:
-    report = _convert(fragile, tmp_path / "out")
+    report = _convert(fragile, tmp_path / "out", range_method=RangeMethod.MIN_MAX)
     (scheme,) = report.schemes
     assert not report.shortfall
     assert scheme.tuned.repairs
@@ -102,7 +103,8 @@ def test_a_network_that_int8_breaks_is_mended_in_both_formats(
 
 def test_a_depthwise_network_stays_within_a_point_at_full_int8(tmp_path: Path) -> None:
     files = _saved(trained(spread=2.6), tmp_path)
-    report = _convert(files, tmp_path / "out", goal=AccuracyGoal(budget=AccuracyBudget(drop=0.01)))
+    goal = AccuracyGoal(budget=AccuracyBudget(drop=0.01))
+    report = _convert(files, tmp_path / "out", goal=goal, range_method=RangeMethod.MIN_MAX)
     (scheme,) = report.schemes
     for plain, artifact in zip(scheme.tuned.plain, report.artifacts, strict=True):
         assert plain.paired is not None

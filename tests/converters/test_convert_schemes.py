@@ -132,7 +132,7 @@ def test_another_range_method_makes_another_model(
     [
         ({"precisions": (Precision.FLOAT16,), "io": "int8"}, "integer inputs and outputs"),
         (
-            {"precisions": (Precision.FLOAT16,), "range_method": RangeMethod.MSE},
+            {"precisions": (Precision.FLOAT16,), "range_method": RangeMethod.ENTROPY},
             "ranges to choose",
         ),
         ({"precisions": (Precision.FLOAT32,), "keep_float": ("Conv",)}, "nothing is quantized"),
@@ -211,8 +211,10 @@ def test_a_file_as_it_is_with_what_a_user_fixes(
     assert open_session(Path(kept.path)).inputs[0].dtype == "int8"
     with pytest.raises(UsageError, match="type of the model: Softmax"):
         _convert(litert_file, tmp_path / "out", keep_float=("Softmax",), **options)
-    with pytest.raises(UsageError, match="its ranges are its extremes"):
-        _convert(litert_file, tmp_path / "out", range_method=RangeMethod.MSE, **options)
+    extremes = RangeMethod.MIN_MAX
+    (wide,) = _convert(litert_file, tmp_path / "w", range_method=extremes, **options).artifacts
+    (narrow,) = _convert(litert_file, tmp_path / "n", **options).artifacts
+    assert wide.sha256 != narrow.sha256
     with pytest.raises(UnsupportedModelError, match="an operator that ONNX lacks"):
         _convert(litert_file, tmp_path / "out", **{**options, "targets": (ONNX,)})
 
