@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -156,14 +157,14 @@ def revoke_token(
     """End a token at once; one that is revoked stays so.
 
     Raises:
-        UsageError: If there is none of that id.
+        NotFoundError: If there is none of that id.
     """
     from edgekit.fleet.store.tables import TokenRow
 
     with database.write() as session:
         row = session.get(TokenRow, identifier, with_for_update=True)
         if row is None:
-            raise UsageError(
+            raise NotFoundError(
                 f"there is no token {identifier!r}", fix="see: edgekit fleet token list"
             )
         if row.revoked is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.rollouts.labels import parse_query
+from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,14 +63,14 @@ def delete_group(database: Database, name: str, *, actor: str, clock: Clock = ut
     """Forget a group; its devices stay as they are.
 
     Raises:
-        UsageError: If there is none of that name.
+        NotFoundError: If there is none of that name.
     """
     from edgekit.fleet.store.tables import GroupRow
 
     with database.write() as session:
         row = session.get(GroupRow, name, with_for_update=True)
         if row is None:
-            raise UsageError(f"there is no group {name!r}", fix="see: edgekit fleet groups list")
+            raise NotFoundError(f"there is no group {name!r}", fix="see: edgekit fleet groups list")
         session.delete(row)
         record(session, actor=actor, action="group.deleted", subject=f"group {name}", clock=clock)
 

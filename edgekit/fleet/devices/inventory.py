@@ -13,6 +13,7 @@ from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.facts import MAX_LABELS, facts_of, require_labels
 from edgekit.fleet.rollouts.labels import Labels, parse_query
+from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.protocol import require_id
@@ -150,6 +151,16 @@ class Inventory:
 
         with self.database.read() as session:
             return tuple(map(_device, session.scalars(select(DeviceRow).order_by(DeviceRow.id))))
+
+    def page(self, *, offset: int, limit: int) -> tuple[Device, ...]:
+        """Some of the devices, by id."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import DeviceRow
+
+        query = select(DeviceRow).order_by(DeviceRow.id).offset(offset).limit(limit)
+        with self.database.read() as session:
+            return tuple(map(_device, session.scalars(query)))
 
     def find(self, query: str) -> tuple[Device, ...]:
         """The devices that a label query means, by id.
@@ -333,7 +344,7 @@ def require_device(session: Session, device: str, *, change: bool = False) -> De
     query = select(DeviceRow).where(or_(DeviceRow.id == device, DeviceRow.pseudonym == device))
     row = session.scalars(query.with_for_update() if change else query).first()
     if row is None:
-        raise UsageError(f"there is no device {device!r}", fix="see: edgekit fleet devices list")
+        raise NotFoundError(f"there is no device {device!r}", fix="see: edgekit fleet devices list")
     return row
 
 

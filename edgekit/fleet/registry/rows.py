@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from edgekit.fleet.registry.entries import BundleVersion, Metric, entry_of_row
+from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.bundle.manifest import Manifest
-from edgekit_runtime.errors import UsageError
 from edgekit_runtime.versions import Version
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def require_row(session: Session, bundle: str, version: str, *, change: bool = F
     """The row of a version.
 
     Raises:
-        UsageError: If there is none; the fix lists what there is.
+        NotFoundError: If there is none; the fix lists what there is.
     """
     from sqlalchemy import select
 
@@ -73,7 +73,7 @@ def require_row(session: Session, bundle: str, version: str, *, change: bool = F
     if row is None:
         query = select(VersionRow.version).where(VersionRow.bundle == bundle)
         known = ", ".join(session.scalars(query.order_by(VersionRow.registered.desc()).limit(10)))
-        raise UsageError(
+        raise NotFoundError(
             f"{bundle} {version} is not in the registry",
             fix=f"there is: {known}" if known else "see: edgekit registry list",
         )

@@ -119,23 +119,32 @@ class EventRow(Base):
 
 
 class TelemetryRow(Base):
-    """Measurements of one bundle version on one device over one window of time."""
+    """One window of measurements, as the device sent it; `bundle` is empty for the device's own.
+
+    `started` and `ended` are by the device's clock, but never after `received`. `data` is the
+    window's JSON; what the whole fleet is added up by stands in columns too.
+    """
 
     __tablename__ = "telemetry"
 
     id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
     device_id: Mapped[str] = mapped_column(_ID, ForeignKey("devices.id", ondelete="CASCADE"))
+    stream: Mapped[str] = mapped_column(String(16))
+    sequence: Mapped[int] = mapped_column(BigInteger)
     bundle: Mapped[str] = mapped_column(_ID)
     version: Mapped[str] = mapped_column(_VERSION)
-    window_start: Mapped[float] = mapped_column(Double)
+    started: Mapped[float] = mapped_column(Double)
+    ended: Mapped[float] = mapped_column(Double)
     received: Mapped[float] = mapped_column(Double, index=True)
     requests: Mapped[int] = mapped_column(BigInteger)
     errors: Mapped[int] = mapped_column(BigInteger)
+    insane: Mapped[int] = mapped_column(BigInteger)
     data: Mapped[dict[str, Any]] = mapped_column(_JSON)
 
     __table_args__ = (
-        UniqueConstraint("device_id", "bundle", "version", "window_start"),
-        Index("ix_telemetry_bundle_version_window_start", "bundle", "version", "window_start"),
+        # Sent twice, a window counts once.
+        UniqueConstraint("device_id", "stream", "sequence"),
+        Index("ix_telemetry_bundle_version_received", "bundle", "version", "received"),
     )
 
 

@@ -52,12 +52,16 @@ def rollout(devices: dict[str, object]) -> RolloutRow:
 def telemetry(device: str, received: float) -> TelemetryRow:
     return TelemetryRow(
         device_id=device,
+        stream="0" * 16,
+        sequence=int(received),
         bundle="digits",
         version="1.0.0",
-        window_start=received,
+        started=received,
+        ended=received,
         received=received,
         requests=1,
         errors=0,
+        insane=0,
         data={},
     )
 

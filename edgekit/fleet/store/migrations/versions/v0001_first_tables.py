@@ -184,29 +184,27 @@ def upgrade() -> None:
         "telemetry",
         sa.Column("id", _COUNTER, autoincrement=True, nullable=False),
         sa.Column("device_id", sa.String(length=64), nullable=False),
+        sa.Column("stream", sa.String(length=16), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("bundle", sa.String(length=64), nullable=False),
         sa.Column("version", sa.String(length=128), nullable=False),
-        sa.Column("window_start", sa.Double(), nullable=False),
+        sa.Column("started", sa.Double(), nullable=False),
+        sa.Column("ended", sa.Double(), nullable=False),
         sa.Column("received", sa.Double(), nullable=False),
         sa.Column("requests", sa.BigInteger(), nullable=False),
         sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.Column("insane", sa.BigInteger(), nullable=False),
         sa.Column("data", _JSON, nullable=False),
         sa.ForeignKeyConstraint(
             ["device_id"], ["devices.id"], name="fk_telemetry_device_id_devices", ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_telemetry"),
         sa.UniqueConstraint(
-            "device_id",
-            "bundle",
-            "version",
-            "window_start",
-            name="uq_telemetry_device_id_bundle_version_window_start",
+            "device_id", "stream", "sequence", name="uq_telemetry_device_id_stream_sequence"
         ),
     )
     op.create_index(
-        "ix_telemetry_bundle_version_window_start",
-        "telemetry",
-        ["bundle", "version", "window_start"],
+        "ix_telemetry_bundle_version_received", "telemetry", ["bundle", "version", "received"]
     )
     op.create_index("ix_telemetry_received", "telemetry", ["received"])
     op.create_table(
@@ -246,7 +244,7 @@ def downgrade() -> None:
     op.drop_table("version_tags")
     op.drop_table("version_metrics")
     op.drop_index("ix_telemetry_received", table_name="telemetry")
-    op.drop_index("ix_telemetry_bundle_version_window_start", table_name="telemetry")
+    op.drop_index("ix_telemetry_bundle_version_received", table_name="telemetry")
     op.drop_table("telemetry")
     op.drop_index("ix_events_received", table_name="events")
     op.drop_index("ix_events_bundle_version", table_name="events")

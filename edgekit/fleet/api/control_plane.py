@@ -1,0 +1,57 @@
+"""Everything that a request may need, in the name of who makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.fleet.access import Access, Role
+from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.devices.inventory import Device, Inventory
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.rollouts import RolloutTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPlane:
+    """A fleet and its database.
+
+    Attributes:
+        fleet: Its folder.
+        database: Its memory; other replicas may share it.
+        clock: The time.
+    """
+
+    fleet: Fleet
+    database: Database
+    clock: Clock = utc_now
+
+    def inventory(self, access: Access) -> Inventory:
+        """The devices, changed in somebody's name."""
+        return Inventory(self.database, actor=access.name, clock=self.clock)
+
+    def registry(self, access: Access) -> Registry:
+        """The bundle versions, changed in somebody's name."""
+        files = self.fleet.path / "bundles"
+        return Registry(self.database, files, actor=access.name, clock=self.clock)
+
+    @property
+    def rollouts(self) -> RolloutTable:
+        """The rollouts; every decision says itself who took it."""
+        return RolloutTable(self.database, clock=self.clock)
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self.clock().timestamp()
+
+
+def shown_id(access: Access, device: Device) -> str:
+    """A device as this person may see it: a viewer has no need of its id."""
+    return device.id if sees_ids(access) else device.pseudonym
+
+
+def sees_ids(access: Access) -> bool:
+    """Whether this person sees devices by id; else by pseudonym."""
+    return access.role.includes(Role.OPERATOR)

@@ -1,0 +1,89 @@
+"""The fleet in figures for Prometheus: no device as a label, and a bounded number of series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from edgekit.fleet.api.control_plane import ControlPlane
+from edgekit.fleet.devices.activity import count_fleet
+from edgekit.fleet.store.telemetry import recent_health
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+# Of one figure. What is beyond is added up under "other": a fleet of a thousand versions must not
+# take the monitoring down.
+MAX_SERIES: Final = 200
+_OTHER: Final = "other"
+_MINUTES: Final = 15
+
+
+def prometheus_text(plane: ControlPlane) -> bytes:
+    """All figures in Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_FleetCollector(plane))
+    return generate_latest(registry)
+
+
+class _FleetCollector(Collector):
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        counts = count_fleet(self._plane.database)
+        since = self._plane.now - _MINUTES * 60
+        health = recent_health(self._plane.database, since=since)
+        yield _gauge("edgekit_devices", "Devices that are known", [], {(): counts.devices})
+        yield _gauge("edgekit_devices_online", "Devices online", [], {(): counts.online})
+        yield _gauge(
+            "edgekit_bundle_devices",
+            "Devices by bundle, serving version, and phase of the newest order",
+            ["bundle", "version", "phase"],
+            {(v.bundle, v.version or "none", v.phase): v.devices for v in counts.versions},
+        )
+        yield _gauge(
+            "edgekit_alarms_open",
+            "Alarms that last",
+            ["kind"],
+            {(kind,): count for kind, count in counts.open_alarms.items()},
+        )
+        yield _gauge(
+            "edgekit_rollouts",
+            "Rollouts by phase",
+            ["phase"],
+            {(phase,): count for phase, count in counts.rollouts.items()},
+        )
+        requests: dict[tuple[str, ...], float] = {k: h.requests for k, h in health.items()}
+        errors: dict[tuple[str, ...], float] = {k: h.errors for k, h in health.items()}
+        for name, text, figures in (
+            ("requests", "Requests to models", requests),
+            ("errors", "Requests that failed", errors),
+        ):
+            yield _gauge(
+                f"edgekit_recent_{name}",
+                f"{text} that devices reported within the last {_MINUTES} minutes",
+                ["bundle", "version"],
+                figures,
+            )
+
+
+def _gauge(
+    name: str, text: str, labels: list[str], values: Mapping[tuple[str, ...], float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in _bounded(values.items(), len(labels)):
+        family.add_metric(key, value)
+    return family
+
+
+def _bounded(
+    values: Iterable[tuple[tuple[str, ...], float]], width: int
+) -> Iterable[tuple[tuple[str, ...], float]]:
+    ordered: list[tuple[tuple[str, ...], Any]] = sorted(values, key=lambda item: (-item[1], item))
+    if len(ordered) <= MAX_SERIES:
+        return ordered
+    rest = sum(value for _, value in ordered[MAX_SERIES - 1 :])
+    return [*ordered[: MAX_SERIES - 1], ((_OTHER,) * width, rest)]

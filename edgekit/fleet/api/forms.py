@@ -1,0 +1,138 @@
+"""What requests and answers look like, for validation and for OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgekit.fleet.access import MAX_DAYS
+from edgekit.fleet.devices.facts import LABEL_PATTERN, MAX_LABELS
+from edgekit.fleet.registry.entries import METRIC_PATTERN, TAG_PATTERN
+from edgekit.fleet.rollouts.labels import MAX_QUERY_LENGTH
+from edgekit_runtime.bundle.manifest import NAME_PATTERN
+from edgekit_runtime.protocol import ID_PATTERN
+
+# No control characters: some databases cannot hold them, and people cannot see them.
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+_VERSION = r"^[0-9A-Za-z.+-]{5,128}$"
+
+DeviceId = Annotated[str, Path(pattern=f"^{ID_PATTERN}$", description="A device's id or pseudonym")]
+RolloutId = Annotated[str, Path(pattern=f"^{ID_PATTERN}$")]
+GroupName = Annotated[str, Path(pattern=r"^[A-Za-z][A-Za-z0-9._-]{0,63}$")]
+BundleName = Annotated[str, Path(pattern=f"^{NAME_PATTERN}$")]
+BundleVersionText = Annotated[str, Path(pattern=_VERSION, description="A semantic version")]
+TokenId = Annotated[str, Path(pattern=r"^[0-9a-f]{16}$")]
+DeviceQuery = Annotated[
+    str,
+    Query(
+        max_length=MAX_QUERY_LENGTH,
+        pattern=_PRINTABLE,
+        description="Like: site=berlin and ram>=1GB",
+    ),
+]
+Words = Annotated[str, Query(max_length=200, pattern=_PRINTABLE)]
+Newest = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+Offset = Annotated[int, Query(ge=0, le=1_000_000)]
+# What is larger no database can compare with a row's number.
+Before = Annotated[int | None, Query(ge=1, le=2**53)]
+
+_Value = Annotated[str, Field(max_length=256, pattern=_PRINTABLE)]
+_LabelName = Annotated[str, Field(pattern=f"^{LABEL_PATTERN}$")]
+_TagName = Annotated[str, Field(pattern=f"^{TAG_PATTERN}$")]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Problem(BaseModel):
+    """What went wrong, where, and how to mend it."""
+
+    error: str
+    what: str
+    where: str | None
+    fix: str | None
+
+
+class LabelChanges(_Form):
+    """Labels to set; null takes one away."""
+
+    labels: dict[_LabelName, _Value | None] = Field(max_length=MAX_LABELS)
+
+
+class GroupForm(_Form):
+    """What a group means."""
+
+    query: str = Field(max_length=MAX_QUERY_LENGTH, pattern=_PRINTABLE)
+
+
+class TagChanges(_Form):
+    """Tags to set; null takes one away."""
+
+    tags: dict[_TagName, _Value | None] = Field(max_length=MAX_LABELS)
+
+
+class MetricForm(_Form):
+    """A figure of a version."""
+
+    name: str = Field(pattern=f"^{METRIC_PATTERN}$")
+    value: float = Field(allow_inf_nan=False, strict=False)
+    variant: str = Field(default="", max_length=128, pattern=_PRINTABLE)
+
+
+class Promotion(_Form):
+    """Where a version goes."""
+
+    stage: Literal["development", "staging", "production", "archived"]
+
+
+class RolloutForm(_Form):
+    """A rollout's plan, as docs/rollouts.md says; who makes it and when is added here."""
+
+    plan: dict[str, Any]
+
+
+class Reason(_Form):
+    """Why a person decides so."""
+
+    reason: str = Field(default="", max_length=400, pattern=_PRINTABLE)
+
+
+class Resumption(_Form):
+    """How a paused rollout goes on."""
+
+    accept: bool = Field(default=False, description="Overrule the criteria of the stages so far")
+
+
+class TokenForm(_Form):
+    """A new token."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=_PRINTABLE)
+    role: Literal["viewer", "operator", "release-manager", "admin"]
+    days: int | None = Field(default=90, ge=1, le=MAX_DAYS)
+
+
+class NewToken(BaseModel):
+    """A token with its secret, which is shown once."""
+
+    id: str
+    token: str
+
+
+class RetentionForm(_Form):
+    """Limits to change; in days, but for events_per_device."""
+
+    telemetry_days: int | None = Field(default=None, ge=1, le=36_500)
+    events_days: int | None = Field(default=None, ge=1, le=36_500)
+    alarms_days: int | None = Field(default=None, ge=1, le=36_500)
+    deployments_days: int | None = Field(default=None, ge=1, le=36_500)
+    events_per_device: int | None = Field(default=None, ge=1, le=10_000_000)
+
+
+class DeviceList(BaseModel):
+    """Devices, and how many there are in all."""
+
+    total: int
+    devices: list[dict[str, Any]]

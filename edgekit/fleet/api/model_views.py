@@ -1,0 +1,83 @@
+"""How models do in the field, for the page: errors, latency, drift, experiments."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edgekit.fleet.api.control_plane import ControlPlane
+from edgekit.fleet.store.telemetry import hourly_health, merged_counts, recent_health
+from edgekit.fleet.telemetry.drift import noise
+from edgekit.fleet.telemetry.sketches import LatencySketch
+from edgekit.pages.fleet_pictures import Line, Measure, limit_bars, line_chart
+from edgekit_runtime.telemetry import ModelCounts
+
+_DAY: Final = 86_400.0
+_DRIFT_LIMIT: Final = 0.25
+_SHOWN_MODELS: Final = 12
+_SHOWN_FEATURES: Final = 16
+
+
+def model_views(plane: ControlPlane) -> list[dict[str, Any]]:
+    """The versions that most requests went to within a day, each with its drift."""
+    since = plane.now - _DAY
+    recent = recent_health(plane.database, since=since)
+    busiest = sorted(recent.items(), key=lambda item: -item[1].requests)[:_SHOWN_MODELS]
+    views = []
+    for (bundle, version), health in busiest:
+        counts = merged_counts(plane.database, bundle, version, since=since)
+        latency = LatencySketch(counts.latency)
+        views.append(
+            {
+                "bundle": bundle,
+                "version": version,
+                "requests": health.requests,
+                "errors": health.errors,
+                "insane": health.insane,
+                "devices": health.devices,
+                "median_ms": latency.quantile_ms(0.5),
+                "p90_ms": latency.quantile_ms(0.9),
+                "drift": limit_bars(
+                    drift_of(counts), label=f"Drift of the features of {bundle} {version}"
+                ),
+            }
+        )
+    return views
+
+
+def drift_of(counts: ModelCounts) -> list[Measure]:
+    """The features that moved furthest, each beside the limit that chance leaves it."""
+    measures = []
+    for name, feature in counts.features.items():
+        if feature.total:
+            limit = _DRIFT_LIMIT + noise(feature)
+            measures.append(Measure(name=name, value=feature.psi(), limit=limit))
+    measures.sort(key=lambda measure: -measure.value / measure.limit)
+    return measures[:_SHOWN_FEATURES]
+
+
+def traffic_charts(plane: ControlPlane) -> list[dict[str, str]]:
+    """Requests and errors by hour within a day, a line a version."""
+    since = plane.now - _DAY
+    bundles = sorted({bundle for bundle, _ in recent_health(plane.database, since=since)})
+    charts = []
+    for bundle in bundles[:_SHOWN_MODELS]:
+        hours = hourly_health(plane.database, bundle, since=since)
+        requests = [
+            Line(name=version, points=[(at, h.requests) for at, h in sorted(of.items())])
+            for version, of in sorted(hours.items())
+        ]
+        shares = [
+            Line(
+                name=version,
+                points=[
+                    (at, 100 * h.errors / h.requests) for at, h in sorted(of.items()) if h.requests
+                ],
+            )
+            for version, of in sorted(hours.items())
+        ]
+        for title, lines, unit in (
+            (f"{bundle}: requests an hour", requests, "requests"),
+            (f"{bundle}: share of errors by hour", shares, "%"),
+        ):
+            charts.append({"title": title, "picture": line_chart(lines, label=title, unit=unit)})
+    return charts

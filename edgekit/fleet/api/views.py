@@ -1,0 +1,192 @@
+"""What each page shows, gathered from the control plane as this person may see it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from edgekit.cli.render import size
+from edgekit.fleet.access import Access, Role
+from edgekit.fleet.api.control_plane import ControlPlane, sees_ids, shown_id
+from edgekit.fleet.api.rollout_routes import summary
+from edgekit.fleet.devices.activity import FleetCounts, VersionCount
+from edgekit.fleet.devices.inventory import Device
+from edgekit.fleet.rollouts.plan import Criteria, Stage
+from edgekit.fleet.rollouts.selection import stage_bounds
+from edgekit.fleet.rollouts.state import ENDED, Phase, Status
+from edgekit.fleet.rollouts.store import StoredRollout
+from edgekit.pages.fleet_pictures import Part, share_bar
+
+_GOOD: Final = (Phase.COMPLETED, Phase.RUNNING)
+_BAD: Final = (Phase.PAUSED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED)
+_TROUBLES: Final = (Status.FAILED, Status.VANISHED, Status.STRANDED)
+_TROUBLED_PHASES: Final = ("rejected", "rolled_back")
+_SHOWN_TROUBLES: Final = 50
+
+
+def online_view(counts: FleetCounts) -> dict[str, Any]:
+    """How many devices are online, as a picture."""
+    parts = [
+        Part(name="online", count=counts.online),
+        Part(name="offline", count=counts.devices - counts.online),
+    ]
+    return {"parts": parts, "picture": share_bar(parts, label="Devices")}
+
+
+def bundle_views(versions: Iterable[VersionCount]) -> list[dict[str, Any]]:
+    """For each bundle, which versions serve on how many devices."""
+    bundles: dict[str, Counter[str]] = {}
+    troubled: Counter[str] = Counter()
+    for item in versions:
+        name = item.version or "none yet"
+        bundles.setdefault(item.bundle, Counter())[name] += item.devices
+        if item.phase in _TROUBLED_PHASES:
+            troubled[item.bundle] += item.devices
+    views = []
+    for bundle, counts in bundles.items():
+        parts = [Part(name=name, count=count) for name, count in counts.most_common()]
+        views.append(
+            {
+                "name": bundle,
+                "parts": parts,
+                "picture": share_bar(parts, label=f"Versions of {bundle}"),
+                "troubled": troubled[bundle],
+            }
+        )
+    return views
+
+
+def device_view(access: Access, device: Device) -> dict[str, Any]:
+    """A device in one row."""
+    hardware = device.hardware
+    ram = hardware.get("ram_bytes")
+    facts = [str(hardware.get("architecture", ""))]
+    facts += [size(ram)] if isinstance(ram, int) and ram > 0 else []
+    return {
+        "id": shown_id(access, device),
+        "online": device.online,
+        "last_seen": device.last_seen,
+        "first_seen": device.first_seen,
+        "machine": ", ".join(fact for fact in facts if fact),
+        "labels": " ".join(f"{name}={value}" for name, value in device.labels.items()),
+        "bundles": [
+            {
+                "name": name,
+                **bundle,
+                "tone": "bad" if bundle.get("phase") in _TROUBLED_PHASES else "",
+            }
+            for name, bundle in sorted(device.bundles.items())
+        ],
+    }
+
+
+def rollout_view(stored: StoredRollout) -> dict[str, Any]:
+    """A rollout in one card."""
+    state = stored.state
+    counts = Counter(device.status.value for device in state.devices.values())
+    parts = _parts(counts, len(state.members) - len(state.devices))
+    tone = "good" if state.phase in _GOOD else "bad" if state.phase in _BAD else "muted"
+    figures = summary(stored)
+    return {
+        "id": figures["id"],
+        "bundle": figures["bundle"],
+        "version": figures["version"],
+        "phase": figures["phase"],
+        "reason": figures["reason"],
+        "stage": figures["stage"],
+        "tone": tone,
+        "parts": parts,
+        "picture": share_bar(parts, label="Devices of the rollout"),
+    }
+
+
+def stage_views(stored: StoredRollout) -> list[dict[str, Any]]:
+    """How far each stage is."""
+    plan, state = stored.plan, stored.state
+    bounds = stage_bounds(plan.stages, len(state.members))
+    views = []
+    for number, stage in enumerate(plan.stages):
+        own = [device for device in state.devices.values() if device.stage == number]
+        size_ = bounds[number] - (bounds[number - 1] if number else 0)
+        parts = _parts(Counter(device.status.value for device in own), max(0, size_ - len(own)))
+        present = number == state.stage and state.phase not in ENDED and state.phase != Phase.NEW
+        views.append(
+            {
+                "name": stage.name,
+                "size": _size_text(stage),
+                "present": present,
+                "parts": parts,
+                "picture": share_bar(parts, label=f"Devices of stage {stage.name}"),
+                "criteria": _criteria_text(stage),
+            }
+        )
+    return views
+
+
+def trouble_views(
+    plane: ControlPlane, access: Access, stored: StoredRollout
+) -> list[dict[str, str]]:
+    """The devices of a rollout that somebody should look at, and why."""
+    names = names_for(plane, access)
+    found = [
+        {
+            "device": names.get(name, name),
+            "status": device.status.value,
+            "reason": device.reason,
+        }
+        for name, device in stored.state.devices.items()
+        if device.status in _TROUBLES
+    ]
+    return found[:_SHOWN_TROUBLES]
+
+
+def buttons_for(access: Access, stored: StoredRollout) -> list[str]:
+    """What this person may do to a rollout now."""
+    if not access.role.includes(Role.OPERATOR):
+        return []
+    phase = stored.state.phase
+    buttons = ["pause"] if phase is Phase.RUNNING else []
+    stoppable = phase not in (Phase.NEW, Phase.ROLLED_BACK, Phase.ROLLING_BACK)
+    return [*buttons, "stop"] if stoppable else buttons
+
+
+def names_for(plane: ControlPlane, access: Access) -> Mapping[str, str]:
+    """What devices are called for this person, where that is not their id."""
+    if sees_ids(access):
+        return {}
+    return {device.id: device.pseudonym for device in plane.inventory(access).all()}
+
+
+def _parts(counts: Mapping[str, int], waiting: int) -> list[Part]:
+    parts = [
+        Part(name=status.value, count=counts[status.value])
+        for status in Status
+        if counts.get(status.value)
+    ]
+    return [*parts, Part(name="waiting", count=waiting)] if waiting > 0 else parts
+
+
+def _size_text(stage: Stage) -> str:
+    return f"up to {stage.size} of the group" if stage.percent else f"up to {stage.size} devices"
+
+
+def _criteria_text(stage: Stage) -> str:
+    criteria: Criteria = stage.criteria
+    texts = [
+        f"at least {criteria.min_installed_share:.0%} installed",
+        f"at most {criteria.max_failed_share:.0%} failed",
+        f"errors at most {criteria.max_error_share:.1%}",
+        f"{criteria.min_seconds:g} s",
+    ]
+    if criteria.min_requests:
+        texts.append(f"{criteria.min_requests} requests")
+    if criteria.max_p90_ms:
+        texts.append(f"p90 at most {criteria.max_p90_ms:g} ms")
+    if criteria.max_drift:
+        texts.append(f"drift at most {criteria.max_drift:g}")
+    if criteria.min_accuracy:
+        texts.append(f"accuracy at least {criteria.min_accuracy:.1%}")
+    if stage.needs_approval:
+        texts.append("needs a second person's approval")
+    return "; ".join(texts)

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import re
+
+import httpx
+
+from edgekit.fleet.access import Role
+from edgekit.fleet.api.limits import MAX_BODY_BYTES
+from edgekit.fleet.audit import verify_audit
+
+API = "/api/v1"
+# The least role for each route that changes something or gives out what is protected.
+PROTECTED = [
+    ("PUT", "/devices/oven-9", {"labels": {}}, Role.OPERATOR),
+    ("PATCH", "/devices/oven-1/labels", {"labels": {}}, Role.OPERATOR),
+    ("GET", "/devices/oven-1/export", None, Role.ADMIN),
+    ("DELETE", "/devices/oven-2", None, Role.ADMIN),
+    ("PUT", "/groups/g", {"query": "site"}, Role.OPERATOR),
+    ("DELETE", "/groups/g", None, Role.OPERATOR),
+    ("PATCH", "/versions/digits/1.0.0/tags", {"tags": {}}, Role.RELEASE_MANAGER),
+    ("POST", "/versions/digits/1.0.0/metrics", {"name": "f1", "value": 1}, Role.RELEASE_MANAGER),
+    ("POST", "/versions/digits/1.0.0/stage", {"stage": "staging"}, Role.RELEASE_MANAGER),
+    ("POST", "/rollouts", {"plan": {}}, Role.RELEASE_MANAGER),
+    ("POST", "/rollouts/r1/pause", {}, Role.OPERATOR),
+    ("POST", "/rollouts/r1/stop", {}, Role.OPERATOR),
+    ("POST", "/rollouts/r1/resume", {}, Role.RELEASE_MANAGER),
+    ("POST", "/rollouts/r1/abort", {}, Role.RELEASE_MANAGER),
+    ("POST", "/rollouts/r1/approval", None, Role.RELEASE_MANAGER),
+    ("GET", "/tokens", None, Role.ADMIN),
+    ("POST", "/tokens", {"name": "x", "role": "admin"}, Role.ADMIN),
+    ("DELETE", "/tokens/" + "0" * 16, None, Role.ADMIN),
+    ("PATCH", "/retention", {"events_days": 9}, Role.ADMIN),
+]
+
+
+def test_a_role_may_do_what_it_is_for_and_nothing_else(populated) -> None:
+    nobody = populated.client(None)
+    clients = {role: populated.client(role) for role in Role}
+    for method, path, body, least in PROTECTED:
+        assert nobody.request(method, API + path, json=body).status_code == 401
+        for role, client in clients.items():
+            answer = client.request(method, API + path, json=body)
+            place = (method, path, role, answer.text)
+            if role.includes(least):
+                assert answer.status_code not in (401, 403), place
+            else:
+                assert answer.status_code == 403, place
+                assert answer.json()["error"] == "ForbiddenError", place
+
+
+def test_every_changing_route_is_in_the_list_above(viewer: httpx.Client) -> None:
+    paths = viewer.get(f"{API}/openapi.json").json()["paths"]
+    changing = {
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method in methods
+        if method != "get"
+    }
+    listed = {(method, API + path) for method, path, _, _ in PROTECTED}
+    patterns = {(method, re.sub(r"\{[a-z]+\}", "[^/]+", path)): path for method, path in changing}
+    for (method, pattern), path in patterns.items():
+        assert any(m == method and re.fullmatch(pattern, p) for m, p in listed), (method, path)
+
+
+def test_every_route_but_health_wants_a_token(site) -> None:
+    client = site.client(None)
+    schema = client.get(f"{API}/openapi.json").json()
+    for path, methods in schema["paths"].items():
+        concrete = re.sub(r"\{[a-z]+\}", "x1", path)
+        for method in methods:
+            status = client.request(method, concrete).status_code
+            assert status == (200 if path == "/health" else 401), (method, path)
+
+
+def test_a_viewer_sees_devices_by_pseudonym_only(populated, viewer: httpx.Client, plan) -> None:
+    pseudonym = (
+        populated.plane.inventory(
+            type("A", (), {"name": "x"})()  # only its name is asked for
+        )
+        .get("oven-2")
+        .pseudonym
+    )
+    for path in (
+        f"{API}/devices",
+        f"{API}/devices/{pseudonym}",
+        f"{API}/versions/digits/2.0.0/deployments",
+        f"{API}/alarms",
+        f"{API}/audit",
+        "/devices",
+        f"/devices/{pseudonym}",
+        "/versions/digits/2.0.0",
+        "/",
+    ):
+        answer = viewer.get(path)
+        assert answer.status_code == 200, path
+        assert "oven-" not in answer.text, path
+    assert pseudonym in viewer.get(f"{API}/devices").text
+    assert "oven-2" in populated.client(Role.OPERATOR).get(f"{API}/devices").text
+
+
+def test_devices_are_found_labelled_exported_and_deleted(populated, admin: httpx.Client) -> None:
+    found = admin.get(f"{API}/devices", params={"query": "site=berlin and ram>=1GB"}).json()
+    assert (found["total"], found["devices"][0]["id"]) == (1, "oven-1")
+    admin.put(f"{API}/devices/oven-3", json={"labels": {"site": "rome"}}).raise_for_status()
+    changed = admin.patch(
+        f"{API}/devices/oven-3/labels", json={"labels": {"site": None, "line": "3"}}
+    ).json()
+    assert changed["labels"] == {"line": "3"}
+    admin.put(f"{API}/groups/lines", json={"query": "line"}).raise_for_status()
+    assert admin.get(f"{API}/groups").json() == [{"name": "lines", "query": "line", "devices": 1}]
+    exported = admin.get(f"{API}/devices/oven-2/export").json()
+    assert exported["events"][0]["detail"] == "<b>p90</b> is 90 ms"
+    assert admin.delete(f"{API}/devices/oven-2").status_code == 204
+    assert admin.get(f"{API}/devices/oven-2").status_code == 404
+    assert admin.get(f"{API}/devices/oven-2/events").status_code == 404
+    page = admin.get(f"{API}/devices", params={"offset": 1, "limit": 1}).json()
+    assert (page["total"], [d["id"] for d in page["devices"]]) == (2, ["oven-3"])
+
+
+def test_an_error_says_what_where_and_how_to_mend_it(populated, admin: httpx.Client) -> None:
+    answer = admin.get(f"{API}/devices", params={"query": "site="})
+    assert answer.status_code == 400
+    problem = answer.json()
+    assert problem["error"] == "UsageError"
+    assert "cannot be read" in problem["what"]
+    assert problem["where"] == "site="
+    assert "site=berlin" in problem["fix"]
+    answer = admin.post(f"{API}/versions/digits/1.0.0/stage", json={"stage": "x", "y": 1})
+    assert answer.status_code == 422
+    assert "body.stage" in answer.json()["what"]
+    assert "body.y" in answer.json()["what"]
+
+
+def test_versions_are_shown_compared_and_promoted(populated, admin: httpx.Client) -> None:
+    listed = admin.get(f"{API}/versions", params={"query": "version>=2.0.0"}).json()
+    assert [entry["version"] for entry in listed] == ["2.0.0"]
+    compared = admin.get(f"{API}/versions/digits/2.0.0/compared", params={"before": "1.0.0"}).json()
+    assert compared["variants"][0]["after"] == 5
+    entry = admin.post(f"{API}/versions/digits/2.0.0/stage", json={"stage": "production"}).json()
+    assert entry["stage"] == "production"
+    admin.post(f"{API}/versions/digits/2.0.0/metrics", json={"name": "f1", "value": 0.9})
+    shown = admin.get(f"{API}/versions/digits/2.0.0").json()
+    assert shown["metrics"][0]["value"] == 0.9
+    assert shown["manifest"]["name"] == "digits"
+    assert admin.get(f"{API}/versions/digits/9.0.0").status_code == 404
+
+
+def test_a_rollout_is_made_paused_resumed_and_stopped(populated, plan) -> None:
+    from dataclasses import replace
+
+    from edgekit.fleet.rollouts.state import Phase
+
+    maker = populated.client(Role.RELEASE_MANAGER, "maker")
+    second = populated.client(Role.RELEASE_MANAGER, "second")
+    made = maker.post(f"{API}/rollouts", json={"plan": plan})
+    assert made.status_code == 201, made.text
+    assert (made.json()["phase"], made.json()["created_by"]) == ("new", "maker")
+    assert maker.post(f"{API}/rollouts/r1/approval").status_code == 409
+    assert second.post(f"{API}/rollouts/r1/approval").status_code == 200
+    # What the engine would do.
+    store = populated.plane.rollouts
+    stored = store.load("r1")
+    store.save("r1", replace(stored.state, phase=Phase.RUNNING), revision=stored.revision)
+    paused = maker.post(f"{API}/rollouts/r1/pause", json={"reason": "lunch"}).json()
+    assert (paused["phase"], paused["reason"]) == ("paused", "lunch")
+    assert maker.post(f"{API}/rollouts/r1/resume", json={}).json()["phase"] == "running"
+    stopped = maker.post(f"{API}/rollouts/r1/stop", json={}).json()
+    assert stopped["phase"] in ("rolling_back", "rolled_back")
+    assert maker.post(f"{API}/rollouts/r1/stop", json={}).status_code == 400
+    shown = maker.get(f"{API}/rollouts/r1").json()
+    assert [d["who"] for d in shown["decisions"]][:2] == ["second", "maker"]
+    assert shown["plan"]["query"] == "site=berlin"
+    audited = maker.get(f"{API}/audit", params={"subject": "rollout r1"}).json()
+    assert [entry["actor"] for entry in audited[::-1]][:3] == ["maker", "second", "maker"]
+    assert maker.get(f"{API}/rollouts/r9").status_code == 404
+
+
+def test_a_plan_that_makes_no_sense_is_refused_with_all_its_faults(populated, plan) -> None:
+    answer = populated.client(Role.ADMIN).post(
+        f"{API}/rollouts", json={"plan": plan | {"id": "a/b", "stages": [], "eggs": 1}}
+    )
+    assert answer.status_code == 400
+    for part in ("eggs: is unknown", "id:", "stages:"):
+        assert part in answer.json()["what"]
+
+
+def test_tokens_are_made_used_and_ended(site, admin: httpx.Client) -> None:
+    made = admin.post(f"{API}/tokens", json={"name": "bob", "role": "viewer"}).json()
+    as_bob = {"Authorization": f"Bearer {made['token']}"}
+    status = httpx.get(f"{site.url}{API}/status", headers=as_bob).json()
+    assert status["you"] == {"name": "bob", "role": "viewer"}
+    assert admin.delete(f"{API}/tokens/{made['id']}").status_code == 204
+    assert httpx.get(f"{site.url}{API}/status", headers=as_bob).status_code == 401
+    assert made["token"].split("_", 2)[2] not in admin.get(f"{API}/tokens").text
+
+
+def test_every_change_is_in_the_audit_log(populated, admin: httpx.Client) -> None:
+    before = verify_audit(populated.plane.database).sequence
+    admin.put(f"{API}/devices/oven-7", json={"labels": {"a": "b"}})
+    admin.put(f"{API}/groups/g", json={"query": "a"})
+    admin.patch(f"{API}/versions/digits/1.0.0/tags", json={"tags": {"x": ""}})
+    admin.patch(f"{API}/retention", json={"events_days": 9})
+    head = verify_audit(populated.plane.database)
+    assert head.sequence == before + 4
+    checked = admin.get(
+        f"{API}/audit/verification", params={"sequence": head.sequence, "digest": head.digest}
+    )
+    assert checked.json() == {"sequence": head.sequence, "digest": head.digest}
+    forged = admin.get(
+        f"{API}/audit/verification", params={"sequence": head.sequence, "digest": "0" * 64}
+    )
+    assert forged.status_code == 409
+    assert {e["actor"] for e in admin.get(f"{API}/audit?limit=4").json()} == {"a-admin"}
+
+
+def test_prometheus_reads_the_figures(populated, viewer: httpx.Client) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    answer = viewer.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = {f.name: f for f in text_string_to_metric_families(answer.text)}
+    assert families["edgekit_devices"].samples[0].value == 2
+    assert {
+        (s.labels["version"], s.labels["phase"], s.value)
+        for s in families["edgekit_bundle_devices"].samples
+    } == {("1.0.0", "active", 1.0), ("1.0.0", "rolled_back", 1.0)}
+    assert "oven" not in answer.text
+
+
+def test_a_fleet_of_many_versions_has_a_bounded_number_of_series(site, viewer) -> None:
+    from edgekit.fleet.api.figures import MAX_SERIES
+    from edgekit.fleet.devices.inventory import Inventory
+    from edgekit_runtime.reports import BundleState, DeviceState
+
+    Inventory(site.plane.database, actor="test").hear(
+        DeviceState(
+            device=f"d{number}",
+            online=True,
+            bundles={"digits": BundleState(active=f"1.0.{number}")},
+        )
+        for number in range(MAX_SERIES + 50)
+    )
+    lines = [
+        line
+        for line in viewer.get("/metrics").text.splitlines()
+        if line.startswith("edgekit_bundle_devices{")
+    ]
+    assert len(lines) == MAX_SERIES
+    assert sum(float(line.rsplit(" ", 1)[1]) for line in lines) == MAX_SERIES + 50
+    assert any('version="other"' in line for line in lines)
+
+
+def test_a_request_that_is_too_large_is_not_read(site, admin: httpx.Client) -> None:
+    body = b'{"query": "' + b"x" * MAX_BODY_BYTES + b'"}'
+    assert admin.put(f"{API}/groups/g", content=body).status_code == 413
+
+    def endless():
+        for _ in range(MAX_BODY_BYTES // 1000 + 100):
+            yield b"x" * 1000
+
+    assert admin.put(f"{API}/groups/g", content=endless()).status_code == 413
+    assert admin.get(f"{API}/groups").json() == []
+
+
+def test_a_database_that_cannot_be_used_is_said(site, admin, monkeypatch) -> None:
+    from contextlib import contextmanager
+
+    from edgekit.fleet.store.database import Database
+    from edgekit_runtime.errors import EnvironmentLackError
+
+    @contextmanager
+    def gone(self):
+        raise EnvironmentLackError("the database cannot be used: gone", where="there")
+        yield
+
+    monkeypatch.setattr(Database, "read", gone)
+    for path in ("/health", f"{API}/status", "/metrics"):
+        answer = admin.get(path)
+        assert (answer.status_code, answer.json()["where"]) == (503, "there")
