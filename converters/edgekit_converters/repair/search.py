@@ -33,6 +33,7 @@ from edgekit_converters.repair.units import unit_of
 from edgekit_runtime.errors import UnsupportedModelError
 
 _ROUNDING: Final = 1e-9
+_MOVES: Final = frozenset({"DequantizeLinear", "QuantizeLinear"})
 # Of the calibration data, for the sensitivity of each layer.
 _PROBING_BATCHES: Final = 4
 # Min-max comes last: where it is not what was asked for, it is what was not.
@@ -117,7 +118,7 @@ def search(
         statistics: Of the model's values, where they are known already.
 
     Raises:
-        UnsupportedModelError: If the engine refuses the model.
+        UnsupportedModelError: If the engine refuses the model, or nothing of it can be quantized.
     """
     template = template or QuantizationPlan(scheme=Scheme.INT8)
     work = _Search(model, batches, judges, limits, template, method)
@@ -262,7 +263,8 @@ class _Search:
         try:
             return self.holds(self._try(make(base, self._units[:count])))
         except UnsupportedModelError as error:
-            # Sixteen bits need an opset that not every model can be raised to.
+            # Sixteen bits need an opset that not every model can be raised to; and a model of
+            # which all layers are in float is not quantized.
             self._judges.progress(error.what)
             return False
 
@@ -288,6 +290,10 @@ class _Search:
     def _judged(self, candidate: Candidate) -> Attempt:
         # The device does not saturate; the writer widens weights where an engine might.
         quantized = simulate(candidate.model, dataclasses.replace(candidate.plan, io="float"))
+        if not any(node.op_type in _MOVES for node in quantized.graph.node):
+            raise UnsupportedModelError(
+                f"{candidate.label}: nothing would be left in integers", fix="convert in float32"
+            )
         latency_of, confirm = self._judges.latency_of, self._judges.confirm
         attempt = Attempt(
             candidate=candidate,

@@ -20,6 +20,7 @@ from edgekit_converters.repair.search import Judges, SearchLimits, search
 from edgekit_converters.repair.sensitivity import sensitivities
 from edgekit_converters.repair.simulation import answers, simulate
 from edgekit_converters.repair.units import unit_of
+from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.session import open_session
 from tests.converters.repair.chain_models import plan_of
 from tests.converters.repair.small_networks import Trained, broken, trained
@@ -179,6 +180,32 @@ def test_without_a_limit_a_search_ends_when_nothing_is_left() -> None:
     assert found.ending == "exhausted"
     assert len(found.attempts) < 30
     assert found.sensitive
+
+
+def test_a_model_all_in_float_is_no_quantized_model() -> None:
+    network = trained(spread=2.6)
+
+    def drop_of(quantized: Any) -> float:
+        return 0.5 if any("Linear" in node.op_type for node in quantized.graph.node) else 0.0
+
+    said: list[str] = []
+    found = search(
+        network.model,
+        network.calibration,
+        judges(network, drop_of=drop_of, progress=said.append),
+        SearchLimits(drop=0.1),
+    )
+    assert (found.ending, found.best.drop) == ("exhausted", 0.5)
+    assert any("nothing would be left in integers" in line for line in said)
+    everything = frozenset(node.name for node in network.model.graph.node)
+    with pytest.raises(UnsupportedModelError, match="nothing would be left"):
+        search(
+            network.model,
+            network.calibration,
+            judges(network),
+            SearchLimits(drop=0.1),
+            template=QuantizationPlan(scheme=Scheme.INT8, keep_float=everything),
+        )
 
 
 def test_only_what_holds_is_tried_as_files_and_the_files_count() -> None:
