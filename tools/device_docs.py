@@ -20,8 +20,8 @@ date. `edgekit profiles check` computes the table again from the measurements.
 
 Every error is that of predictions for a family of models (all MobileNetV2, all ResNet, ...) of
 which no board's prices had seen any; where a combination has one family, a single model was left
-out. "In band" is the share of left-out latencies inside the band for nine in ten. With 7 or 8
-models it can only be 86, 88 or 100 %.
+out. "In band" is the share of left-out latencies inside the band for nine in ten. With 5 to
+8 models it can only be 100 %, or 80 to 88.
 
 | board | profile | engine | dtype | threads | models | mean error | median | p90 | in band | band |
 |---|---|---|---|---|---|---|---|---|---|---|

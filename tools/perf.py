@@ -291,6 +291,19 @@ def chunking() -> Comparison:
     )
 
 
+def agent_doors() -> list[Comparison]:
+    """What the agent's doors cost beside the model, with a 602 KB input and a tiny one."""
+    from perf_agent import measure_doors
+
+    costs = measure_doors()
+    return [
+        compared("agent in process / bare engine", "s", costs.pairs("in_process", "engine")),
+        compared("agent over binary HTTP / in process", "s", costs.pairs("http", "in_process")),
+        compared("agent over a Unix socket / in process", "s", costs.pairs("unix", "in_process")),
+        compared("server CPU of a tiny request / 0.3 ms", "ms", [(costs.tiny_cpu_ms, 0.3)]),
+    ]
+
+
 def main() -> None:
     """Print every comparison."""
     if sys.argv[1:2] == ["--peak-of"]:
@@ -319,6 +332,7 @@ def main() -> None:
             measuring(lite, bare_call),
             measuring(lite, tool_call),
             chunking(),
+            *agent_doors(),
         ]
     if "--json" in sys.argv[1:]:
         print(json.dumps([asdict(result) for result in results], indent=1))

@@ -7,7 +7,9 @@ in which the prices of computing move together, and those of memory, and those o
 pool's prices are drawn around what a vector kernel costs, or around those of a related pool.
 The most probable prices are found by Gauss-Newton steps on the relative error, with Student's t
 weights, so that one odd measurement does not move them (Lange, Little and Taylor, "Robust
-Statistical Modeling Using the t Distribution", JASA 84, 1989).
+Statistical Modeling Using the t Distribution", JASA 84, 1989). How much of a board's latencies no
+sum of counts can say is found along with its prices: where that is much, as on wide cores that
+wait for memory, measurements weigh less, and the pool more.
 
 With 25 measurements of a board and sixteen prices nothing else keeps the prices apart; with three
 measurements they are the pool's, times a factor.
@@ -15,8 +17,9 @@ measurements they are the pool's, times a factor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
@@ -28,9 +31,13 @@ if TYPE_CHECKING:
 
 K = TypeVar("K", bound=Hashable)
 
-# Two submissions of one board and engine differ by 3 to 5 %; what a sum of counts cannot say
-# about an operator is as large again.
+# Where the search for a board's residual begins, and the bounds of what it may be: two submissions
+# of one board and engine differ by 3 to 5 %, and what a sum of counts cannot say is as large again.
 _RESIDUAL: Final = 0.1
+_LEAST_RESIDUAL: Final = 0.07
+_MOST_RESIDUAL: Final = 0.3
+# Prices come first: before they have settled, residuals say how far off the start was.
+_SETTLED: Final = 3
 _DEGREES_OF_FREEDOM: Final = 5.0
 # A fixed number, so that the result is the same everywhere; after it, predictions move by less than
 # a hundredth.
@@ -84,6 +91,15 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Board:
+    """A board on the way to its prices: their level, its deviations, and what they leave over."""
+
+    level: float
+    deviation: NDArray[np.float64]
+    residual: float = _RESIDUAL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pool:
     """The prices that boards have in common; milliseconds for a unit, as logarithms."""
 
@@ -102,24 +118,23 @@ def fit_pool(
     """
     precision = _precision(spread)
     common = start.copy()
-    boards = list(samples)
-    levels = {board: _level(samples[board], common) for board in boards}
-    deviations = {board: np.zeros(len(FEATURES)) for board in boards}
-    for _ in range(_ROUNDS):
-        for board in boards:
-            levels[board], deviations[board] = _improve(
-                samples[board], common, levels[board], deviations[board], precision
-            )
-        positions = [common + deviations[board] for board in boards]
+    found = {
+        key: _Board(level=_level(sample, common), deviation=np.zeros(len(FEATURES)))
+        for key, sample in samples.items()
+    }
+    for number in range(_ROUNDS):
+        for key, sample in samples.items():
+            found[key] = _improve(sample, common, found[key], precision, settled=number >= _SETTLED)
+        positions = [common + board.deviation for board in found.values()]
         weight = np.eye(len(FEATURES)) / spread.pool**2
         new = np.linalg.solve(
-            len(boards) * precision + weight,
+            len(found) * precision + weight,
             precision @ np.sum(positions, axis=0) + weight @ start,
         )
-        for board, position in zip(boards, positions, strict=True):
-            deviations[board] = position - new
+        for (key, board), position in zip(list(found.items()), positions, strict=True):
+            found[key] = replace(board, deviation=position - new)
         common = new
-    prices = {board: np.exp(common + levels[board] + deviations[board]) for board in boards}
+    prices = {key: np.exp(common + board.level + board.deviation) for key, board in found.items()}
     return Pool(log_prices=common), prices
 
 
@@ -142,21 +157,23 @@ def _level(sample: Sample, log_prices: NDArray[np.float64]) -> float:
 def _improve(
     sample: Sample,
     common: NDArray[np.float64],
-    level: float,
-    deviation: NDArray[np.float64],
+    board: _Board,
     precision: NDArray[np.float64],
-) -> tuple[float, NDArray[np.float64]]:
-    """A few Gauss-Newton steps; the new level and deviations."""
+    *,
+    settled: bool,
+) -> _Board:
+    """A few Gauss-Newton steps; then, once prices have settled, what they leave over."""
     count = len(FEATURES)
+    level, deviation = board.level, board.deviation
     for _ in range(_STEPS):
         costs = sample.features * np.exp(common + level + deviation)
         predicted = costs.sum(axis=1)
-        residual = np.log(sample.latencies_ms / predicted)
-        slopes = np.column_stack([costs / predicted[:, None], np.ones(len(residual))])
-        freedom = _DEGREES_OF_FREEDOM
-        weights = (freedom + 1) / (freedom + (residual / _RESIDUAL) ** 2) / _RESIDUAL**2
-        curvature = slopes.T @ (slopes * weights[:, None])
-        gradient = slopes.T @ (weights * residual)
+        errors = np.log(sample.latencies_ms / predicted)
+        slopes = np.column_stack([costs / predicted[:, None], np.ones(len(errors))])
+        weights = _weights(errors, board.residual) / board.residual**2
+        measured = slopes.T @ (slopes * weights[:, None])
+        gradient = slopes.T @ (weights * errors)
+        curvature = measured.copy()
         curvature[:count, :count] += precision
         gradient[:count] -= precision @ deviation
         step = np.linalg.solve(curvature, gradient)
@@ -164,7 +181,20 @@ def _improve(
         step *= min(1.0, _LONGEST_STEP / size) if size > 0 else 1.0
         deviation = deviation + step[:count]
         level += float(step[count])
-    return level, deviation
+    residual = board.residual
+    if settled:
+        # What the measurements themselves decided, of all that there was to decide.
+        freedom = float(np.trace(np.linalg.solve(curvature, measured)))
+        squares = float(np.sum(_weights(errors, residual) * errors**2))
+        residual = math.sqrt(squares / max(1.0, len(errors) - freedom))
+        residual = min(_MOST_RESIDUAL, max(_LEAST_RESIDUAL, residual))
+    return _Board(level=level, deviation=deviation, residual=residual)
+
+
+def _weights(errors: NDArray[np.float64], residual: float) -> NDArray[np.float64]:
+    freedom = _DEGREES_OF_FREEDOM
+    weights: NDArray[np.float64] = (freedom + 1) / (freedom + (errors / residual) ** 2)
+    return weights
 
 
 def sample_of(features: Sequence[Sequence[float]], latencies_ms: Sequence[float]) -> Sample:

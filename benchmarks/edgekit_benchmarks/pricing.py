@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -33,8 +33,9 @@ class EngineFacts:
     Attributes:
         counting: How it multiplies 3x3 windows.
         single: The deviation of a board's price from its pool's; see `pooled.Spread`.
-        near: The deviation of a pool's price from that of the pool it starts from, which has the
-            same kernels but for their width; int8 kernels are others.
+        near: The deviation of a narrower dtype's price from float32's, whose kernels are the same
+            but for their width; int8 kernels are others.
+        threads: The deviation of a price with several threads from that with one.
         blocked: Whether its kernels work in blocks that fit a cache.
         per_mac: Whether its boards are priced by multiply-accumulates alone.
         serves: Other engines that share its kernels.
@@ -44,7 +45,8 @@ class EngineFacts:
 
     counting: Counting
     single: float = 0.4
-    near: float = 0.2
+    near: float = 0.1
+    threads: float = 0.3
     blocked: bool = False
     per_mac: bool = False
     serves: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ ENGINES: Final = {
         counting=Counting.DIRECT,
         single=0.7,
         near=0.4,
+        threads=0.4,
         blocked=True,
         serves=("litert", "tflite-runtime"),
         serves_quicker=1.5,
@@ -116,9 +119,7 @@ def price_combinations(
             prices |= {c: _price_of_macs(found) for c, found in by_pool[key].items()}
             continue
         parent = _parent_of(key, pools)
-        start = _start(key)
-        if parent is not None:
-            start = start + pools[parent].log_prices - _start(parent)
+        start = _start(key) if parent is None else _start_from(key, parent, pools)
         pools[key], found = fit_pool(
             {
                 combination: sample_of(*_table(found))
@@ -244,8 +245,27 @@ def _parent_of(key: _PoolKey, fitted: Mapping[_PoolKey, Pool]) -> _PoolKey | Non
     return next((found for found in candidates if found in fitted and found != key), None)
 
 
+def _start_from(
+    key: _PoolKey, parent: _PoolKey, pools: Mapping[_PoolKey, Pool]
+) -> NDArray[np.float64]:
+    """What the dtype made of the prices with one thread, more threads make of it once more.
+
+    Without such a pool, what is known of the two dtypes' kernels in general.
+    """
+    one = replace(key, threading=1)
+    wide = replace(parent, threading=1)
+    found = pools[parent].log_prices
+    if key not in {one, parent} and one in pools and wide in pools and wide != parent:
+        return found + pools[one].log_prices - pools[wide].log_prices
+    return found + _start(key) - _start(parent)
+
+
 def _near(key: _PoolKey) -> float:
-    return max(ENGINES[key.runtime].near, _OTHER_KERNELS if key.dtype == "int8" else 0.0)
+    facts = ENGINES[key.runtime]
+    return max(
+        facts.near if key.threading == 1 else facts.threads,
+        _OTHER_KERNELS if key.dtype == "int8" else 0.0,
+    )
 
 
 def _start(key: _PoolKey) -> NDArray[np.float64]:

@@ -29,8 +29,22 @@ def test_too_slow_and_too_quick_are_the_same(sizes: list[float]) -> None:
 def test_few_errors_lean_on_other_boards() -> None:
     quiet, loud = [1.01] * 4, list(np.exp(np.linspace(-1, 1, 100)))
     assert band_of(quiet) == pytest.approx(1.01)
+    assert band_of(quiet * 2, loud) < band_of(quiet, loud)
     assert band_of(quiet, loud) > 1.5
     assert band_of([1.01] * 40, loud) == pytest.approx(1.01)
+
+
+@pytest.mark.parametrize("count", [5, 8, 15])
+def test_bands_from_few_errors_hold_nine_times_in_ten(count: int) -> None:
+    """Boards differ in how far they are off, and few errors say little about that."""
+    generator = np.random.default_rng(3)
+    held = []
+    for _ in range(400):
+        width = 0.15 * generator.lognormal(0, 0.4)
+        own, new = np.exp(generator.normal(0, width, (2, count)))
+        others = np.exp(generator.normal(0, 0.15 * generator.lognormal(0, 0.4, 200)))
+        held.append(coverage_of(list(new), band_of(list(own), list(others))))
+    assert 0.87 <= np.mean(held) <= 0.95
 
 
 def test_anchoring_takes_away_what_all_models_share() -> None:

@@ -15,7 +15,7 @@ from edgekit_benchmarks.profile_text import differences
 from edgekit_benchmarks.published import Combination, Measured, read_measurements, read_models
 
 # What a reader of the table of errors was promised, by board, engine, threads and dtype. Those of
-# float16 on Cortex-A76 are reported in docs/devices.md as they are.
+# the RK3588S with ncnn are reported in docs/devices.md as they are.
 PROMISED = [
     ("raspberrypi4", "ncnn", 1, "float32", 0.09),
     ("raspberrypi4", "ncnn", 4, "float32", 0.09),
@@ -27,6 +27,8 @@ PROMISED = [
     ("raspberrypi-zero2w", "ncnn", 4, "float32", 0.10),
     ("jetson-nano", "ncnn", 1, "float32", 0.12),
     ("jetson-nano", "ncnn", 4, "float32", 0.12),
+    ("raspberrypi5", "ncnn", 1, "float16", 0.15),
+    ("raspberrypi5", "ncnn", 4, "float16", 0.15),
     ("rk3588s", "tflite", 8, "float32", 0.12),
     ("rk3588s", "tflite", 8, "int8", 0.12),
 ]
@@ -93,8 +95,9 @@ def test_errors_on_families_left_out_are_those_that_are_promised() -> None:
         for calibration in found:
             assert calibration.lofo_mape <= most, (board, calibration.runtime_version)
     for board, calibration in shipped:
-        if calibration.measurements >= 20:
-            assert 0.87 <= calibration.coverage <= 0.95, (board, calibration)
+        # Of few models one more or less is more than that: all, or all but one.
+        most = 0.95 if calibration.measurements >= 20 else 1.0
+        assert 0.87 <= calibration.coverage <= most, (board, calibration)
 
 
 def test_left_out_means_left_out(rows: list[Measured]) -> None:

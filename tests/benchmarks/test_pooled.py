@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgekit_benchmarks import pooled
 from edgekit_benchmarks.features import FEATURES
 from edgekit_benchmarks.pooled import Spread, fit_pool, sample_of
 from edgekit_benchmarks.starting_prices import starting_prices
@@ -42,6 +43,28 @@ def test_one_odd_measurement_does_not_move_the_prices() -> None:
     latencies[0] *= 10
     _, prices = fit_pool({"board": sample_of(seen, latencies)}, START, SPREAD)
     assert new @ prices["board"] == pytest.approx(new @ true, rel=0.03)
+
+
+def test_measurements_that_no_prices_explain_leave_a_board_to_its_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Taken for better than they are, noisy measurements would lead its prices astray."""
+    true = np.exp(START)
+    clean = {
+        f"board{n}": sample_of(counts(60, seed=n), counts(60, seed=n) @ true) for n in range(4)
+    }
+    seen, new = counts(25, seed=8), counts(40, seed=9)
+    noise = np.exp(np.random.default_rng(4).normal(0, 0.3, 25))
+    samples = {**clean, "noisy": sample_of(seen, seen @ true * noise)}
+
+    def error() -> float:
+        _, prices = fit_pool(samples, START, SPREAD)
+        return float(np.std(np.log(new @ prices["noisy"] / (new @ true))))
+
+    adapted = error()
+    monkeypatch.setattr(pooled, "_MOST_RESIDUAL", 0.1)
+    assert adapted < error() * 0.8
+    assert adapted < 0.1
 
 
 def test_every_kind_of_work_has_a_price() -> None:
