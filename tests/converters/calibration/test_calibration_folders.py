@@ -73,6 +73,15 @@ def test_missing_preprocessing_is_pointed_out(tmp_path: Path) -> None:
     assert not any("json" in text for text in CalibrationSet.load(tmp_path, [BYTES]).warnings)
 
 
+def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+    page = Path(__file__).parents[3] / "docs" / "quantization-data.md"
+    example = page.read_text().split("```json")[1].split("```")[0]
+    (tmp_path / "preprocessing.json").write_text(example)
+    pixels = _image(tmp_path / "a.png")
+    np.testing.assert_allclose(_only(tmp_path, LAST), pixels / 127.5 - 1, atol=1e-6)
+    assert "colour" in json.loads(example)
+
+
 @pytest.mark.parametrize("fit", ["stretch", "crop", "pad"])
 def test_other_sizes(fit: str, tmp_path: Path) -> None:
     pixels = np.zeros((20, 60, 3), np.uint8)
