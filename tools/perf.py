@@ -291,13 +291,34 @@ def chunking() -> Comparison:
     )
 
 
+def quantization(model: Path, folder: Path) -> list[Comparison]:
+    """Int8 in both formats beside the inferences that it calibrates with."""
+    from perf_quantize import peaks, seconds
+
+    return [
+        compared(
+            f"calibrate {model.stem} with 200 images, int8 in both formats / "
+            "1.5 x their inferences + 10 s",
+            "CPU s",
+            [seconds(model, folder)],
+        ),
+        compared(
+            f"peak memory to quantize {model.stem} with 1,000 images / with 200",
+            "MB",
+            [peaks(model, 1000)],
+        ),
+    ]
+
+
 def agent_doors() -> list[Comparison]:
     """What the agent's doors cost beside the model, with a 602 KB input and a tiny one."""
     from perf_agent import measure_doors
 
     costs = measure_doors()
     return [
-        compared("agent in process / bare engine", "s", costs.pairs("in_process", "engine")),
+        compared(
+            "agent in process / bare engine", "CPU s", costs.cpu_pairs("in_process", "engine")
+        ),
         compared("agent over binary HTTP / in process", "s", costs.pairs("http", "in_process")),
         compared("agent over a Unix socket / in process", "s", costs.pairs("unix", "in_process")),
         compared("server CPU of a tiny request / 0.3 ms", "ms", [(costs.tiny_cpu_ms, 0.3)]),
@@ -326,6 +347,7 @@ def main() -> None:
             conversion(large, folder, runs=RUNS_OF_LARGE),
             conversion_memory(small, folder),
             conversion_memory(large, folder),
+            *quantization(small, folder),
             environment(),
             measuring(DIGITS / "digits_v2.onnx", bare_call),
             measuring(small, bare_call),

@@ -160,6 +160,11 @@ class Doors:
         return str(host), int(port)
 
     @property
+    def socket_path(self) -> Path | None:
+        """The Unix socket that is listened on; None for none."""
+        return self._socket_path
+
+    @property
     def pid(self) -> int | None:
         """Of the server that answers; None while there is none."""
         return self._current.process.pid if self._current else None
