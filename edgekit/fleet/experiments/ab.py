@@ -21,7 +21,7 @@ from edgekit.fleet.experiments.sequential import (
     difference_interval,
     ratio_estimate,
 )
-from edgekit.fleet.rollouts.observations import Health
+from edgekit.fleet.telemetry.health import Health
 from edgekit.fleet.telemetry.sketches import LEAST_MS, RATIO
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.fields import FieldReader

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgekit.fleet.rollouts.observations import UNSEEN, Health, Observations, merge_health
+from edgekit.fleet.rollouts.observations import UNSEEN, Observations
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan
 from edgekit.fleet.rollouts.state import RolloutState, Status
-from edgekit.fleet.telemetry.drift import drifted
-
-# A 90th percentile of fewer answers says nothing.
-LEAST_LATENCIES = 20
-_NAMED_FEATURES = 5
+from edgekit.fleet.telemetry.health import Health, Limits, find_faults, merge_health
 
 
 class Verdict(StrEnum):
@@ -69,7 +64,7 @@ def judge_stage(
     told = sum(counts.values()) - counts[Status.SKIPPED] - counts[Status.OVERRIDDEN]
     settled = bool(stage < state.stage or state.settled_since)
     expected = told if settled else max(told, size - counts[Status.SKIPPED])
-    reasons = harm(criteria, health, accepted_drift=plan.accepted_drift)
+    reasons = [fault.text for fault in find_faults(limits_of(plan, criteria), health)]
     failed = counts[Status.FAILED]
     if failed > criteria.max_failed_share * expected:
         why = _first_reason(state, stage)
@@ -93,49 +88,18 @@ def judge_stage(
     )
 
 
-def harm(criteria: Criteria, health: Health, *, accepted_drift: Sequence[str] = ()) -> list[str]:
-    """What is wrong with a version in live use, one sentence each; nothing if it does well."""
-    base = max(health.requests, criteria.min_requests)
-    faults = []
-    if health.errors > criteria.max_error_share * base:
-        faults.append(
-            f"{health.errors} of {health.requests} requests failed, "
-            f"a share of {criteria.max_error_share:g} is allowed"
-        )
-    if health.insane > criteria.max_insane_share * base:
-        faults.append(
-            f"{health.insane} of {health.requests} answers held NaN or infinity, "
-            f"a share of {criteria.max_insane_share:g} is allowed"
-        )
-    enough = health.latency.count >= max(LEAST_LATENCIES, criteria.min_requests)
-    p90_ms = health.latency.quantile_ms(0.9) if criteria.max_p90_ms and enough else 0.0
-    if p90_ms > criteria.max_p90_ms:
-        faults.append(
-            f"the 90th percentile of its latency is {p90_ms:.3g} ms, "
-            f"{criteria.max_p90_ms:g} ms are allowed"
-        )
-    if criteria.max_drift:
-        live = {name: bins for name, bins in health.drift.items() if name not in accepted_drift}
-        found = drifted(live, limit=criteria.max_drift)
-        if found:
-            named = ", ".join(
-                f"{n} ({psi:.2f})" for n, psi in list(found.items())[:_NAMED_FEATURES]
-            )
-            more = len(found) - _NAMED_FEATURES
-            faults.append(
-                f"the data has drifted from the reference beyond {criteria.max_drift:g}: {named}"
-                + (f" and {more} more" if more > 0 else "")
-            )
-    if (
-        criteria.min_accuracy
-        and health.feedback >= criteria.min_feedback
-        and health.right < criteria.min_accuracy * health.feedback
-    ):
-        faults.append(
-            f"{health.right} of {health.feedback} answers with feedback were right, "
-            f"a share of {criteria.min_accuracy:g} is needed"
-        )
-    return faults
+def limits_of(plan: RolloutPlan, criteria: Criteria) -> Limits:
+    """What a stage's criteria demand of the version in live use."""
+    return Limits(
+        min_requests=criteria.min_requests,
+        max_error_share=criteria.max_error_share,
+        max_insane_share=criteria.max_insane_share,
+        max_p90_ms=criteria.max_p90_ms,
+        max_drift=criteria.max_drift,
+        min_accuracy=criteria.min_accuracy,
+        min_feedback=criteria.min_feedback,
+        accepted_drift=plan.accepted_drift,
+    )
 
 
 def _waiting(

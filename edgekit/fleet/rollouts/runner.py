@@ -18,11 +18,12 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts import engine
 from edgekit.fleet.rollouts.engine import Order, is_finished, step
 from edgekit.fleet.rollouts.fleet_view import FleetView
-from edgekit.fleet.rollouts.observations import Health, Observation
+from edgekit.fleet.rollouts.observations import Observation
 from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import Decision, Phase, RolloutState, Status
 from edgekit.fleet.rollouts.store import RolloutStore, StaleRevisionError, StoredRollout
+from edgekit.fleet.telemetry.health import Health
 from edgekit.fleet.telemetry.listener import FleetListener, Heard
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.reports import BundleState

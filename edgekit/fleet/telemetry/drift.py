@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from edgekit_runtime.telemetry import FeatureCounts
@@ -39,21 +40,25 @@ def drifted(features: Mapping[str, FeatureCounts], *, limit: float) -> dict[str,
 
 
 def merge_features(items: Iterable[Mapping[str, FeatureCounts]]) -> dict[str, FeatureCounts]:
-    """The sum of every feature; what has another reference than the first is left out."""
-    merged: dict[str, list[int]] = {}
-    first: dict[str, FeatureCounts] = {}
+    """The sum of every feature, over those items that share its most common reference.
+
+    Whoever reports another reference than all the others, by mistake or to hide something, is
+    left out.
+    """
+    groups: dict[str, dict[tuple[float, ...], tuple[FeatureCounts, list[int], int]]] = {}
     for features in items:
         for name, feature in features.items():
-            known = first.setdefault(name, feature)
-            if known is feature:
-                merged[name] = list(feature.counts)
-            elif known.expected == feature.expected:
-                sums = merged[name]
+            group = groups.setdefault(name, {})
+            known = group.get(feature.expected)
+            if known is None:
+                group[feature.expected] = (feature, list(feature.counts), 1)
+            else:
+                first, sums, members = known
                 for position, count in enumerate(feature.counts):
                     sums[position] += count
-    return {
-        name: FeatureCounts(
-            expected=feature.expected, counts=tuple(merged[name]), ordered=feature.ordered
-        )
-        for name, feature in first.items()
-    }
+                group[feature.expected] = (first, sums, members + 1)
+    merged = {}
+    for name, group in groups.items():
+        first, sums, _ = max(group.values(), key=lambda item: (item[2], sum(item[1])))
+        merged[name] = replace(first, counts=tuple(sums))
+    return merged

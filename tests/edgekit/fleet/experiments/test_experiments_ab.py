@@ -19,7 +19,7 @@ from edgekit.fleet.experiments.ab import (
 from edgekit.fleet.experiments.assignment import Arm, assign_arms
 from edgekit.fleet.experiments.sequential import share_interval, student_of_normal
 from edgekit.fleet.rollouts.labels import parse_query
-from edgekit.fleet.rollouts.observations import Health
+from edgekit.fleet.telemetry.health import Health
 from edgekit.fleet.telemetry.sketches import LatencySketch, bucket_of
 from edgekit_runtime.errors import UsageError, VerificationError
 

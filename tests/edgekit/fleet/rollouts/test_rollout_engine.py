@@ -6,10 +6,10 @@ import pytest
 
 from edgekit.fleet.rollouts import commands
 from edgekit.fleet.rollouts.engine import is_finished
-from edgekit.fleet.rollouts.observations import Health
 from edgekit.fleet.rollouts.plan import Criteria, OnFailure, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
 from edgekit.fleet.rollouts.windows import Window
+from edgekit.fleet.telemetry.health import Health
 from edgekit.fleet.telemetry.sketches import LatencySketch
 from edgekit_runtime.errors import GateFailedError, UsageError
 from edgekit_runtime.reports import Phase as BundlePhase

@@ -10,10 +10,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from edgekit.fleet.rollouts import commands
 from edgekit.fleet.rollouts.engine import is_finished, step
-from edgekit.fleet.rollouts.observations import Health
 from edgekit.fleet.rollouts.plan import OnFailure, RolloutPlan, Stage
 from edgekit.fleet.rollouts.selection import stage_bounds
 from edgekit.fleet.rollouts.state import ENDED, Phase, RolloutState, Status
+from edgekit.fleet.telemetry.health import Health
 from tests.edgekit.fleet.rollouts.worlds import NEW, OLD, QUICK, World, make_plan
 
 DEVICES = 12

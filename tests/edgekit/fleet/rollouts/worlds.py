@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order, Step, step
-from edgekit.fleet.rollouts.observations import Health, Observation
+from edgekit.fleet.rollouts.observations import Observation
 from edgekit.fleet.rollouts.plan import Criteria, OnFailure, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import RolloutState, state_from_json
+from edgekit.fleet.telemetry.health import Health
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.reports import Phase as BundlePhase
 
