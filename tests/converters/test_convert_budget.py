@@ -298,6 +298,20 @@ def test_constant_inputs_and_one_class_are_told(sturdy: Files, tmp_path: Path) -
         assert any(words in warning for warning in report.warnings), words
 
 
+@pytest.mark.parametrize(
+    ("count", "labels", "words"),
+    [(1, [3], "only 1 calibration sample"), (60, [0] * 20 + [1] * 40, "sorted by their 2 classes")],
+)
+def test_few_or_sorted_samples_are_told(
+    count: int, labels: list[int], words: str, sturdy: Files, tmp_path: Path
+) -> None:
+    images = np.load(sturdy.calibration)["x"][:count]
+    np.savez(sturdy.calibration, x=images, labels=np.array(labels))
+    report = _convert(sturdy, tmp_path / "out", goal=AccuracyGoal())
+    assert any(words in warning for warning in report.warnings)
+    assert all(a.accuracy is not None and a.accuracy > 0.5 for a in report.artifacts)
+
+
 # Goals that are missed.
 
 

@@ -171,15 +171,16 @@ def test_words_that_are_no_schemes(text: str) -> None:
 # Files that ONNX cannot say.
 
 
+def _refuse(*_: object) -> None:
+    raise UnsupportedModelError("it has an operator that ONNX lacks")
+
+
 @pytest.fixture
 def litert_file(cnn_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "plain.tflite"
     _convert(cnn_file, path, targets=(LITERT,), precisions=(Precision.FLOAT32,))
 
-    def refuse(*_: object) -> None:
-        raise UnsupportedModelError("it has an operator that ONNX lacks")
-
-    monkeypatch.setattr(intake, "import_source", refuse)
+    monkeypatch.setattr(intake, "import_source", _refuse)
     return path
 
 
@@ -217,6 +218,33 @@ def test_a_file_as_it_is_with_what_a_user_fixes(
     assert wide.sha256 != narrow.sha256
     with pytest.raises(UnsupportedModelError, match="an operator that ONNX lacks"):
         _convert(litert_file, tmp_path / "out", **{**options, "targets": (ONNX,)})
+
+
+@pytest.mark.parametrize("as_it_is", [True, False])
+def test_a_file_from_before_2021_without_a_signature(
+    *, as_it_is: bool, cnn_file: Path, calibration_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Others return a file as large as the float one, or refuse it."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    from edgekit_converters.litert.emit import pack
+
+    source = tmp_path / "old.tflite"
+    _convert(cnn_file, source, targets=(LITERT,), precisions=(Precision.FLOAT32,))
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(source.read_bytes(), 0))
+    model.signatureDefs = None
+    for code in model.operatorCodes:
+        code.builtinCode = 0
+    source.write_bytes(pack(model))
+    if as_it_is:
+        monkeypatch.setattr(intake, "import_source", _refuse)
+    report = _convert(source, tmp_path / "out", targets=(LITERT,), calibration=calibration_file)
+    whole = source.stat().st_size
+    for artifact in report.artifacts:
+        assert artifact.size_bytes < LARGEST_SHARE[artifact.precision] * whole, artifact.path
+        assert artifact.agreement is not None
+        assert artifact.agreement >= 0.8
 
 
 def test_weights_that_a_file_stores_as_integers_are_opened(
