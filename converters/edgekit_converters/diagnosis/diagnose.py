@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit_converters.diagnosis.alignment import aligned
 from edgekit_converters.diagnosis.causes import Finding, find_causes
 from edgekit_converters.diagnosis.layers import LayerNoise, compare_layers
+from edgekit_converters.diagnosis.pieces import Pieces
 from edgekit_converters.diagnosis.spread import ValueSpread, spread_of
 from edgekit_converters.graph import read_graph
 from edgekit_converters.ranges import RangeStatistics, collect_ranges
@@ -117,7 +118,7 @@ def diagnose(
     Args:
         model: The float `onnx.ModelProto` in its plain form, before any repair; not changed.
         subject: Its quantized form.
-        batches: Samples; read two or three times, one batch at a time.
+        batches: Samples; read two or three times, a few samples at a time.
         statistics: Of the values of `model`, where they are known already. They are collected
             where they are not, and where the subject's channels are scaled.
 
@@ -126,15 +127,16 @@ def diagnose(
         UnsupportedModelError: If the engine refuses the model.
     """
     reference = aligned(model, subject.model)
+    graph = read_graph(reference)
+    pieces = Pieces(batches, graph)
     scaled = reference.SerializeToString() != model.SerializeToString()
     if statistics is None or scaled:
-        statistics = collect_ranges(reference, batches)
-    graph = read_graph(reference)
+        statistics = collect_ranges(reference, pieces)
     nodes = {node.name: node for node in graph.nodes}
     ranges = subject.plan.ranges
     known: dict[str, float] = {}
     layers = []
-    comparison = compare_layers(reference, subject, batches)
+    comparison = compare_layers(reference, subject, pieces)
     for noise in comparison.layers:
         before = min((known[name] for name in noise.inputs if name in known), default=MOST_DB)
         known[noise.value] = before if noise.sqnr_db is None else noise.sqnr_db

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 #: How many samples tell enough about the noise of layers.
 SAMPLES: Final = 64
-# All of a model's values are held at once, for each sample of a batch.
-_BATCH_SAMPLES: Final = 4
+_BATCH_SAMPLES: Final = 16
 
 
 def diagnose_files(
@@ -71,7 +70,9 @@ def diagnose_files(
     data = CalibrationSet.load(calibration, specs)
     batches = _batches(data, specs, samples)
     progress(f"reading {quantized}")
-    subject = _subject(floats, model, quantized, batches[0], scheme)
+    first = {name: array[:1] for name, array in batches[0].items()}
+    one = first if batch_size(specs, preferred=1) == 1 else batches[0]
+    subject = _subject(floats, model, quantized, one, scheme)
     found = sum(len(batch[specs[0].name]) for batch in batches)
     progress(f"comparing the two, layer by layer, on {found} sample(s)")
     diagnosis = diagnose(floats, subject, batches)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,13 +59,13 @@ class Comparison:
     agreement: float | None
 
 
-def compare_layers(reference: Any, subject: Subject, batches: Collection[Batch]) -> Comparison:
+def compare_layers(reference: Any, subject: Subject, batches: Iterable[Batch]) -> Comparison:
     """Compare every float value that both models compute.
 
     Args:
         reference: The float `onnx.ModelProto`, its channels scaled as the subject's.
         subject: What is diagnosed.
-        batches: The samples; read twice, one batch at a time.
+        batches: The samples; read twice, one batch at a time, and as often as they are asked for.
     """
     graph = read_graph(reference)
     simulated = simulate(subject.model, dataclasses.replace(subject.plan, io="float"))

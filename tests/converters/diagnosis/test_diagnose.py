@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_converters.diagnosis import QuantizationDiagnosis, Subject, diagnose
 from edgekit_converters.diagnosis.causes import Cause
+from edgekit_converters.diagnosis.pieces import Pieces
+from edgekit_converters.graph import read_graph
 from edgekit_converters.normalise import normalise
 from edgekit_converters.quantize.plan import Range
 from edgekit_converters.quantize.scheme import Scheme
@@ -192,6 +194,24 @@ def test_what_stays_float_has_no_noise_of_its_own() -> None:
     assert found.layers[0].noise.own_sqnr_db is None
     assert (found.layers[0].noise.sqnr_db or 0) > 100
     assert found.layers[0].spread is None
+
+
+def test_large_batches_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = trained(spread=0.0)
+    graph = read_graph(network.model)
+    whole = plain(network)
+    batches = list(network.calibration[:2])
+    assert [len(piece["x"]) for piece in Pieces(batches, graph)] == [32, 32]
+    monkeypatch.setattr("edgekit_converters.diagnosis.pieces._MOST_BYTES", 600_000)
+    pieces = Pieces(batches, graph)
+    sizes = [len(piece["x"]) for piece in pieces]
+    assert 1 < sizes[0] < 32
+    assert sum(sizes) == 64
+    assert [len(piece["x"]) for piece in pieces] == sizes
+    assert whole.samples == 128
+    for one, other in zip(whole.layers, plain(network).layers, strict=True):
+        assert one.noise.sqnr_db == pytest.approx(other.noise.sqnr_db, abs=1e-3)
+        assert one.noise.own_sqnr_db == pytest.approx(other.noise.own_sqnr_db, abs=1e-3)
 
 
 def test_the_json_keeps_to_its_schema() -> None:
