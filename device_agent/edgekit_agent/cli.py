@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -109,17 +110,12 @@ def run(*, config_path: Path) -> None:
     It logs to standard error, one JSON object a line.
     """
     from edgekit_agent.config import load_config
-    from edgekit_agent.logs import set_up_logs
-    from edgekit_agent.supervisor import Supervisor
-    from edgekit_agent.transports.configured import configured_transport
+    from edgekit_agent.supervise import become_supervisor
     from edgekit_runtime.extras import require
 
-    config = load_config(config_path)
+    load_config(config_path)
     require("paho.mqtt.client", extra="agent")
-    set_up_logs(config.log_level)
-    supervisor = Supervisor(config, transport=configured_transport)
-    supervisor.install_signal_handlers()
-    supervisor.run()
+    become_supervisor(config_path, debug="--debug" in sys.argv)
 
 
 @cli.command()

@@ -9,9 +9,9 @@ from typing import Final
 
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.config import Limits
-from edgekit_agent.fetching import Installer, Missing, Ready
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.machine import Installed, Unusable
+from edgekit_agent.needs import Installer, Missing, Ready
 from edgekit_agent.state import Target
 from edgekit_agent.transports.arrivals import ChunkCame, Transport
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from edgekit_agent.chunks import ChunkLostError, ChunkStore
 from edgekit_agent.hardware import Hardware, choose_variant
+from edgekit_agent.needs import Missing, Ready
 from edgekit_agent.slots import RESERVED_NAMES, SlotStore
 from edgekit_agent.sources import InstalledFiles, Recipe, ReuseFailedError, find_recipe
 from edgekit_agent.state import Slot, Target
@@ -32,37 +32,6 @@ from edgekit_runtime.limits import MAX_MANIFEST_BYTES
 _READ_BYTES: Final = 1 << 20
 # A slot is written beside the chunks that it is made of, and something must stay free.
 _SPARE_DISK_BYTES: Final = 8 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
-    """What to get before anything else can be done.
-
-    Attributes:
-        chunks: SHA-256 to length on the wire, of chunks and deltas.
-        reuse: False once installed files have led to something else than what was signed: what
-            is asked for now is whole, and so must be what is asked for later.
-    """
-
-    chunks: dict[str, int]
-    reuse: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """Everything of a variant is here."""
-
-    variant: str
-
-
-class Installer(Protocol):
-    """Installs targets, or says what it lacks for that."""
-
-    def install(
-        self, target: Target, failed: Collection[str], *, reuse: bool = True
-    ) -> Missing | Ready:
-        """As `Fetcher.install`."""
-        ...
 
 
 class Fetcher:

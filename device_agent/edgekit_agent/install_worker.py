@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 
 from edgekit_agent.chunks import ChunkStore
-from edgekit_agent.fetching import Fetcher, Missing, Ready
+from edgekit_agent.fetching import Fetcher
 from edgekit_agent.hardware import Hardware
 from edgekit_agent.installation import InstallPlan, describe_result, read_install_plan
 from edgekit_agent.lifeline import tie_to_parent
+from edgekit_agent.needs import Missing, Ready
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import read_target
 from edgekit_runtime.errors import EdgekitError, VerificationError

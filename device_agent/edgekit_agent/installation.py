@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from edgekit_agent.fetching import Missing, Ready
 from edgekit_agent.hardware import Hardware
+from edgekit_agent.needs import Missing, Ready
 from edgekit_agent.state import Target
 from edgekit_agent.workers import run_worker
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Final
 
 from edgekit_agent.state import BundleRecord, Slot, Target, read_target
-from edgekit_runtime.bundle.index import BundleIndex, parse_index
 from edgekit_runtime.bundle.manifest import (
     MANIFEST_NAME,
     NAME_PATTERN,
@@ -28,13 +27,12 @@ from edgekit_runtime.bundle.manifest import (
     parse_manifest,
 )
 from edgekit_runtime.durable import replacing, sync_folder, unwritable, write_bytes
-from edgekit_runtime.errors import EdgekitError, InvalidBundleError, VerificationError
+from edgekit_runtime.errors import EdgekitError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.limits import (
     MAX_BUNDLE_FILES,
     MAX_FILE_BYTES,
-    MAX_INDEX_BYTES,
     MAX_MANIFEST_BYTES,
 )
 from edgekit_runtime.reports import Phase
@@ -120,18 +118,11 @@ class SlotStore:
         bad += [name for name in needed if name not in content.files]
         return f"damaged or missing: {', '.join(sorted(bad))}" if bad else ""
 
-    def holdings(self) -> Iterator[tuple[SlotContent, BundleIndex]]:
-        """Every complete slot of every bundle, with its index if that proves itself."""
+    def holdings(self) -> Iterator[tuple[SlotContent, Path]]:
+        """Every complete slot of every bundle, and its folder."""
         for folder in sorted(self._folder.iterdir()):
             for content in self._contents(folder.name):
-                path = self.path(folder.name, content.target.digest) / INDEX_FILE
-                try:
-                    with path.open("rb") as file:
-                        data = file.read(MAX_INDEX_BYTES + 1)
-                    if hashlib.sha256(data).hexdigest() == content.target.digest:
-                        yield content, parse_index(data, where=str(path))
-                except (OSError, InvalidBundleError):
-                    continue
+                yield content, self.path(folder.name, content.target.digest)
 
     def install(
         self,

@@ -13,12 +13,20 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.chunks import ChunkStore
-from edgekit_agent.slots import SlotStore
+from edgekit_agent.slots import INDEX_FILE, SlotContent, SlotStore
 from edgekit_runtime.bundle.delta import apply_delta
-from edgekit_runtime.bundle.index import Chunk, FileDelta, IndexedFile, unpack_chunk
+from edgekit_runtime.bundle.index import (
+    BundleIndex,
+    Chunk,
+    FileDelta,
+    IndexedFile,
+    parse_index,
+    unpack_chunk,
+)
 from edgekit_runtime.bundle.packing import require_wire
-from edgekit_runtime.errors import VerificationError
+from edgekit_runtime.errors import InvalidBundleError, VerificationError
 from edgekit_runtime.files import sha256_of
+from edgekit_runtime.limits import MAX_INDEX_BYTES
 
 # A delta must save at least this share of what it stands for, or the work is not worth it.
 _WORTH: Final = 0.95
@@ -156,9 +164,9 @@ class InstalledFiles:
     def _index(self) -> dict[str, list[Stretch]]:
         if self._places is None:
             self._places = {}
-            for content, index in self.slots.holdings():
-                place = self.slots.path(content.target.bundle, content.target.digest)
-                for entry in index.files:
+            for content, place in self.slots.holdings():
+                index = _index_of(content, place)
+                for entry in index.files if index else ():
                     if entry.path in content.files:
                         self._add(place / entry.path, entry)
         return self._places
@@ -170,6 +178,19 @@ class InstalledFiles:
         for offset, chunk in zip(entry.offsets(), entry.chunks, strict=False):
             stretch = Stretch(path=path, offset=offset, size_bytes=chunk.size_bytes)
             places.setdefault(chunk.sha256, []).append(stretch)
+
+
+def _index_of(content: SlotContent, place: Path) -> BundleIndex | None:
+    """The index of a slot; None if it is not the one that was signed."""
+    path = place / INDEX_FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_INDEX_BYTES + 1)
+        if hashlib.sha256(data).hexdigest() != content.target.digest:
+            return None
+        return parse_index(data, where=str(path))
+    except (OSError, InvalidBundleError):
+        return None
 
 
 def find_recipe(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgekit_agent.chunks import ChunkStore
-from edgekit_agent.fetching import Fetcher, Missing, Ready
+from edgekit_agent.fetching import Fetcher
 from edgekit_agent.installation import InstallerProcess
+from edgekit_agent.needs import Missing, Ready
 from edgekit_agent.slots import RESERVED_NAMES, SlotStore
 from edgekit_agent.sources import InstalledFiles, find_recipe
 from edgekit_agent.state import Slot, Target

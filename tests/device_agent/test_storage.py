@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit_agent.chunks import ChunkStore
-from edgekit_agent.fetching import Fetcher, Missing, Ready
+from edgekit_agent.fetching import Fetcher
 from edgekit_agent.hardware import Hardware
 from edgekit_agent.journal import Journal, delete_strays, load_journal, parse_journal, save_journal
+from edgekit_agent.needs import Missing, Ready
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import BundleRecord, Slot, Target
 from edgekit_runtime.errors import (
