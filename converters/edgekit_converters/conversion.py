@@ -12,6 +12,7 @@ from edgekit_converters.accuracy import PairedAccuracy
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.calibration.held_out import excerpt_of, hold_out
 from edgekit_converters.calibration.mistakes import likely_mistake
+from edgekit_converters.calibration.preprocessing import bundle_steps
 from edgekit_converters.checking import ArtifactCheck
 from edgekit_converters.evaluation import EvaluationSet, choose_metric
 from edgekit_converters.hardware import doubts_of, how_judged, slower_than_float
@@ -34,6 +35,7 @@ from edgekit_converters.samples import Samples, read_samples
 from edgekit_converters.shortcomings import diagnosis_of, shortfall_of
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.tuning import Tuned, Tuner, Written
+from edgekit_runtime.bundle.manifest import Step
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.formats import ModelFormat
@@ -172,7 +174,10 @@ class Conversion:
         if self._request.calibration is None:
             return None
         calibration = CalibrationSet.load(
-            self._request.calibration, self._session.inputs, ranges=self._source.ranges
+            self._request.calibration,
+            self._session.inputs,
+            steps=self._steps(self._request.calibration),
+            ranges=self._source.ranges,
         )
         self._warnings += calibration.warnings
         mistake = likely_mistake(self._session, calibration.samples)
@@ -181,12 +186,22 @@ class Conversion:
             self._warnings.append(mistake)
         return calibration
 
+    def _steps(self, data: Path) -> tuple[Step, ...] | None:
+        """The bundle's preprocessing, for data that is not in the model's own numbers yet."""
+        bundle = self._request.preprocessing
+        return bundle_steps(bundle) if bundle is not None and data.is_dir() else None
+
     def _prepare_judge(self) -> Judge | None:
         """By the evaluation data, else by a part of the calibration data that it is kept from."""
         request, specs = self._request, self._session.inputs
         goal, calibration = request.goal, self._calibration
         if request.evaluation is not None:
-            dataset = EvaluationSet.load(request.evaluation, specs, ranges=self._source.ranges)
+            dataset = EvaluationSet.load(
+                request.evaluation,
+                specs,
+                steps=self._steps(request.evaluation),
+                ranges=self._source.ranges,
+            )
             self._warnings += dataset.remarks
             self._warn_of_overlap(dataset)
         elif calibration is None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgekit_converters.accuracy.metric import Answers
     from edgekit_converters.input_ranges import InputRange
+    from edgekit_runtime.bundle.manifest import Step
     from edgekit_runtime.session import Session
     from edgekit_runtime.tensors import TensorSpec
 
@@ -49,15 +50,16 @@ class EvaluationSet:
         path: Path,
         specs: Sequence[TensorSpec],
         *,
+        steps: Sequence[Step] | None = None,
         ranges: Mapping[str, InputRange] | None = None,
     ) -> EvaluationSet:
-        """Read data of any kind that `CalibrationSet.load` reads; its labels are as many numbers.
+        """Read data of any kind that `CalibrationSet.load` reads, with the same arguments.
 
         Raises:
             UsageError: As `CalibrationSet.load`.
             EnvironmentLackError: The same.
         """
-        data = CalibrationSet.load(path, specs, ranges=ranges, kind="evaluation")
+        data = CalibrationSet.load(path, specs, steps=steps, ranges=ranges, kind="evaluation")
         return cls.of(data, specs, origin="evaluation data")
 
     @classmethod

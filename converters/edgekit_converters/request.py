@@ -32,6 +32,8 @@ class ConversionRequest:
         calibration: Typical samples, of any kind that `CalibrationSet.load` reads; schemes with
             fixed ranges need them.
         evaluation: Samples to judge by, of the same kinds, with labels if there are some.
+        preprocessing: A bundle whose steps are run on folders of images or sound, in place of
+            those that the folders name.
         max_error: The largest relative error that a float artifact may have.
         options: What helps to read the source.
         layout: What the inputs and outputs with four axes of a LiteRT artifact look like.
@@ -49,6 +51,7 @@ class ConversionRequest:
     precisions: tuple[Precision, ...]
     calibration: Path | None = None
     evaluation: Path | None = None
+    preprocessing: Path | None = None
     max_error: float = 1e-4
     options: SourceOptions = field(default_factory=SourceOptions)
     layout: BorderLayout = BorderLayout.KEEP
@@ -134,6 +137,13 @@ def plan_conversion(request: ConversionRequest) -> ConversionPlan:
         require_data(request.calibration)
     if request.evaluation is not None:
         require_data(request.evaluation)
+    folders = [path for path in (request.calibration, request.evaluation) if path]
+    if request.preprocessing is not None and not any(path.is_dir() for path in folders):
+        raise UsageError(
+            "preprocessing is for folders of images or sound",
+            where="--preprocessing",
+            fix="leave it out: arrays, tables and functions give what the model takes",
+        )
     return _name_files(request, kind, wanted)
 
 

@@ -73,7 +73,10 @@ def shortfall_of(outcomes: Sequence[Tuned], goal: AccuracyGoal, metric: Metric |
                 f"{goal.max_latency_ms:g} ms allowed"
             )
         elif tuned.search is not None and not tuned.search.met:
-            parts.append(f"{tuned.scheme}: {tuned.search.verdict(allowed)}")
+            parts.append(
+                f"{tuned.scheme}: {tuned.search.verdict(allowed)}; "
+                f"as written, in the engines, {100 * tuned.drop:.2f} %"
+            )
         else:
             parts.append(f"{tuned.scheme} loses {100 * tuned.drop:.2f} %, allowed are {allowed}")
     return "; ".join(parts)

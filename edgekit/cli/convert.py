@@ -76,6 +76,13 @@ if TYPE_CHECKING:
     help="The same kinds of data, with labels: accuracy before and after is reported.",
 )
 @click.option(
+    "--preprocessing",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Run this bundle's preprocessing on folders of images or sound.  [default: the folder's "
+    "preprocessing.json]",
+)
+@click.option(
     "--metric",
     metavar="NAME",
     help="top1, top5, auc, mae, mse, agreement, or module:function.  [default: top1 with class "
@@ -158,6 +165,7 @@ def convert(
     range_method: str,
     calibration: Path | None,
     evaluation: Path | None,
+    preprocessing: Path | None,
     metric: str | None,
     max_accuracy_drop: str | None,
     search_seconds: float,
@@ -220,6 +228,7 @@ def convert(
             precisions=precisions,
             calibration=calibration,
             evaluation=evaluation,
+            preprocessing=preprocessing,
             max_error=max_error,
             options=SourceOptions(
                 shapes=tuple(parse_input_shape(text) for text in shapes),

@@ -133,6 +133,8 @@ def _curve(scheme: SchemeReport, report: ConversionReport) -> Iterator[str]:
     if search is None:
         return
     curve = trade_off(search.attempts)
+    if len(curve) == 1:
+        return
     most = max(1e-9, *(one.drop for one in curve))
     rows = [
         [

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 
 from edgekit_converters import tuning
 from edgekit_converters.accuracy import AccuracyBudget
@@ -20,10 +21,13 @@ from edgekit_converters.goal import AccuracyGoal
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.ranges import RangeMethod
 from edgekit_converters.tuning import RepeatedBatches
+from edgekit_runtime.bundle.archive import write_bundle
+from edgekit_runtime.bundle.manifest import MANIFEST_NAME, Step, parse_manifest
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.session import open_session
 from tests.converters.repair.small_networks import Trained, broken, trained
+from tests.simulators.tiny_bundles import affine_bundle
 
 ONNX, LITERT = ModelFormat.ONNX, ModelFormat.LITERT
 HALF_A_POINT = AccuracyBudget(drop=0.005)
@@ -210,6 +214,37 @@ def test_evaluation_data_in_a_table_with_names_of_classes(sturdy: Files, tmp_pat
     report = _convert(sturdy, tmp_path / "out", evaluation=tmp_path / "evaluation.csv")
     assert any("digit 0 = 0, digit 1 = 1, digit 2 = 2, ..." in w for w in report.warnings)
     assert all(a.accuracy is not None and a.accuracy > 0.9 for a in report.artifacts)
+
+
+def _bundle(path: Path, *steps: Step) -> Path:
+    files = affine_bundle("digits", "1.0.0", 2.0)
+    manifest = parse_manifest(files.pop(MANIFEST_NAME), where="test")
+    write_bundle(path, dataclasses.replace(manifest, preprocessing=steps), files)
+    return path
+
+
+def test_folders_of_images_with_a_bundles_preprocessing(sturdy: Files, tmp_path: Path) -> None:
+    with np.load(sturdy.evaluation) as data:
+        for number, (image, label) in enumerate(zip(data["x"][:120], data["labels"], strict=False)):
+            file = tmp_path / "images" / str(label) / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((255 * image[0]).astype(np.uint8)).save(file)
+    step = Step(op="affine", tensor="x", parameters={"scale": 1 / 255})
+    options: dict[str, Any] = {
+        "calibration": tmp_path / "images", "evaluation": tmp_path / "images",
+        "goal": AccuracyGoal(),
+    }  # fmt: skip
+    bare = _convert(sturdy, tmp_path / "bare", **options)
+    assert any("no preprocessing.json" in warning for warning in bare.warnings)
+    assert any("with all values divided by 255" in warning for warning in bare.warnings)
+    bundle = _bundle(tmp_path / "digits.ekb", step)
+    report = _convert(sturdy, tmp_path / "out", preprocessing=bundle, **options)
+    assert not any("preprocess" in warning for warning in report.warnings)
+    assert all(a.accuracy is not None and a.accuracy > 0.9 for a in report.artifacts)
+    with pytest.raises(UsageError, match="the bundle has no preprocessing"):
+        _convert(sturdy, tmp_path / "x", preprocessing=_bundle(tmp_path / "none.ekb"), **options)
+    with pytest.raises(UsageError, match="folders of images or sound"):
+        _convert(sturdy, tmp_path / "x", preprocessing=bundle)
 
 
 @pytest.mark.parametrize(

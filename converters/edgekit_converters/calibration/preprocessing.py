@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from edgekit_runtime.bundle.archive import BundleArchive
 from edgekit_runtime.bundle.manifest import Step
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.fields import FieldReader
@@ -65,6 +66,24 @@ class Preprocessing:
                 fix="leave out the steps that the model does not need",
             )
         return np.ascontiguousarray(made, np.dtype(spec.dtype))
+
+
+def bundle_steps(bundle: Path) -> tuple[Step, ...]:
+    """The preprocessing of a bundle.
+
+    Raises:
+        UsageError: If the file is missing, or the bundle has none.
+        InvalidBundleError: If it is no bundle.
+    """
+    with BundleArchive(bundle) as archive:
+        steps = archive.manifest.preprocessing
+    if not steps:
+        raise UsageError(
+            "the bundle has no preprocessing",
+            where=str(bundle),
+            fix=f"leave it out, or write a {FILE_NAME} into the folder of the data",
+        )
+    return steps
 
 
 def read_preprocessing(
