@@ -36,25 +36,23 @@ MEANINGS: Final[Mapping[str, str]] = {
     "online": "#009e73",
     "offline": "#cbd2d9",
 }
+# For what has no meaning of its own: no green and no red, which look like one.
+_PLACES: Final = ("#0072b2", "#56b4e9", "#cc79a7", "#e69f00", "#7b8794")
 _WIDTH: Final = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A piece of a whole."""
+    """A piece of a whole; `place` tells apart those whose names mean nothing."""
 
     name: str
     count: int
+    place: int = 0
 
     @property
     def colour(self) -> str:
         """By its meaning; by its place among others if it has none."""
-        return MEANINGS.get(self.name, COLOURS[hash_of(self.name) % len(COLOURS)])
-
-
-def hash_of(text: str) -> int:
-    """A number that is always the same for a text."""
-    return sum((position + 1) * ord(letter) for position, letter in enumerate(text))
+        return MEANINGS.get(self.name, _PLACES[self.place % len(_PLACES)])
 
 
 def share_bar(parts: Sequence[Part], *, label: str) -> str:

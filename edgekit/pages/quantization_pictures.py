@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from edgekit_benchmarks.svg import COLOURS, Picture, Scale, padded, shortened, width_of
+from edgekit_benchmarks.svg import COLOURS, Picture, Scale, padded, width_of
 from edgekit_converters.diagnosis.diagnose import PARTED_DB
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Trade:
 
 def layer_ratios(layers: Sequence[LayerDiagnosis]) -> str:
     """The signal-to-noise ratio of every layer's output, in order; and the layer's own."""
-    labels = [shortened(layer.noise.node, _MOST_LABEL) for layer in layers]
+    labels = [_ending(layer.noise.node) for layer in layers]
     left = 14 + max(map(width_of, labels), default=0)
     bottom = 30 + _ROW * len(layers)
     picture = Picture(_WIDTH, bottom + 42, "Signal to quantization noise, layer by layer")
@@ -78,6 +78,11 @@ def layer_ratios(layers: Sequence[LayerDiagnosis]) -> str:
             words = f"{tip}: {own:.1f} dB by itself"
             picture.dot(scale.at(own), middle, colour=_OWN, title=words)
     return picture.render()
+
+
+def _ending(name: str) -> str:
+    """The end of a long name: that is where paths of modules differ."""
+    return name if len(name) <= _MOST_LABEL else f"…{name[1 - _MOST_LABEL :]}"
 
 
 def _key(picture: Picture) -> None:

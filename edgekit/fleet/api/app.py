@@ -136,7 +136,8 @@ async def _answer_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, EdgekitError):
         raise error
     status = next((code for kind, code in _STATUSES if isinstance(error, kind)), 400)
-    if not request.url.path.startswith((PREFIX, "/metrics", "/health")):
+    path = request.url.path
+    if not path.startswith(f"{PREFIX}/") and path not in ("/metrics", "/health"):
         return page_routes.error_page(error, status)
     return _problem(status, type(error).__name__, error.what, where=error.where, fix=error.fix)
 

@@ -10,6 +10,7 @@ from edgekit.fleet.devices.inventory import Device, Inventory
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.registry.catalogue import Registry
 from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.experiments import ExperimentTable
 from edgekit.fleet.store.rollouts import RolloutTable
 
 
@@ -40,6 +41,11 @@ class ControlPlane:
     def rollouts(self) -> RolloutTable:
         """The rollouts; every decision says itself who took it."""
         return RolloutTable(self.database, clock=self.clock)
+
+    @property
+    def experiments(self) -> ExperimentTable:
+        """The A/B experiments."""
+        return ExperimentTable(self.database, clock=self.clock)
 
     @property
     def now(self) -> float:

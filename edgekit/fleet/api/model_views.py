@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from edgekit.fleet.api.control_plane import ControlPlane
+from edgekit.fleet.experiments.ab import Answer, Metric
+from edgekit.fleet.store.experiments import Experiment
 from edgekit.fleet.store.telemetry import hourly_health, merged_counts, recent_health
 from edgekit.fleet.telemetry.drift import noise
 from edgekit.fleet.telemetry.sketches import LatencySketch
-from edgekit.pages.fleet_pictures import Line, Measure, limit_bars, line_chart
+from edgekit.pages.fleet_pictures import (
+    Line,
+    Measure,
+    Span,
+    interval_picture,
+    limit_bars,
+    line_chart,
+)
 from edgekit_runtime.telemetry import ModelCounts
 
 _DAY: Final = 86_400.0
@@ -81,3 +91,42 @@ def traffic_charts(plane: ControlPlane) -> list[dict[str, str]]:
         ):
             charts.append({"title": title, "picture": line_chart(lines, label=title, unit=unit)})
     return charts
+
+
+def experiment_views(plane: ControlPlane) -> list[dict[str, Any]]:
+    """The newest experiments, each with its answer and where the difference lies."""
+    return [_experiment_view(item) for item in plane.experiments.all()]
+
+
+def _experiment_view(item: Experiment) -> dict[str, Any]:
+    looked, question = item.looked, item.question
+    low, high = looked.interval.low, looked.interval.high
+    known = math.isfinite(low) and math.isfinite(high)
+    decided = looked.answer in (Answer.A_BETTER, Answer.B_BETTER, Answer.NO_DIFFERENCE)
+    picture = ""
+    if known:
+        span = Span(low=low, high=high, value=looked.difference, margin=question.scale)
+        picture = interval_picture(span, label=looked.sentence(question))
+    return {
+        "id": item.id,
+        "bundle": item.bundle,
+        "a": item.version_a,
+        "b": item.version_b,
+        "answer": looked.answer.value,
+        "tone": "good" if decided else "muted",
+        "sentence": looked.sentence(question),
+        "picture": picture,
+        "metric": question.metric.value,
+        "value_a": _shown(question.metric, looked.a),
+        "value_b": _shown(question.metric, looked.b),
+        "devices_a": looked.devices_a,
+        "devices_b": looked.devices_b,
+        "looks": looked.looks,
+        "query": item.query,
+        "created": item.created,
+        "created_by": item.created_by,
+    }
+
+
+def _shown(metric: Metric, value: float) -> str:
+    return f"{value:.3g} ms" if metric is Metric.LATENCY else f"{value:.2%}"

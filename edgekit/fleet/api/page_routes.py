@@ -170,6 +170,13 @@ def health_page(plane: Plane, access: Viewer) -> HTMLResponse:
     )
 
 
+@router.get("/experiments")
+def experiments(plane: Plane, access: Viewer) -> HTMLResponse:
+    """A/B experiments and their answers."""
+    shown = model_views.experiment_views(plane)
+    return _page("experiments", plane.fleet.id, access, "A/B", experiments=shown)
+
+
 @router.get("/versions")
 def versions(plane: Plane, access: Viewer, query: _Query = "") -> HTMLResponse:
     """The registry."""

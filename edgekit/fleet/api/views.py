@@ -45,7 +45,11 @@ def bundle_views(versions: Iterable[VersionCount]) -> list[dict[str, Any]]:
             troubled[item.bundle] += item.devices
     views = []
     for bundle, counts in bundles.items():
-        parts = [Part(name=name, count=count) for name, count in counts.most_common()]
+        # By name, not by count: while a rollout goes on no version changes its colour.
+        parts = [
+            Part(name=name, count=counts[name], place=place)
+            for place, name in enumerate(sorted(counts, reverse=True))
+        ]
         views.append(
             {
                 "name": bundle,

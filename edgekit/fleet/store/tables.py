@@ -253,6 +253,24 @@ class RolloutRow(Base):
     state: Mapped[dict[str, Any]] = mapped_column(_JSON)
 
 
+class ExperimentRow(Base):
+    """Two versions side by side: question and answer are JSON that the experiments define."""
+
+    __tablename__ = "experiments"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    bundle: Mapped[str] = mapped_column(_ID, index=True)
+    version_a: Mapped[str] = mapped_column(_VERSION)
+    version_b: Mapped[str] = mapped_column(_VERSION)
+    query: Mapped[str] = mapped_column(Text)
+    answer: Mapped[str] = mapped_column(String(64))
+    created: Mapped[float] = mapped_column(Double)
+    created_by: Mapped[str] = mapped_column(String(128))
+    updated: Mapped[float] = mapped_column(Double)
+    question: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    looked: Mapped[dict[str, Any]] = mapped_column(_JSON)
+
+
 class AuditRow(Base):
     """One entry of the audit log: `digest` covers all of it and the digest before.
 

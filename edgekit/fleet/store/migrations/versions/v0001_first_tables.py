@@ -55,6 +55,22 @@ def upgrade() -> None:
     )
     op.create_index("ix_devices_last_seen", "devices", ["last_seen"])
     op.create_table(
+        "experiments",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("version_a", sa.String(length=128), nullable=False),
+        sa.Column("version_b", sa.String(length=128), nullable=False),
+        sa.Column("query", sa.Text(), nullable=False),
+        sa.Column("answer", sa.String(length=64), nullable=False),
+        sa.Column("created", sa.Double(), nullable=False),
+        sa.Column("created_by", sa.String(length=128), nullable=False),
+        sa.Column("updated", sa.Double(), nullable=False),
+        sa.Column("question", _JSON, nullable=False),
+        sa.Column("looked", _JSON, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_experiments"),
+    )
+    op.create_index("ix_experiments_bundle", "experiments", ["bundle"])
+    op.create_table(
         "rollouts",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("bundle", sa.String(length=64), nullable=False),
@@ -264,6 +280,8 @@ def downgrade() -> None:
     op.drop_index("ix_rollouts_status", table_name="rollouts")
     op.drop_index("ix_rollouts_bundle", table_name="rollouts")
     op.drop_table("rollouts")
+    op.drop_index("ix_experiments_bundle", table_name="experiments")
+    op.drop_table("experiments")
     op.drop_index("ix_devices_last_seen", table_name="devices")
     op.drop_table("devices")
     op.drop_table("device_groups")

@@ -1,0 +1,182 @@
+"""A/B experiments in the database: what was asked, and what is known so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgekit.fleet.audit import record
+from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.experiments.ab import (
+    Answer,
+    Looked,
+    Question,
+    looked_from_json,
+    question_from_json,
+)
+from edgekit.fleet.rollouts.labels import parse_query
+from edgekit.fleet.store.errors import NotFoundError
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.protocol import require_id
+
+if TYPE_CHECKING:
+    from edgekit.fleet.store.database import Database
+    from edgekit.fleet.store.tables import ExperimentRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Two versions on comparable devices.
+
+    Attributes:
+        id: Decides which device is in which group.
+        bundle: Of both versions.
+        version_a: What is known.
+        version_b: What is tried.
+        query: Which devices take part.
+        created: Seconds since 1970.
+        created_by: By whom.
+        question: Fixed before the first look.
+        looked: What is known so far.
+    """
+
+    id: str
+    bundle: str
+    version_a: str
+    version_b: str
+    query: str
+    created: float
+    created_by: str
+    question: Question
+    looked: Looked
+
+
+class ExperimentTable:
+    """The experiments in a database.
+
+    Args:
+        database: Where.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._clock = clock
+
+    def create(
+        self,
+        experiment: str,
+        *,
+        bundle: str,
+        version_a: str,
+        version_b: str,
+        query: str,
+        question: Question,
+        who: str,
+    ) -> Experiment:
+        """Keep a new experiment.
+
+        Raises:
+            UsageError: If the id is none or taken, the query breaks the grammar, or both versions
+                are the same.
+        """
+        from edgekit.fleet.store.tables import ExperimentRow
+
+        require_id(experiment, kind="experiment")
+        parse_query(query)
+        if version_a == version_b:
+            raise UsageError("both versions are the same", where=experiment)
+        now = self._clock().timestamp()
+        with self._database.write() as session:
+            if session.get(ExperimentRow, experiment) is not None:
+                raise UsageError(
+                    f"there is an experiment {experiment!r} already", fix="choose another id"
+                )
+            row = ExperimentRow(
+                id=experiment,
+                bundle=bundle,
+                version_a=version_a,
+                version_b=version_b,
+                query=query,
+                answer=Answer.UNDECIDED.value,
+                created=now,
+                created_by=who,
+                updated=now,
+                question=question.to_json(),
+                looked=Looked().to_json(),
+            )
+            session.add(row)
+            record(
+                session,
+                actor=who,
+                action="experiment.created",
+                subject=f"experiment {experiment}",
+                detail={"bundle": bundle, "a": version_a, "b": version_b, "query": query},
+                clock=self._clock,
+            )
+            return _experiment(row)
+
+    def get(self, experiment: str) -> Experiment:
+        """An experiment.
+
+        Raises:
+            NotFoundError: If there is none of that id.
+        """
+        from edgekit.fleet.store.tables import ExperimentRow
+
+        with self._database.read() as session:
+            row = session.get(ExperimentRow, experiment)
+            if row is None:
+                raise NotFoundError(f"there is no experiment {experiment!r}")
+            return _experiment(row)
+
+    def all(self, *, newest: int = 50) -> tuple[Experiment, ...]:
+        """The newest experiments first."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import ExperimentRow as Row
+
+        query = select(Row).order_by(Row.created.desc(), Row.id).limit(newest)
+        with self._database.read() as session:
+            return tuple(map(_experiment, session.scalars(query)))
+
+    def save(self, experiment: str, looked: Looked) -> None:
+        """Keep what the last look gave; an answer that it gives for the first time is audited.
+
+        Raises:
+            NotFoundError: If there is no experiment of that id.
+        """
+        from edgekit.fleet.store.tables import ExperimentRow
+
+        with self._database.write() as session:
+            row = session.get(ExperimentRow, experiment, with_for_update=True)
+            if row is None:
+                raise NotFoundError(f"there is no experiment {experiment!r}")
+            answered = row.answer != looked.answer.value
+            row.answer = looked.answer.value
+            row.looked = looked.to_json()
+            row.updated = self._clock().timestamp()
+            if answered:
+                question = question_from_json(row.question, where=experiment)
+                record(
+                    session,
+                    actor="engine",
+                    action="experiment.answered",
+                    subject=f"experiment {experiment}",
+                    detail={"answer": looked.sentence(question)},
+                    clock=self._clock,
+                )
+
+
+def _experiment(row: ExperimentRow) -> Experiment:
+    return Experiment(
+        id=row.id,
+        bundle=row.bundle,
+        version_a=row.version_a,
+        version_b=row.version_b,
+        query=row.query,
+        created=row.created,
+        created_by=row.created_by,
+        question=question_from_json(row.question, where=row.id),
+        looked=looked_from_json(row.looked, where=row.id),
+    )
