@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from edgekit.cli.render import emit_json, percent, say, table
-from edgekit.cli.summary import shortened
 
 if TYPE_CHECKING:
     from edgekit_converters.diagnosis import QuantizationDiagnosis
@@ -94,7 +93,7 @@ def show(found: QuantizationDiagnosis) -> None:
     )
     rows = [
         [
-            shortened(layer.noise.node, _LONGEST),
+            _ending(layer.noise.node),
             layer.noise.op,
             _decibels(layer.noise.own_sqnr_db),
             _decibels(layer.noise.sqnr_db),
@@ -118,6 +117,11 @@ def show(found: QuantizationDiagnosis) -> None:
         click.echo(f"\n{layer.noise.node}: {finding.text}.")
         click.echo(f"  try {' or '.join(finding.fixes)}")
     click.echo(f"\nDecibels: signal to quantization noise, {found.judged}.")
+
+
+def _ending(name: str) -> str:
+    """The end of a long name: that is where paths of modules differ."""
+    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
 
 
 def _own(ratio: float | None) -> float:

@@ -114,11 +114,13 @@ def _scheme_of(path: Path) -> str:
 
 def _batches(data: CalibrationSet, specs: Sequence[TensorSpec], most: int) -> list[Batch]:
     """Some samples, spread evenly."""
-    size = batch_size(specs, preferred=_BATCH_SAMPLES)
+    fixed = batch_size(specs, preferred=0)
     chosen = np.unique(np.linspace(0, data.samples.count - 1, most).round().astype(int))
-    # Full batches alone: what a model with a fixed batch repeats would count twice.
-    chosen = chosen[: max(len(chosen) // size, 1) * size]
-    chosen = np.resize(chosen, max(len(chosen), size))
+    if fixed:
+        # Full batches alone: what fills up a short one would count twice.
+        chosen = chosen[: max(len(chosen) // fixed, 1) * fixed]
+        chosen = np.resize(chosen, max(len(chosen), fixed))
+    size = fixed or _BATCH_SAMPLES
     arrays: Mapping[str, NDArray[Any]] = data.samples.arrays
     return [
         {name: array[chosen[at : at + size]] for name, array in arrays.items()}

@@ -46,6 +46,15 @@ def test_the_worst_layer_comes_first_with_what_mends_it(files: list[str]) -> Non
     assert "They part at" in done.stdout
 
 
+def test_of_a_long_name_the_end_is_shown() -> None:
+    from edgekit.cli.quantize_report import _ending
+
+    assert _ending("/stem/Conv") == "/stem/Conv"
+    shown = _ending("/features" * 9 + "/layers.2/Conv")
+    assert (len(shown), shown[0]) == (44, "…")
+    assert shown.endswith("/layers.2/Conv")
+
+
 def test_json_is_alone_on_standard_output(files: list[str], tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     done = CliRunner().invoke(
