@@ -76,7 +76,7 @@ class Row:
 def chance(lost: int, won: int) -> float:
     """How likely one of two equals loses so many of the samples that only one gets right."""
     both = lost + won
-    return sum(math.comb(both, more) for more in range(lost, both + 1)) / 2**both
+    return sum(math.comb(both, more) for more in range(lost, both + 1)) * 0.5**both
 
 
 Rival = Callable[[Prepared, Path, Path], None]

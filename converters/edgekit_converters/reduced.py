@@ -129,11 +129,11 @@ class ReducedForms:
             raise ValueError("the source has no ONNX form")
         if self._opened is None:
             # An input that is an integer itself has one scale for all of its columns.
-            calibration = self._calibration if self._io == "float" else None
+            known = self._calibration.samples.arrays if self._calibration else {}
             model, remarks = float_source(
                 self._normalised.load(),
                 where=self._where,
-                samples=calibration.samples.arrays if calibration else None,
+                samples=known if self._io == "float" else None,
             )
             self.remarks = tuple(remarks)
             self._opened = self._normalised

@@ -3,7 +3,8 @@
 An integer input has one scale for all of its columns. In tables, areas in thousands stand beside
 shares below one, and the standardisation that made them alike has become part of the first layer's
 weights: rounded with one scale, the small columns are gone. The columns are brought to one range in
-float, before they are rounded, and the first layer's weights take the factors back.
+float, before they are rounded, and the first layer's weights take the factors back. So are its
+weights, of which the large columns would leave nothing to the small ones either.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 # How many times less noise makes two more steps worth it: one and a half bits.
 _LEAST_GAIN: Final = 8.0
+# Weights this much smaller than the largest are rounded to nothing, or to one step.
+_LOST: Final = 1 / 64
+# Of the columns: one or two may be small because they do not matter.
+_MANY: Final = 0.1
 _MATRIX: Final = 2
 
 
@@ -42,7 +47,9 @@ def scale_inputs(model: Any, samples: Mapping[str, NDArray[Any]]) -> tuple[str, 
 
     Args:
         model: A normalised `onnx.ModelProto`, its shapes inferred.
-        samples: Typical inputs by name, samples along the first axis.
+        samples: Typical inputs by name, samples along the first axis. Of an input without any it
+            is taken, where the weights of many columns would be lost, that the columns are as large
+            as their weights are small.
 
     Returns:
         The names of the inputs that got a scale for each column.
@@ -51,12 +58,17 @@ def scale_inputs(model: Any, samples: Mapping[str, NDArray[Any]]) -> tuple[str, 
     graph = read_graph(model)
     for name in graph.inputs:
         products = [node for node in graph.consumers(name) if _reads_as_product(node, name, graph)]
-        array = samples.get(name)
-        if not products or array is None or graph.dtype(name) != "float32":
+        if not products or graph.dtype(name) != "float32":
             continue
-        centred = all(_takes_shift(node, graph) for node in products)
-        columns = _columns(array, _axis(products[0], graph), centred=centred)
-        if columns is not None and _gain(products, columns, graph) >= _LEAST_GAIN:
+        if name in samples:
+            centred = all(_takes_shift(node, graph) for node in products)
+            axis = _axis(products[0], graph)
+            columns = _columns(samples[name], axis, centred=centred)
+            pays = columns is not None and _gain(products, columns, graph) >= _LEAST_GAIN
+        else:
+            columns = _columns_by_weights(products, graph)
+            pays = columns is not None
+        if columns is not None and pays:
             _rewrite(model, name, products, columns, graph)
             changed.append(name)
     return tuple(changed)
@@ -96,6 +108,24 @@ def _columns(array: NDArray[Any], axis: int, *, centred: bool) -> _Columns | Non
         reach=np.where(reach > 0, reach, 1.0),
         span=float(max(high.max(), 0.0) - min(low.min(), 0.0)),
     )
+
+
+def _columns_by_weights(products: list[Node], graph: Graph) -> _Columns | None:
+    """The columns as the weights tell of them, None where these are about alike."""
+    rows = []
+    for node in products:
+        weights = np.abs(graph.constants[node.input(1)].astype(np.float64))
+        axis = _input_axis(node)
+        rows.append(np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).max(axis=1))
+    if len({row.size for row in rows}) != 1:
+        return None
+    largest = np.max(rows, axis=0)
+    used = largest > 0
+    if not used.any() or np.mean(largest[used] < _LOST * largest.max()) < _MANY:
+        return None
+    typical = np.median(largest[used])
+    reach = np.where(used, typical / np.where(used, largest, 1.0), 1.0)
+    return _Columns(middle=np.zeros_like(reach), reach=reach, span=float(reach.max()))
 
 
 def _gain(products: list[Node], columns: _Columns, graph: Graph) -> float:

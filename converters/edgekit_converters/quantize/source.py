@@ -27,7 +27,8 @@ def float_source(
     Args:
         model: A normalised `onnx.ModelProto`, its shapes inferred; it is not changed.
         where: The path that the user gave, for errors.
-        samples: Typical inputs by name, where inputs stay float and may be scaled.
+        samples: Typical inputs by name, may be none; None where inputs are not to be scaled, as
+            they are integers themselves.
 
     Returns:
         The model itself where it is float, or a new one; and sentences that the user should read.
@@ -46,7 +47,7 @@ def float_source(
             f"the source keeps {len(found)} of its weights as integers already: what their "
             "rounding cost is lost for good, and is not counted as a loss here"
         )
-    scaled = scale_inputs(opened, samples or {})
+    scaled = () if samples is None else scale_inputs(opened, samples)
     if scaled:
         remarks.append(
             f"the columns of {', '.join(scaled)} differ in size: each is scaled in float, before "

@@ -44,12 +44,13 @@ def write_onnx(model: Any, plan: QuantizationPlan, output: Path, *, where: str) 
         Sentences that the user should read.
 
     Raises:
-        UnsupportedModelError: If the model is quantized already, cannot be raised to the opset
-            that the scheme needs, or nothing of it would change.
+        UnsupportedModelError: If the model is quantized or float16 already, cannot be raised to
+            the opset that the scheme needs, or nothing of it would change.
         EnvironmentLackError: If the extra `convert` is not installed.
     """
     require("onnx", extra="convert")
     refuse_quantized(quantized_operators(model), where=where)
+    refuse_quantized(_halves(model), where=where, what="float16")
     if plan.scheme is Scheme.FP16:
         half = to_float16(model, where=where, keep=plan.keep_float)
         output.write_bytes(_content(half.model))
@@ -134,6 +135,16 @@ def _weight_bytes(model: Any) -> int:
         for tensor in model.graph.initializer
         if tensor.data_type == TensorProto.FLOAT
     )
+
+
+def _halves(model: Any) -> list[str]:
+    """The names of the weights that are float16, where no others are float32."""
+    from onnx import TensorProto
+
+    weights = [tensor for tensor in model.graph.initializer if len(tensor.dims) > 1]
+    if any(tensor.data_type == TensorProto.FLOAT for tensor in weights):
+        return []
+    return [tensor.name for tensor in weights if tensor.data_type == TensorProto.FLOAT16]
 
 
 def _has_product_inside(node: Any) -> bool:

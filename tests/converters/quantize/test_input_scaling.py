@@ -45,7 +45,7 @@ def table(make_model: Any) -> Any:
         node("Relu", ["h"], ["r"]),
         node("Gemm", ["r", "d"], ["y"], name="second", transB=1),
     ]
-    constants = {"middles": MIDDLES, "sizes": SIZES, "a": w(16, 6), "b": w(16), "d": w(3, 16)}
+    constants = {"middles": MIDDLES, "sizes": SIZES, "a": w(64, 6), "b": w(64), "d": w(32, 64)}
     return make_model(nodes, {"x": ["n", 6]}, ["y"], constants)
 
 
@@ -110,12 +110,31 @@ def test_columns_of_about_one_size_are_left_alone(table: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "samples",
-    [{}, {"other": rows()}, {"x": np.full((8, 6), np.nan, F)}, {"x": np.zeros((0, 6), F)}],
+    "samples", [None, {"x": np.full((8, 6), np.nan, F)}, {"x": np.zeros((0, 6), F)}]
 )
 def test_nothing_is_done_without_samples_that_tell(table: Any, samples: Any) -> None:
     model = normalise(table, where="test")
     assert float_source(model, where="test", samples=samples) == (model, ())
+
+
+def test_weights_alone_tell_of_columns_that_would_be_lost(table: Any, tmp_path: Path) -> None:
+    model = normalise(table, where="test")
+    feeds = {"x": rows()}
+    expected = run_onnx(model, feeds)["y"]
+    for samples, least_db, most_db in ((None, -20, 15), ({}, 28, 90)):
+        scaled, remarks = float_source(model, where="test", samples=samples)
+        assert bool(remarks) == (samples is not None)
+        assert sqnr_db(expected, run_onnx(scaled, feeds)["y"]) > 80
+        plan = QuantizationPlan(scheme=Scheme.INT8_WEIGHTS)
+        write_onnx(scaled, plan, tmp_path / "m.onnx", where="test")
+        found = sqnr_db(expected, run_onnx(tmp_path / "m.onnx", feeds)["y"])
+        assert least_db < found < most_db
+
+
+def test_weights_of_about_one_size_tell_nothing(make_model: Any) -> None:
+    gemm = node("Gemm", ["x", "a"], ["y"], transB=1)
+    model = normalise(make_model([gemm], {"x": ["n", 6]}, ["y"], {"a": w(4, 6)}), where="test")
+    assert float_source(model, where="test", samples={}) == (model, ())
 
 
 def test_columns_that_never_change_keep_what_they_say(table: Any) -> None:

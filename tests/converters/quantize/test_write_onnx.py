@@ -494,6 +494,17 @@ def test_a_model_that_is_quantized_already_is_refused(
     assert not (tmp_path / "again.onnx").exists()
 
 
+def test_a_model_in_half_precision_is_refused(
+    convolutions: Any, write: Any, tmp_path: Path
+) -> None:
+    path, _ = write(normalise(convolutions, where="test"), Scheme.FP16)
+    again = normalise(onnx.load(str(path)), where="test")
+    for scheme in Scheme:
+        plan = QuantizationPlan(scheme=scheme)
+        with pytest.raises(UnsupportedModelError, match="float16 already: stem"):
+            write_onnx(again, plan, tmp_path / "again.onnx", where="test")
+
+
 def test_weights_inside_of_branches_are_stored_and_said_to_compute_in_float(
     make_model: Any, write: Any
 ) -> None:
