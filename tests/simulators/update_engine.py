@@ -78,7 +78,13 @@ class FailingDisk:
         def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
             path = os.fspath(file) if not isinstance(file, int) else self._handles.get(file, "")
             if any(letter in mode for letter in "wax+") and self._counts(path):
-                self._step("write", path)
+                try:
+                    self._step("write", path)
+                except BaseException:
+                    if isinstance(file, int):
+                        # As if the process had ended: nobody else will close it.
+                        os.close(file)
+                    raise
                 self._unsynced[path] = None
             result = real_open(file, mode, *args, **options)
             if self._counts(path):
