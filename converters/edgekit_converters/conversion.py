@@ -20,6 +20,7 @@ from edgekit_converters.intake import Intake, take_in
 from edgekit_converters.judging import Judge
 from edgekit_converters.litert.compile import CompiledFile, compile_to_file
 from edgekit_converters.predicting import PredictedLatency
+from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.reduced import ReducedForms
 from edgekit_converters.report import (
     AGREEMENT,
@@ -36,7 +37,7 @@ from edgekit_converters.shortcomings import diagnosis_of, shortfall_of
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.tuning import Tuned, Tuner, Written
 from edgekit_runtime.bundle.manifest import Step
-from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.formats import ModelFormat
 
@@ -220,7 +221,8 @@ class Conversion:
             dataset = EvaluationSet.of(data, specs, origin=origin)
             if goal.metric is None:
                 # The user gave it to calibrate with: its labels may be anything.
-                return Judge(self._source, dataset, choose_metric(AGREEMENT, dataset))
+                metric = choose_metric(AGREEMENT, dataset)
+                return Judge(self._source, dataset, metric, asked=goal.budget is not None)
         return Judge(self._source, dataset, choose_metric(goal.metric, dataset))
 
     def _warn_of_overlap(self, dataset: EvaluationSet) -> None:
@@ -307,6 +309,11 @@ class Conversion:
         session = self._check.open(artifact.format, path)
         try:
             return self._judge.judge(session)
+        except UsageError as error:
+            if self._judge.asked:
+                raise
+            self._warnings.append(f"answers were not compared sample by sample: {error.what}")
+            return None
         finally:
             session.close()
 
@@ -316,6 +323,12 @@ class Conversion:
     def _account_for(self, tuned: Tuned) -> None:
         """Say what a user should know of a scheme and of how it came to be."""
         latency = self._latency
+        undecided = self._request.goal.budget is None and not self._request.keep_float
+        if tuned.scheme is Scheme.MIXED and undecided:
+            self._warnings.append(
+                "mixed is int8 here: nothing says which layers need more; give --max-accuracy-drop "
+                "to find them, or --keep-float to name them"
+            )
         for written in tuned.written:
             remarks = [*written.remarks, *doubts_of(tuned.scheme, written.artifact.format)]
             if latency is not None and tuned.scheme.needs_ranges:
@@ -330,9 +343,12 @@ class Conversion:
         diagnosis = None
         if self._calibration is not None and (tuned.plain or not tuned.met):
             self._progress(f"looking for the layers that plain {tuned.scheme} breaks")
-            diagnosis = diagnosis_of(
-                self._reduced, tuned.scheme, self._calibration, self._session.inputs
-            )
+            try:
+                diagnosis = diagnosis_of(
+                    self._reduced, tuned.scheme, self._calibration, self._session.inputs
+                )
+            except UnsupportedModelError as error:
+                self._warnings.append(f"its layers could not be diagnosed: {error.what}")
         self._schemes.append(
             SchemeReport(tuned=tuned, method=self._request.range_method.value, diagnosis=diagnosis)
         )

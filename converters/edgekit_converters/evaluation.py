@@ -142,6 +142,7 @@ def answers_of(session: Session, dataset: EvaluationSet, metric: Metric) -> Answ
     """What a model answers to every sample, as far as a metric looks at it.
 
     Raises:
+        UsageError: If an output has no entry for each sample.
         UnsupportedModelError: If the engine fails.
     """
     names = [spec.name for spec in session.outputs]
@@ -151,8 +152,21 @@ def answers_of(session: Session, dataset: EvaluationSet, metric: Metric) -> Answ
     for batch in dataset.data.batches():
         values = session.run(batch)
         for name in wanted:
-            parts[name].append(values[name])
+            parts[name].append(_by_sample(values[name], batch, name))
     return {name: np.concatenate(part)[: dataset.data.count] for name, part in parts.items()}
+
+
+def _by_sample(value: NDArray[Any], batch: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    count = max((len(array) for array in batch.values() if array.ndim), default=1)
+    if value.ndim and len(value) == count:
+        return value
+    if count == 1:
+        return value[None]
+    raise UsageError(
+        f"the output {name!r} is {list(value.shape)} for {count} samples: it has no entry for each",
+        where="metric",
+        fix="accuracy needs outputs whose first axis is the samples'",
+    )
 
 
 def evaluate_top1(session: Session, dataset: EvaluationSet) -> Accuracy:

@@ -28,11 +28,15 @@ class Judge:
     Attributes:
         metric: What is measured.
         dataset: On what.
+        asked: Whether the user asked for it; else a model that cannot be judged is no error.
     """
 
-    def __init__(self, source: Intake, dataset: EvaluationSet, metric: Metric) -> None:
+    def __init__(
+        self, source: Intake, dataset: EvaluationSet, metric: Metric, *, asked: bool = True
+    ) -> None:
         """Take in what to judge by; nothing runs yet."""
         self.metric = metric
+        self.asked = asked
         self.dataset = dataset
         self._source = source
         self._expected: Answers | None = None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.repair.search import Judges, SearchLimits, search
+from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,6 +193,9 @@ class Tuner:
         except KeyboardInterrupt:
             # Before anything was tried: the plain scheme is the best so far.
             return dataclasses.replace(plain, interrupted=True)
+        except UnsupportedModelError as error:
+            self._progress(f"no repair can be tried: {error.what}")
+            return plain
         best = found.best.candidate
         self._progress(f"writing {best.label}")
         known = next((written for candidate, written in confirmed if candidate is best), None)

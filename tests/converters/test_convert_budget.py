@@ -13,7 +13,7 @@ import onnx
 import pytest
 from PIL import Image
 
-from edgekit_converters import tuning
+from edgekit_converters import shortcomings, tuning
 from edgekit_converters.accuracy import AccuracyBudget
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.convert import ConversionReport, ConversionRequest, Precision, convert_model
@@ -23,7 +23,7 @@ from edgekit_converters.ranges import RangeMethod
 from edgekit_converters.tuning import RepeatedBatches
 from edgekit_runtime.bundle.archive import write_bundle
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, Step, parse_manifest
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.session import open_session
 from tests.converters.repair.small_networks import Trained, broken, trained
@@ -413,6 +413,23 @@ def test_ctrl_c_before_any_repair_keeps_the_plain_scheme(
     assert report.schemes[0].tuned.interrupted
     assert report.published
     assert report.shortfall.startswith("int8 loses")
+    assert all(Path(artifact.path).is_file() for artifact in report.artifacts)
+
+
+def test_a_search_that_cannot_begin_leaves_the_plain_scheme(
+    fragile: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise UnsupportedModelError("no engine runs it")
+
+    monkeypatch.setattr(tuning, "search", refused)
+    monkeypatch.setattr(shortcomings, "diagnose", refused)
+    steps: list[str] = []
+    goal = AccuracyGoal(budget=HALF_A_POINT, keep_best=True)
+    report = _convert(fragile, tmp_path / "out", goal=goal, progress=steps.append)
+    assert "no repair can be tried: no engine runs it" in steps
+    assert report.shortfall.startswith("int8 loses")
+    assert any("could not be diagnosed" in warning for warning in report.warnings)
     assert all(Path(artifact.path).is_file() for artifact in report.artifacts)
 
 

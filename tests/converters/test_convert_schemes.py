@@ -11,6 +11,7 @@ import pytest
 
 from edgekit_converters import intake
 from edgekit_converters.convert import ConversionReport, ConversionRequest, Precision, convert_model
+from edgekit_converters.goal import AccuracyGoal
 from edgekit_converters.ranges import RangeMethod
 from edgekit_converters.reduced import ReducedForms
 from edgekit_converters.request import parse_schemes
@@ -292,6 +293,37 @@ def test_a_model_inside_an_if(
     (artifact,) = report.artifacts
     assert artifact.size_bytes < 0.4 * (tmp_path / "if.onnx").stat().st_size
     assert any("inside of" in warning for warning in report.warnings)
+
+
+def test_mixed_alone_decides_nothing(
+    cnn_file: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"precisions": (Precision.MIXED,), "calibration": calibration_file}
+    report = _convert(cnn_file, tmp_path / "out", **options)
+    assert any("mixed is int8 here" in warning for warning in report.warnings)
+    report = _convert(cnn_file, tmp_path / "kept", keep_float=("dense2",), **options)
+    assert not any("mixed is int8 here" in warning for warning in report.warnings)
+
+
+def test_outputs_that_have_no_entry_for_each_sample(
+    make_model: Any, weights: Any, tmp_path: Path
+) -> None:
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["m"]),
+        onnx.helper.make_node("Transpose", ["m"], ["y"], perm=[1, 0]),
+    ]
+    model = make_model(nodes, {"x": ["n", 64]}, ["y"], {"w": weights(64, 100)})
+    onnx.save_model(model, str(tmp_path / "m.onnx"))
+    np.savez(tmp_path / "c.npz", x=weights(60, 64))
+    options: dict[str, Any] = {
+        "precisions": (Precision.INT8,), "calibration": tmp_path / "c.npz",
+    }  # fmt: skip
+    report = _convert(tmp_path / "m.onnx", tmp_path / "out", **options)
+    assert [artifact.paired for artifact in report.artifacts] == [None, None]
+    assert sum("not compared sample by sample" in w for w in report.warnings) == 1
+    goal = AccuracyGoal(metric="agreement")
+    with pytest.raises(UsageError, match="it has no entry for each"):
+        _convert(tmp_path / "m.onnx", tmp_path / "more", goal=goal, **options)
 
 
 def test_a_source_without_an_onnx_form_has_no_model_to_calibrate(tmp_path: Path) -> None:
