@@ -325,6 +325,63 @@ def agent_doors() -> list[Comparison]:
     ]
 
 
+def travelling() -> list[Comparison]:
+    """What is sent of two kinds of new version, the index included, against their targets."""
+    import numpy as np
+    import onnx
+    from onnx import helper, numpy_helper
+
+    random = np.random.default_rng(7)
+    floats = {f"layer{n}": random.normal(0, 0.05, (256, 1024)).astype("f4") for n in range(12)}
+    floats["head"] = random.normal(0, 0.05, (100, 1024)).astype("f4")
+    noise = 1 + random.normal(0, 0.01, floats["head"].shape)
+    retrained = floats | {"head": (floats["head"] * noise).astype("f4")}
+    integers = {
+        name: np.clip(random.normal(0, 40, array.shape), -127, 127).astype("i1")
+        for name, array in floats.items()
+    }
+    stepped = {}
+    for name, array in integers.items():
+        steps = random.choice([-1, 0, 1], array.shape, p=[0.025, 0.95, 0.025])
+        stepped[name] = np.clip(array + steps, -128, 127).astype("i1")
+
+    def file(weights: dict[str, np.ndarray]) -> bytes:
+        initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+        graph = helper.make_graph([], "perf", [], [], initializers)
+        return bytes(onnx.ModelProto.SerializeToString(helper.make_model(graph)))
+
+    return [
+        travelled("last layer retrained / 10 % of the bundle", file(floats), file(retrained), 0.10),
+        travelled(
+            "int8, 5 % of values +-1 / 5 % of the bundle", file(integers), file(stepped), 0.05
+        ),
+    ]
+
+
+def travelled(what: str, old: bytes, new: bytes, target: float) -> Comparison:
+    """What is sent of a new version to a device with the old one, against a share of the bundle."""
+    from edgekit_runtime.bundle.build import Base, build_index
+    from edgekit_runtime.bundle.index import assemble
+
+    manifest = ("manifest.json", b"{}")
+    before, wire = build_index("perf", "1.0.0", [manifest, ("model.onnx", old)])
+    base = Base(
+        index=before, read=lambda entry: b"".join(assemble(entry, lambda c: wire[c.sha256]))
+    )
+    after, _ = build_index("perf", "1.1.0", [manifest, ("model.onnx", new)], bases=[base])
+    sent = len(after.to_json())
+    for entry in after.files:
+        steps = [step for delta in entry.deltas for step in delta.steps]
+        sent += sum(step.wire_bytes for step in steps)
+        told = {place for s in steps for place in range(s.first, s.first + s.count)}
+        sent += sum(
+            chunk.wire_bytes
+            for place, chunk in enumerate(entry.chunks)
+            if place not in told and chunk.sha256 not in wire
+        )
+    return compared(f"sent of a new version, {what}", "MB", [(sent / 1e6, target * len(new) / 1e6)])
+
+
 def main() -> None:
     """Print every comparison."""
     if sys.argv[1:2] == ["--peak-of"]:
@@ -354,6 +411,7 @@ def main() -> None:
             measuring(lite, bare_call),
             measuring(lite, tool_call),
             chunking(),
+            *travelling(),
             *agent_doors(),
         ]
     if "--json" in sys.argv[1:]:

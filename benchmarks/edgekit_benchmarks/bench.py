@@ -191,6 +191,18 @@ def _ignore(_text: str) -> None:
     """The default for `progress`."""
 
 
+def _uncounted() -> None:
+    """The default for `advance`."""
+
+
+def count_steps(models: int, plan: Plan) -> int:
+    """How many times `run_bench` calls `advance` for so many models."""
+    if not plan.measure_here:
+        return models
+    threads = len(plan.threads)
+    return models * (threads + threads * len(plan.scenarios) + 1)
+
+
 def bench_models(
     models: Sequence[Path],
     *,
@@ -208,7 +220,11 @@ def bench_models(
 
 
 def run_bench(
-    models: Sequence[Path], plan: Plan, *, progress: Callable[[str], None] = _ignore
+    models: Sequence[Path],
+    plan: Plan,
+    *,
+    progress: Callable[[str], None] = _ignore,
+    advance: Callable[[], None] = _uncounted,
 ) -> BenchReport:
     """Measure models on this machine, and predict them for boards.
 
@@ -218,6 +234,7 @@ def run_bench(
         models: `.onnx` and `.tflite` files.
         plan: What to do with them.
         progress: Told one plain sentence a step.
+        advance: Called `count_steps` times, evenly where the work is.
 
     Raises:
         UsageError: If there is no model or nothing to do, a profile or file does not exist, or a
@@ -233,7 +250,7 @@ def run_bench(
     read = [_read(model, plan, needed=bool(boards)) for model in models]
     predicted = [_predict(entry, boards, plan) for entry in read]
     done = tuple(
-        _bench(entry, predictions, plan, position, len(read), progress)
+        _bench(entry, predictions, plan, position, len(read), progress, advance)
         for position, (entry, predictions) in enumerate(zip(read, predicted, strict=True))
     )
     return BenchReport(models=done, verdicts=_judge(done, plan, baseline))
@@ -356,63 +373,71 @@ def _bench(
     position: int,
     count: int,
     progress: Callable[[str], None],
+    advance: Callable[[], None],
 ) -> ModelBench:
     engine = _runtime_for(entry.format, plan.runtime)
     numbered = f"[{position + 1}/{count}] " if count > 1 else ""
-    measurements = tuple(
-        measure(
-            entry.path,
-            threads=threads,
-            runs=plan.runs,
-            min_seconds=plan.min_seconds,
-            runtime=engine if plan.runtime else None,
-            inputs=plan.inputs,
-            input_shapes=plan.input_shapes,
-            reference_kernels=plan.reference_kernels,
-            provider=plan.provider if entry.format is ModelFormat.ONNX else None,
-            sustained_seconds=plan.sustained_seconds,
-            memory_limit_bytes=plan.memory_limit_bytes,
-            timeout_s=plan.timeout_s,
-            progress=lambda text: progress(numbered + text),
-        )
-        for threads in (plan.threads if plan.measure_here else ())
-    )
+    measurements = []
+    for threads in plan.threads if plan.measure_here else ():
+        measurements.append(_measure(entry, plan, threads, lambda text: progress(numbered + text)))
+        advance()
     file_bytes = entry.path.stat().st_size
     used = measurements[0].runtime if measurements else engine
     footprint = (
         plan_footprint(entry.graph, file_bytes=file_bytes, engine=used) if entry.graph else None
     )
+    scenarios = []
+    for measurement in measurements:
+        for scenario in plan.scenarios:
+            scenarios.append(
+                run_scenario(
+                    entry.path,
+                    scenario,
+                    measurement,
+                    load=plan.server_load,
+                    queries=plan.runs,
+                    min_seconds=plan.min_seconds,
+                    inputs=plan.inputs,
+                    input_shapes=plan.input_shapes,
+                    timeout_s=plan.timeout_s,
+                    progress=lambda text: progress(numbered + text),
+                )
+            )
+            advance()
     operators, operator_notes = _operators(entry, plan, measurements)
+    notes = (*entry.notes, *operator_notes, *_memory_notes(entry, footprint, measurements, plan))
+    advance()
     return ModelBench(
         model=str(entry.path),
         file_bytes=file_bytes,
-        measurements=measurements,
+        measurements=tuple(measurements),
         predictions=predictions,
         operators=operators,
-        scenarios=tuple(
-            run_scenario(
-                entry.path,
-                scenario,
-                measurement,
-                load=plan.server_load,
-                queries=plan.runs,
-                min_seconds=plan.min_seconds,
-                inputs=plan.inputs,
-                input_shapes=plan.input_shapes,
-                timeout_s=plan.timeout_s,
-                progress=lambda text: progress(numbered + text),
-            )
-            for measurement in measurements
-            for scenario in plan.scenarios
-        ),
+        scenarios=tuple(scenarios),
         footprint=footprint,
         steps=live_steps(entry.graph) if entry.graph else (),
         counts=_counts(entry),
-        notes=(
-            *entry.notes,
-            *operator_notes,
-            *_memory_notes(entry, footprint, measurements, plan),
-        ),
+        notes=notes,
+    )
+
+
+def _measure(
+    entry: _Read, plan: Plan, threads: int, progress: Callable[[str], None]
+) -> Measurement:
+    return measure(
+        entry.path,
+        threads=threads,
+        runs=plan.runs,
+        min_seconds=plan.min_seconds,
+        runtime=plan.runtime if entry.format is ModelFormat.LITERT else None,
+        inputs=plan.inputs,
+        input_shapes=plan.input_shapes,
+        reference_kernels=plan.reference_kernels,
+        provider=plan.provider if entry.format is ModelFormat.ONNX else None,
+        sustained_seconds=plan.sustained_seconds,
+        memory_limit_bytes=plan.memory_limit_bytes,
+        timeout_s=plan.timeout_s,
+        progress=progress,
     )
 
 

@@ -39,7 +39,7 @@ p { margin: .3rem 0; } .muted { color: var(--muted); } ul { margin: .3rem 0; pad
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; } th { color: var(--muted); font-weight: 600; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td { overflow-wrap: anywhere; } a, summary { color: inherit; } summary { cursor: pointer; }
+td { overflow-wrap: break-word; } a, summary { color: inherit; } summary { cursor: pointer; }
 .pass { color: var(--good); font-weight: 600; } .fail { color: var(--bad); font-weight: 600; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; }
 svg .ink { fill: var(--ink); } svg .muted { fill: var(--muted); }
@@ -161,7 +161,8 @@ def _verdicts(report: BenchReport) -> list[str]:
             escape(verdict.on),
             escape(verdict.reason),
         ]
-        for verdict in report.verdicts
+        # What does not hold comes first.
+        for verdict in sorted(report.verdicts, key=lambda verdict: verdict.passed)
     ]
     head = ["", "model", "limit of", "where", "why"]
     return [_section("Limits", "What was asked for, and whether it holds."), _table(head, rows)]

@@ -48,8 +48,12 @@ class Scale:
 
     def ticks(self) -> list[float]:
         """Round values between the ends."""
-        if self.logarithmic:
-            return self._decades()
+        # Within less than a decade there may be no 1, 2 or 5.
+        if self.logarithmic and len(found := self._decades()) > 1:
+            return found
+        return self._steps()
+
+    def _steps(self) -> list[float]:
         step = 10 ** math.floor(math.log10((self.high - self.low) / _TICKS))
         step = next(
             step * factor

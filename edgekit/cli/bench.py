@@ -179,8 +179,9 @@ def bench(
     edgekit bench model.onnx --baseline before.json --max-regression 10%
     edgekit bench model.onnx --memory-limit 128MB
     """
+    from edgekit.cli.bench_progress import Progress
     from edgekit.cli.bench_text import show
-    from edgekit_benchmarks.bench import Plan, run_bench
+    from edgekit_benchmarks.bench import Plan, count_steps, run_bench
     from edgekit_benchmarks.gates import Limits
     from edgekit_benchmarks.memory_limit import parse_bytes
     from edgekit_benchmarks.page import check_accuracies, write_page
@@ -215,7 +216,8 @@ def bench(
         baseline=baseline,
         most_regression=_share(max_regression),
     )
-    report = run_bench(models, plan, progress=say)
+    with Progress(count_steps(len(models), plan)) as progress:
+        report = run_bench(models, plan, progress=progress.say, advance=progress.advance)
     if page:
         write_page(report, page, accuracies=accuracy)
         say(f"wrote {page}")

@@ -90,7 +90,8 @@ def _show_course(entry: Measurement) -> None:
     line = "".join(_BARS[round((value - low) * scale)] for value in values[::2])
     start, end = sorted(values[:10])[5], sorted(values[-10:])[5]
     click.echo(
-        f"\n{entry.model} for {entry.curve[-1][0]:.0f} s: {line}\n"
+        f"\n{entry.model}, {entry.threads} thread{'s' * (entry.threads > 1)}, for "
+        f"{entry.curve[-1][0]:.0f} s: {line}\n"
         f"  median {milliseconds(start)} in the first tenth, {milliseconds(end)} in the last "
         f"({end / start - 1:+.1%}); from {milliseconds(low)} to {milliseconds(high)}"
     )
