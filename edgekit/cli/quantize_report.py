@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekit_converters.diagnosis import QuantizationDiagnosis
 
 _WEAKEST: Final = 8
+_LAYERS: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _LONGEST: Final = 44
 
 
@@ -88,7 +89,11 @@ def quantize_report(
 def show(found: QuantizationDiagnosis) -> None:
     """Print a diagnosis for people: the weakest layers first, and what to do."""
     weakest = sorted(
-        (layer for layer in found.layers if layer.noise.own_sqnr_db is not None or layer.findings),
+        (
+            layer
+            for layer in found.layers
+            if layer.noise.own_sqnr_db is not None or layer.findings or layer.noise.op in _LAYERS
+        ),
         key=lambda layer: (layer not in found.culprits, _own(layer.noise.own_sqnr_db)),
     )
     rows = [

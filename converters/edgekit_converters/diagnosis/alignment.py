@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.graph import read_graph
+from edgekit_converters.quantize.to_onnx.roles import weights_of
 from edgekit_converters.repair.chains import find_chains
 from edgekit_converters.repair.scaling import ScaledWeights
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 # Rounding alone moves no channel that far; a channel that it does, no longer looks the same.
 _LEAST_FACTOR: Final = 1.04
 _LIKENESS: Final = 0.95
+# Coarse as integers may be, the largest weights stay the largest.
+_RESEMBLANCE: Final = 0.7
 
 
 def aligned(model: Any, quantized: Any) -> Any:
@@ -42,6 +45,28 @@ def aligned(model: Any, quantized: Any) -> Any:
         if max(factors.max(), 1 / factors.min()) > _LEAST_FACTOR:
             weights.scale(chain, factors)
     return weights.apply(model)
+
+
+def unlike(reference: Any, quantized: Any) -> frozenset[str]:
+    """The layers whose weights are not those of the float model, not even nearly.
+
+    A quantizer may have moved a factor into them that nothing shows: then what such a layer reads
+    is not what the float model gives it, and its own noise cannot be told.
+
+    Args:
+        reference: The float `onnx.ModelProto`, aligned.
+        quantized: The same graph with the weights that were quantized.
+    """
+    graph, other = read_graph(reference), read_graph(quantized)
+    found = set()
+    for node in graph.nodes:
+        for weight in weights_of(node, graph):
+            first = graph.constants[weight.name].astype(np.float64).reshape(-1)
+            second = other.constants[weight.name].astype(np.float64).reshape(-1)
+            power = float(np.linalg.norm(first) * np.linalg.norm(second))
+            if float(first @ second) < _RESEMBLANCE * power:
+                found.add(node.name)
+    return frozenset(found)
 
 
 def _factors(chain: Chain, before: NDArray[Any], after: NDArray[Any]) -> NDArray[np.float64]:

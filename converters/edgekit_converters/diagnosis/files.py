@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.calibration import CalibrationSet
+from edgekit_converters.diagnosis.alignment import aligned, unlike
 from edgekit_converters.diagnosis.diagnose import QuantizationDiagnosis, diagnose
 from edgekit_converters.diagnosis.litert_file import litert_subject
 from edgekit_converters.diagnosis.onnx_file import onnx_subject
@@ -65,14 +66,20 @@ def diagnose_files(
         EnvironmentLackError: If the extra `convert` is not installed.
     """
     progress(f"reading {model}")
-    floats, specs = _read_float(model, progress)
-    scheme = _scheme_of(quantized)
+    plain, specs = _read_float(model, progress)
+    scheme = _check_quantized(quantized, specs, model)
     data = CalibrationSet.load(calibration, specs)
     batches = _batches(data, specs, samples)
     progress(f"reading {quantized}")
     first = {name: array[:1] for name, array in batches[0].items()}
     one = first if batch_size(specs, preferred=1) == 1 else batches[0]
-    subject = _subject(floats, model, quantized, one, scheme)
+    # Whether columns of inputs were scaled first shows in the weights.
+    scaled, remarks = float_source(plain, where=str(model), samples=data.samples.arrays)
+    forms = [plain, scaled] if remarks else [plain]
+    floats, subject = min(
+        ((form, _subject(form, model, quantized, one, scheme)) for form in forms),
+        key=lambda pair: len(unlike(aligned(pair[0], pair[1].model), pair[1].model)),
+    )
     found = sum(len(batch[specs[0].name]) for batch in batches)
     progress(f"comparing the two, layer by layer, on {found} sample(s)")
     diagnosis = diagnose(floats, subject, batches)
@@ -100,9 +107,19 @@ def _read_float(path: Path, progress: Callable[[str], None]) -> tuple[Any, Seque
     return floats, specs
 
 
-def _scheme_of(path: Path) -> str:
+def _check_quantized(path: Path, specs: Sequence[TensorSpec], model: Path) -> str:
     """What a file is quantized to, in a word."""
-    summary = describe_quantization(read_graph(path))
+    graph = read_graph(path)
+    theirs = [tensor.shape for tensor in graph.inputs]
+    ours = [spec.shape for spec in specs]
+    if len(theirs) != len(ours) or not all(map(_fits, theirs, ours)):
+        raise UsageError(
+            f"{path.name} takes {list(map(_text, theirs))}, and {model.name} takes "
+            f"{list(map(_text, ours))}",
+            where=str(path),
+            fix="give the float model that it was made from",
+        )
+    summary = describe_quantization(graph)
     if summary.kind == "float32":
         raise UsageError(
             "the second model is not quantized",
@@ -110,6 +127,20 @@ def _scheme_of(path: Path) -> str:
             fix="give the float model first, then its quantized form",
         )
     return summary.kind
+
+
+def _fits(theirs: Sequence[int | None] | None, ours: Sequence[int | None]) -> bool:
+    """Whether two shapes may be the same but for the samples and the order of the axes."""
+    if theirs is None or len(theirs) != len(ours):
+        return theirs is None
+    one, other = theirs[1:], ours[1:]
+    if None in one or None in other:
+        return True
+    return sorted(size or 0 for size in one) == sorted(size or 0 for size in other)
+
+
+def _text(shape: Sequence[int | None] | None) -> str:
+    return "x".join(str(size or "?") for size in shape or ())
 
 
 def _batches(data: CalibrationSet, specs: Sequence[TensorSpec], most: int) -> list[Batch]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit_converters.diagnosis.alignment import unlike
 from edgekit_converters.graph import Graph, read_graph
 from edgekit_converters.repair.ratios import NoiseRatio
 from edgekit_converters.repair.simulation import Batch, Run, simulate
@@ -69,7 +70,12 @@ def compare_layers(reference: Any, subject: Subject, batches: Iterable[Batch]) -
     """
     graph = read_graph(reference)
     simulated = simulate(subject.model, dataclasses.replace(subject.plan, io="float"))
-    own = {found.node: found for found in own_noise(reference, simulated, batches)}
+    strange = unlike(reference, subject.model)
+    own = {
+        found.node: found
+        for found in own_noise(reference, simulated, batches)
+        if found.node not in strange
+    }
     floats = [
         name
         for node in graph.nodes

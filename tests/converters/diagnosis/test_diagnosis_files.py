@@ -20,7 +20,9 @@ from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.litert.emit import pack
 from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.litert.model_file import read_model
+from edgekit_converters.normalise import normalise
 from edgekit_converters.quantize.scheme import Scheme
+from edgekit_converters.quantize.source import float_source
 from edgekit_converters.quantize.write_litert import write_litert
 from edgekit_converters.ranges import collect_ranges
 from edgekit_converters.repair.attempts import Candidate
@@ -29,7 +31,7 @@ from edgekit_converters.repair.equalize import equalize
 from edgekit_converters.repair.written import write_candidate
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.formats import ModelFormat
-from tests.converters.repair.chain_models import images, plan_of
+from tests.converters.repair.chain_models import chain_model, images, plan_of
 from tests.converters.repair.small_networks import Trained, broken, trained
 
 FORMATS = tuple(ModelFormat)
@@ -205,6 +207,70 @@ def test_models_that_have_nothing_in_common_are_told(tmp_path: Path, data: Path)
     onnx.save(other, path)
     with pytest.raises(UsageError, match="no node or value"):
         compared(path, written(tmp_path, candidate(), ModelFormat.ONNX), data)
+
+
+def test_models_of_other_inputs_are_told(tmp_path: Path, floats: Path) -> None:
+    other = tmp_path / "other.onnx"
+    onnx.save(chain_model(()), other)
+    batches = images()
+    plan = plan_of(collect_ranges(chain_model(()), batches))
+    path = written(tmp_path, Candidate(model=chain_model(()), plan=plan), ModelFormat.LITERT)
+    np.savez(tmp_path / "data.npz", x=batches[0]["x"])
+    assert compared(other, path, tmp_path / "data.npz").layers
+    with pytest.raises(UsageError, match=r"takes \['.*6x6.*'\], and float.onnx takes"):
+        compared(floats, path, tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("target", FORMATS)
+def test_columns_that_were_scaled_are_scaled_here_too(tmp_path: Path, target: ModelFormat) -> None:
+    rng = np.random.default_rng(0)
+    sizes = np.geomspace(0.01, 1000, 12).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "w0", "b0"], ["h"], name="first"),
+            helper.make_node("Relu", ["h"], ["r"], name="relu"),
+            helper.make_node("Gemm", ["r", "w1"], ["y"], name="second"),
+        ],
+        "table",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 12])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 3])],
+        [
+            onnx.numpy_helper.from_array(array.astype(np.float32), name)
+            for name, array in {
+                "w0": rng.normal(size=(12, 16)) / sizes[:, None],
+                "b0": rng.normal(size=16),
+                "w1": rng.normal(size=(16, 3)),
+            }.items()
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "table.onnx")
+    x = (rng.normal(size=(64, 12)) * sizes).astype(np.float32)
+    np.savez(tmp_path / "table.npz", x=x)
+    normal = normalise(onnx.shape_inference.infer_shapes(model), where="table")
+    scaled, remarks = float_source(normal, where="table", samples={"x": x})
+    assert remarks
+    plan = plan_of(collect_ranges(scaled, [{"x": x}]))
+    path = written(tmp_path, Candidate(model=scaled, plan=plan), target)
+    found = compared(tmp_path / "table.onnx", path, tmp_path / "table.npz")
+    assert found.culprits == ()
+    own = {layer.noise.node: layer.noise.own_sqnr_db for layer in found.layers}
+    assert (own["second"] or 0) > 30
+    assert own["first"] is None or own["first"] > 30
+
+
+def test_layers_with_other_weights_have_no_noise_of_their_own(
+    tmp_path: Path, floats: Path, data: Path
+) -> None:
+    changed = onnx.ModelProto()
+    changed.CopyFrom(NETWORK.model)
+    last = next(t for t in changed.graph.initializer if t.name == changed.graph.node[-1].input[1])
+    array = onnx.numpy_helper.to_array(last)
+    last.CopyFrom(onnx.numpy_helper.from_array(-array, last.name))
+    what = dataclasses.replace(candidate(), model=changed)
+    found = compared(floats, written(tmp_path, what, ModelFormat.ONNX), data)
+    assert found.layers[-1].noise.own_sqnr_db is None
+    assert (found.layers[-1].noise.sqnr_db or 0) < 0
 
 
 def test_a_model_of_one_sample_takes_them_one_by_one(tmp_path: Path) -> None:
