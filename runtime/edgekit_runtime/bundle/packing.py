@@ -32,11 +32,13 @@ _WORDS: Final = {Compression.ZLIB_PLANES_2: 2, Compression.ZLIB_PLANES_4: 4}
 
 def pack(piece: bytes) -> tuple[bytes, Compression]:
     """The shortest form of a piece, and which it is."""
-    forms = [(zlib.compress(piece, level=9), Compression.ZLIB)]
+    forms = [(piece, Compression.ZLIB)]
     for compression, word in _WORDS.items():
         if len(piece) % word == 0:
-            forms.append((zlib.compress(to_planes(piece, word), level=9), compression))
-    packed, compression = min(forms, key=lambda form: len(form[0]))
+            forms.append((to_planes(piece, word), compression))
+    # A quick look tells which form packs best; only that one is packed well.
+    layout, compression = min(forms, key=lambda form: len(zlib.compress(form[0], level=1)))
+    packed = zlib.compress(layout, level=9)
     if len(packed) < len(piece) * _WORTH_COMPRESSING:
         return packed, compression
     return piece, Compression.NONE
