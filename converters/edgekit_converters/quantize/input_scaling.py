@@ -58,12 +58,12 @@ def scale_inputs(model: Any, samples: Mapping[str, NDArray[Any]]) -> tuple[str, 
     graph = read_graph(model)
     for name in graph.inputs:
         products = [node for node in graph.consumers(name) if _reads_as_product(node, name, graph)]
-        if not products or graph.dtype(name) != "float32":
+        axes = {_axis(node, graph) for node in products}
+        if len(axes) != 1 or graph.dtype(name) != "float32":
             continue
         if name in samples:
             centred = all(_takes_shift(node, graph) for node in products)
-            axis = _axis(products[0], graph)
-            columns = _columns(samples[name], axis, centred=centred)
+            columns = _columns(samples[name], axes.pop(), centred=centred)
             pays = columns is not None and _gain(products, columns, graph) >= _LEAST_GAIN
         else:
             columns = _columns_by_weights(products, graph)
@@ -76,12 +76,13 @@ def scale_inputs(model: Any, samples: Mapping[str, NDArray[Any]]) -> tuple[str, 
 
 def _reads_as_product(node: Node, name: str, graph: Graph) -> bool:
     weights = graph.constants.get(node.input(1))
-    if weights is None or node.inputs.count(name) != 1 or node.input(0) != name:
+    rank = len(graph.shape(name) or ())
+    if weights is None or node.inputs.count(name) != 1 or node.input(0) != name or rank < _MATRIX:
         return False
     if node.op == "Conv":
         return node.integer("group", 1) == 1
     matrix = node.op in {"Gemm", "MatMul"} and weights.ndim == _MATRIX
-    return matrix and not node.integer("transA", 0) and len(graph.shape(name) or ()) >= _MATRIX
+    return matrix and not node.integer("transA", 0)
 
 
 def _takes_shift(node: Node, graph: Graph) -> bool:
