@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from edgekit_agent.cli_batch import batch
+from edgekit_agent.cli_identity import enrol
 from edgekit_runtime.console import run_command
 from edgekit_runtime.errors import GateFailedError
 
@@ -155,6 +156,7 @@ def check(*, config_path: Path, as_json: bool) -> int:
 
 
 cli.add_command(batch)
+cli.add_command(enrol)
 
 
 def main() -> NoReturn:

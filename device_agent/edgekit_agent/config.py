@@ -44,6 +44,15 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsNames:
+    """Names of the files for TLS in a new `agent.toml`, relative to it."""
+
+    ca: str = "ca.pem"
+    certificate: str = "device.pem"
+    key: str = "device-key.pem"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mirror:
     """A web server with the fleet's chunks, metadata and orders.
 
@@ -169,12 +178,7 @@ log_level = "info"
 host = "{broker_host}"
 port = {broker_port}
 
-# Uncomment to speak TLS with the broker. `certificate` and `key` prove this device to it.
-# [broker.tls]
-# ca = "ca.pem"
-# certificate = "device.pem"
-# key = "device-key.pem"
-
+{tls}
 # Uncomment to fetch from a web server too: a cache, a bucket, a CDN, with what `edgekit fleet
 # export` writes. It is preferred to the broker; without [broker] there is nothing else. `ca`,
 # `certificate` and `key` may stand in [mirror.tls], as in [broker.tls].
@@ -216,8 +220,23 @@ inference_threads = {limits.inference_threads}
 """
 
 
+_TLS_TEMPLATE: Final = """\
+{intro}
+{mark}[broker.tls]
+{mark}ca = "{names.ca}"
+{mark}certificate = "{names.certificate}"
+{mark}key = "{names.key}"
+"""
+
+
 def render_config(
-    *, device: str, fleet: str, broker_host: str, broker_port: int, http_port: int
+    *,
+    device: str,
+    fleet: str,
+    broker_host: str,
+    broker_port: int,
+    http_port: int,
+    tls: TlsNames | None = None,
 ) -> str:
     """The text of a new `agent.toml`, every value explained."""
     return (
@@ -228,9 +247,20 @@ def render_config(
             broker_port=broker_port,
             http_port=http_port,
             limits=Limits(),
+            tls=_render_tls(tls),
         )
         + render_sections()
     )
+
+
+def _render_tls(names: TlsNames | None) -> str:
+    if names:
+        intro = "# TLS with the broker. `certificate` and `key` prove this device to it."
+        return _TLS_TEMPLATE.format(intro=intro, mark="", names=names)
+    intro = (
+        "# Uncomment to speak TLS with the broker. `certificate` and `key` prove this device to it."
+    )
+    return _TLS_TEMPLATE.format(intro=intro, mark="# ", names=TlsNames())
 
 
 def load_config(path: Path) -> AgentConfig:

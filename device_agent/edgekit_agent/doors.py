@@ -152,6 +152,8 @@ class Doors:
         self._ledger: dict[str, tuple[ModelPlan, LiveStats]] = {}
         self._deaths = 0
         self._not_before = 0.0
+        # The server that is to be replaced although it holds what is wanted.
+        self._stale = 0
 
     @property
     def address(self) -> tuple[str, int]:
@@ -174,7 +176,7 @@ class Doors:
         """Whether the server that is wanted is the one that answers, and no other is left."""
         return (
             self._current is not None
-            and self._current.models == self._wanted
+            and self._is_good(self._current)
             and self._starting is None
             and not self._draining
         )
@@ -190,6 +192,10 @@ class Doors:
             for digest, stats in self._ended.items()
             if digest in {model.digest for model in models}
         }
+
+    def restart(self) -> None:
+        """Replace the server by one with the same models; no request is refused meanwhile."""
+        self._stale = self._current.generation if self._current else 0
 
     def tick(self, now: float) -> None:
         """Start, switch and give up processes as time goes by.
@@ -210,7 +216,7 @@ class Doors:
                 self._starting = None
             else:
                 return
-        if self._current is None or self._current.models != self._wanted:
+        if self._current is None or not self._is_good(self._current):
             self._starting = self._start(self._wanted, now)
 
     def handle(self, message: ServerSaid | ServerEnded, now: float) -> Opened | Died | None:
@@ -386,6 +392,9 @@ class Doors:
             return computing
         known = self._known() if server is self._starting else ()
         return tuple(model for model in server.models if model not in known) or server.models
+
+    def _is_good(self, server: _Server) -> bool:
+        return server.models == self._wanted and server.generation != self._stale
 
     def _known(self) -> tuple[ModelPlan, ...]:
         """The models that have shown that they can be served beside each other."""

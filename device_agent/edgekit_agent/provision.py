@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgekit_agent.config import FILE_NAME, AgentConfig, load_config, render_config
+from edgekit_agent.config import FILE_NAME, AgentConfig, TlsNames, load_config, render_config
 from edgekit_agent.hardware import RUNTIMES, Hardware, detect_hardware
 from edgekit_agent.listeners import open_listener
 from edgekit_runtime.durable import unwritable, write_bytes
@@ -48,6 +48,7 @@ def create_agent(
     image_root: Path,
     director_root: Path,
     http_port: int,
+    tls: TlsNames | None = None,
 ) -> Path:
     """Write an agent's folder: its configuration and its roots of trust.
 
@@ -60,6 +61,7 @@ def create_agent(
         image_root: The image repository's `root.json`, which is copied.
         director_root: The director's `root.json`, which is copied.
         http_port: Where the models are served; 0 for any free port.
+        tls: Files for TLS with the broker, relative to the folder; None for a plain connection.
 
     Returns:
         The path of `agent.toml`.
@@ -93,6 +95,7 @@ def create_agent(
         broker_host=broker_host,
         broker_port=broker_port,
         http_port=http_port,
+        tls=tls,
     )
     # Last: a folder with a configuration is complete.
     write_bytes(config, text.encode())

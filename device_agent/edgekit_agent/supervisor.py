@@ -26,7 +26,16 @@ from edgekit_agent.hardware import detect_hardware
 from edgekit_agent.inbox import Inbox, VerifyDone
 from edgekit_agent.installation import InstallerProcess
 from edgekit_agent.jobs import JobThread
+from edgekit_agent.logs import RecentLines
+from edgekit_agent.plans import ModelPlan
 from edgekit_agent.release import AGENT_VERSION
+from edgekit_agent.requests.desk import (
+    Desk,
+    DeskMessage,
+    RenewalKnown,
+    ReplyReady,
+    RequestProven,
+)
 from edgekit_agent.samples import forget_samples
 from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
@@ -42,17 +51,21 @@ from edgekit_agent.transports.arrivals import (
     Disconnected,
     MetadataCame,
     OrderCame,
+    ReportKind,
     ReportTaken,
     RequestCame,
     Transport,
 )
-from edgekit_agent.trial import resident_bytes
+from edgekit_agent.trial import resident_bytes, run_trial
 from edgekit_agent.updates import TrialDone, Updates
 from edgekit_agent.verification import VerifierProcess
+from edgekit_agent.watchdog import ServiceManager
 from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.files import require_file
+from edgekit_runtime.orders import Budget
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
+from edgekit_runtime.requests import RequestKind
 
 if TYPE_CHECKING:
     from edgekit_agent.streams import ModelStream
@@ -66,6 +79,10 @@ _STATUS_BUSY_SECONDS: Final = 1.0
 _GOODBYE_SECONDS: Final = 10.0
 # What the network has sent and is not handled yet; it then waits in the kernel, at the broker.
 _MAX_ARRIVALS: Final = 128
+# Of the log, what a request can ask for.
+_RECENT_LINES: Final = 1000
+# A measurement that was asked for is no trial: it may take what the device has.
+_BENCH: Final = Budget(trial_seconds=120.0, memory_bytes=1 << 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +90,18 @@ class Stop:
     """The agent was told to end."""
 
 
-Message = Arrival | ServerSaid | ServerEnded | FetchDone | VerifyDone | TrialDone | Stop
+Message = (
+    Arrival
+    | ServerSaid
+    | ServerEnded
+    | FetchDone
+    | VerifyDone
+    | TrialDone
+    | RequestProven
+    | RenewalKnown
+    | ReplyReady
+    | Stop
+)
 TransportFactory = Callable[[AgentConfig, bytes, Callable[[Arrival], None]], Transport]
 
 
@@ -166,6 +194,18 @@ class Supervisor:
             clock=self._wall_clock,
             post=self._queue.put,
         )
+        self._recent = RecentLines(_RECENT_LINES)
+        logging.getLogger("edgekit_agent").addHandler(self._recent)
+        self._desk = Desk(
+            config,
+            wall_clock=self._wall_clock,
+            post=self._queue.put,
+            send=lambda key, message: self._transport.publish_report(
+                ReportKind.REPLIES, key, message
+            ),
+            logs=self._recent.last,
+        )
+        self._service = ServiceManager()
         self._streams: list[ModelStream] = []
         self._connected = False
         self._connection = "not connected yet"
@@ -182,7 +222,7 @@ class Supervisor:
         now = time.monotonic()
         if not self._config.samples.allow:
             forget_samples(samples_folder(self._config.data))
-        self._updates.load()
+        self._updates.load(events_before=self._reporting.last_event)
         if self._reporting.was_damaged:
             self._updates.tell("telemetry.lost", detail="the store was damaged and is begun anew")
         self._updates.start(now)
@@ -192,7 +232,9 @@ class Supervisor:
             from edgekit_agent.streams import start_streams
 
             self._streams = start_streams(self._config.streams, address=self._doors.address)
+        self._desk.start()
         self._settle(now)
+        self._service.ready()
         try:
             while True:
                 try:
@@ -251,14 +293,21 @@ class Supervisor:
                 self._inbox.clear(source)
                 self._updates.downloads.on_connected(now)
                 self._reporting.on_connected()
+                self._desk.on_connected()
                 _log.info("connected to the broker")
             case Disconnected(reason=reason):
                 self._connected, self._connection = False, reason
                 self._reporting.on_disconnected()
                 _log.warning("no connection to the broker: %s", reason)
+            case ReportTaken(kind=ReportKind.REPLIES, key=key):
+                self._desk.on_taken(key)
             case ReportTaken(kind=kind, key=key):
                 self._reporting.on_taken(kind, key)
-            case ChunkLacking() | RequestCame() | Stop():
+            case RequestCame(data=data):
+                self._desk.on_request(data)
+            case RequestProven() | RenewalKnown() | ReplyReady():
+                self._handle_desk(message, now)
+            case ChunkLacking() | Stop():
                 # A chunk that is nowhere is told of when its time is over.
                 return
 
@@ -270,6 +319,8 @@ class Supervisor:
         self._updates.tick(connected=self._connected, now=now)
         for change in self._reporting.tick(self._doors.totals, self._agent_rss_bytes, now):
             self._tell_drift(change)
+        self._desk.tick(connected=self._connected)
+        self._service.alive(now)
         state = self._state()
         if self._connected and replace(state, time=0.0) != self._published:
             self._published = replace(state, time=0.0)
@@ -333,6 +384,7 @@ class Supervisor:
 
     def _close(self) -> None:
         self._stopping.set()
+        self._service.stopping()
         for stream in self._streams:
             stream.close()
         self._transport.close(self._state(online=False).to_json())
@@ -346,6 +398,8 @@ class Supervisor:
                     self._doors.handle(message, time.monotonic())
         self._reporting.close(self._doors.totals())
         self._jobs.close(seconds=_GOODBYE_SECONDS)
+        self._desk.close(seconds=_GOODBYE_SECONDS)
+        logging.getLogger("edgekit_agent").removeHandler(self._recent)
         self._lock_file.close()
 
     def _wall_clock(self) -> float:
@@ -366,6 +420,54 @@ class Supervisor:
             version=change.plan.version,
             detail=detail or "inputs and outputs look like the reference again",
         )
+
+    def _handle_desk(self, message: DeskMessage, now: float) -> None:
+        match message:
+            case RequestProven():
+                self._follow_request(message, now)
+            case RenewalKnown():
+                self._desk.on_renewal_known(message)
+            case ReplyReady():
+                self._desk.reply(message)
+
+    def _follow_request(self, proven: RequestProven, now: float) -> None:
+        try:
+            accepted = self._desk.accept(proven)
+        except EnvironmentLackError as error:
+            _log.error("a request is not followed: %s", error)
+            return
+        if proven.refusal:
+            self._updates.refuse(proven.refusal, now)
+        if not accepted or proven.kind is None:
+            return
+        self._updates.tell("request.followed", detail=f"{proven.kind} (number {proven.number})")
+        if proven.kind is RequestKind.RESTART:
+            done = {"restarting": proven.arguments.get("what", "server")}
+            self._desk.reply(ReplyReady(number=proven.number, ok=True, parts=(done,)))
+            if done["restarting"] == "agent":
+                # Whoever started the agent starts it again: systemd does.
+                self.stop()
+            else:
+                self._doors.restart()
+            return
+        models = {model.bundle: model for model in self._updates.models(now)}
+        self._desk.carry_out(proven, bench=lambda name: self._bench(models.get(name)))
+
+    def _bench(self, model: ModelPlan | None) -> dict[str, object]:
+        if model is None:
+            return {"error": "no such bundle is served here"}
+        outcome = run_trial(model, _BENCH, stop=self._stopping)
+        if not outcome.passed:
+            return {"error": outcome.reason}
+        return {
+            "bundle": model.bundle,
+            "version": model.version,
+            "variant": model.variant,
+            "runtime": model.runtime,
+            "threads": model.threads,
+            "median_ms": outcome.latency_ms,
+            "peak_bytes": outcome.peak_bytes,
+        }
 
     def _agent_rss_bytes(self) -> int:
         pid = self._doors.pid

@@ -136,15 +136,20 @@ class Updates:
         """What a bundle's update is waiting for; empty for nothing."""
         return self._held.get(bundle) or self.downloads.waiting(bundle)
 
-    def load(self) -> None:
-        """Read the journal, or rebuild it from the slots if it is damaged."""
+    def load(self, *, events_before: int = 0) -> None:
+        """Read the journal, or rebuild it from the slots if it is damaged.
+
+        Args:
+            events_before: The number of the last event that is known otherwise: should the
+                journal be lost, no later one may have it again.
+        """
         delete_strays(self._journal_file)
         try:
             journal = load_journal(self._journal_file)
         except VerificationError as error:
             recovered = self._slots.recover()
             journal = Journal(bundles=recovered)
-            self.events = EventLog(device=self._device, sequence=0)
+            self.events = EventLog(device=self._device, sequence=events_before)
             found = ", ".join(
                 f"{name} {r.active.version}" for name, r in recovered.items() if r.active
             )

@@ -322,7 +322,12 @@ def test_a_lost_journal_is_rebuilt_from_the_slots(agent: RunningAgent) -> None:
     agent.broker.online = False
     agent.start()
     assert agent.answer() == [3.0, 6.0, 9.0, 12.0]
+    agent.broker.set_online(online=True)
+    agent.wait_for(lambda: agent.details("journal.lost"))
     assert "found on the disk: double 2.0.0" in agent.details("journal.lost")[0]
+    # Who counts each number once misses nothing.
+    sequences = [event["sequence"] for event in agent.events]
+    assert sequences == list(range(1, len(sequences) + 1))
 
 
 def test_a_damaged_slot_falls_back_and_is_fetched_again(agent: RunningAgent) -> None:

@@ -84,6 +84,11 @@ class Reporting:
         """Whether the store had to be begun anew."""
         return self._store.was_damaged
 
+    @property
+    def last_event(self) -> int:
+        """The number of the last event that was kept here."""
+        return self._store.last_event
+
     def summary(self) -> TelemetrySummary:
         """How it goes, for whoever asks on the device."""
         waiting, dropped = 0, 0

@@ -91,6 +91,11 @@ class TelemetryStore:
         return int(self._meta("dropped", lambda: "0"))
 
     @property
+    def last_event(self) -> int:
+        """The largest number of an event that was ever kept here; 0 for none."""
+        return int(self._meta("last_event", lambda: "0"))
+
+    @property
     def waiting(self) -> int:
         """How many windows wait."""
         return int(self._database.execute("SELECT count(*) FROM rows").fetchone()[0])
@@ -141,6 +146,7 @@ class TelemetryStore:
         """
         with self._database:
             self._database.execute("INSERT OR REPLACE INTO events VALUES (?, ?)", (sequence, body))
+            self._set_meta("last_event", str(sequence))
             lost = self._database.execute(
                 "DELETE FROM events WHERE sequence NOT IN"
                 " (SELECT sequence FROM events ORDER BY sequence DESC LIMIT ?)",
