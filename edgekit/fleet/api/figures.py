@@ -11,14 +11,13 @@ from prometheus_client.registry import Collector
 
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.devices.activity import count_fleet
-from edgekit.fleet.store.telemetry import recent_health
+from edgekit.fleet.store.telemetry import hourly_counts
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Of one figure. What is beyond is added up under "other": a fleet of a thousand versions must not
 # take the monitoring down.
 MAX_SERIES: Final = 200
 _OTHER: Final = "other"
-_MINUTES: Final = 15
 
 
 def prometheus_text(plane: ControlPlane) -> bytes:
@@ -34,8 +33,7 @@ class _FleetCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         counts = count_fleet(self._plane.database)
-        since = self._plane.now - _MINUTES * 60
-        health = recent_health(self._plane.database, since=since)
+        hours = hourly_counts(self._plane.database, since=self._plane.now - 3_600)
         yield _gauge("edgekit_devices", "Devices that are known", [], {(): counts.devices})
         yield _gauge("edgekit_devices_online", "Devices online", [], {(): counts.online})
         yield _gauge(
@@ -56,15 +54,17 @@ class _FleetCollector(Collector):
             ["phase"],
             {(phase,): count for phase, count in counts.rollouts.items()},
         )
-        requests: dict[tuple[str, ...], float] = {k: h.requests for k, h in health.items()}
-        errors: dict[tuple[str, ...], float] = {k: h.errors for k, h in health.items()}
+        requests: dict[tuple[str, ...], float]
+        errors: dict[tuple[str, ...], float]
+        requests = {key: sum(hour.requests for hour in of) for key, of in hours.items()}
+        errors = {key: sum(hour.errors for hour in of) for key, of in hours.items()}
         for name, text, figures in (
             ("requests", "Requests to models", requests),
             ("errors", "Requests that failed", errors),
         ):
             yield _gauge(
                 f"edgekit_recent_{name}",
-                f"{text} that devices reported within the last {_MINUTES} minutes",
+                f"{text} that devices reported in this hour and the last",
                 ["bundle", "version"],
                 figures,
             )

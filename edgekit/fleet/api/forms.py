@@ -125,6 +125,7 @@ class RetentionForm(_Form):
     """Limits to change; in days, but for events_per_device."""
 
     telemetry_days: int | None = Field(default=None, ge=1, le=36_500)
+    telemetry_hours_days: int | None = Field(default=None, ge=1, le=36_500)
     events_days: int | None = Field(default=None, ge=1, le=36_500)
     alarms_days: int | None = Field(default=None, ge=1, le=36_500)
     deployments_days: int | None = Field(default=None, ge=1, le=36_500)

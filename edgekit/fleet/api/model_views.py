@@ -8,7 +8,7 @@ from typing import Any, Final
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.experiments.ab import Answer, Metric
 from edgekit.fleet.store.experiments import Experiment
-from edgekit.fleet.store.telemetry import hourly_health, merged_counts, recent_health
+from edgekit.fleet.store.telemetry import hourly_counts, recent_counts
 from edgekit.fleet.telemetry.drift import noise
 from edgekit.fleet.telemetry.sketches import LatencySketch
 from edgekit.pages.fleet_pictures import (
@@ -29,21 +29,18 @@ _SHOWN_FEATURES: Final = 16
 
 def model_views(plane: ControlPlane) -> list[dict[str, Any]]:
     """The versions that most requests went to within a day, each with its drift."""
-    since = plane.now - _DAY
-    recent = recent_health(plane.database, since=since)
+    recent = recent_counts(plane.database, since=plane.now - _DAY)
     busiest = sorted(recent.items(), key=lambda item: -item[1].requests)[:_SHOWN_MODELS]
     views = []
-    for (bundle, version), health in busiest:
-        counts = merged_counts(plane.database, bundle, version, since=since)
+    for (bundle, version), counts in busiest:
         latency = LatencySketch(counts.latency)
         views.append(
             {
                 "bundle": bundle,
                 "version": version,
-                "requests": health.requests,
-                "errors": health.errors,
-                "insane": health.insane,
-                "devices": health.devices,
+                "requests": counts.requests,
+                "errors": counts.errors,
+                "insane": counts.insane,
                 "median_ms": latency.quantile_ms(0.5),
                 "p90_ms": latency.quantile_ms(0.9),
                 "drift": limit_bars(
@@ -67,23 +64,22 @@ def drift_of(counts: ModelCounts) -> list[Measure]:
 
 def traffic_charts(plane: ControlPlane) -> list[dict[str, str]]:
     """Requests and errors by hour within a day, a line a version."""
-    since = plane.now - _DAY
-    bundles = sorted({bundle for bundle, _ in recent_health(plane.database, since=since)})
+    hours = hourly_counts(plane.database, since=plane.now - _DAY)
     charts = []
-    for bundle in bundles[:_SHOWN_MODELS]:
-        hours = hourly_health(plane.database, bundle, since=since)
+    for bundle in sorted({bundle for bundle, _ in hours})[:_SHOWN_MODELS]:
+        own = {version: of for (name, version), of in hours.items() if name == bundle}
         requests = [
-            Line(name=version, points=[(at, h.requests) for at, h in sorted(of.items())])
-            for version, of in sorted(hours.items())
+            Line(name=version, points=[(item.hour, item.requests) for item in of])
+            for version, of in own.items()
         ]
         shares = [
             Line(
                 name=version,
                 points=[
-                    (at, 100 * h.errors / h.requests) for at, h in sorted(of.items()) if h.requests
+                    (item.hour, 100 * item.errors / item.requests) for item in of if item.requests
                 ],
             )
-            for version, of in sorted(hours.items())
+            for version, of in own.items()
         ]
         for title, lines, unit in (
             (f"{bundle}: requests an hour", requests, "requests"),

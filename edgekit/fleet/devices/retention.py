@@ -26,7 +26,8 @@ class Retention:
     """How long things are kept, in days from when they were received.
 
     Attributes:
-        telemetry_days: Measurements.
+        telemetry_days: Measurements of each device.
+        telemetry_hours_days: Their sums over the fleet, by the hour, which name no device.
         events_days: Events.
         alarms_days: Alarms that are over.
         deployments_days: Where a version ran.
@@ -34,7 +35,8 @@ class Retention:
             floods the fleet with events pushes out its own.
     """
 
-    telemetry_days: int = 30
+    telemetry_days: int = 2
+    telemetry_hours_days: int = 400
     events_days: int = 365
     alarms_days: int = 365
     deployments_days: int = 3_650
@@ -92,7 +94,13 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
     """Delete what is too old, and each device's events beyond its share."""
     from sqlalchemy import delete, func, select
 
-    from edgekit.fleet.store.tables import AlarmRow, DeploymentRow, EventRow, TelemetryRow
+    from edgekit.fleet.store.tables import (
+        AlarmRow,
+        DeploymentRow,
+        EventRow,
+        TelemetryHourRow,
+        TelemetryRow,
+    )
 
     limits = read_retention(database)
     now = clock().timestamp()
@@ -121,6 +129,12 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
                 session,
                 delete(EventRow).where(EventRow.device_id == device, EventRow.id < oldest_kept),
             )
+        _delete(
+            session,
+            delete(TelemetryHourRow).where(
+                TelemetryHourRow.hour < (now - limits.telemetry_hours_days * _DAY) / 3_600
+            ),
+        )
         alarms = _delete(
             session, delete(AlarmRow).where(AlarmRow.ended < now - limits.alarms_days * _DAY)
         )

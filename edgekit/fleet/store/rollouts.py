@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.rollouts.plan import RolloutPlan, check_plan, plan_from_json
-from edgekit.fleet.rollouts.state import Decision, RolloutState, state_from_json
+from edgekit.fleet.rollouts.state import ENDED, Decision, RolloutState, state_from_json
 from edgekit.fleet.rollouts.store import StaleRevisionError, StoredRollout
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import UsageError
@@ -97,6 +97,17 @@ class RolloutTable:
         from edgekit.fleet.store.tables import RolloutRow
 
         query = select(RolloutRow).order_by(RolloutRow.created.desc(), RolloutRow.id).limit(newest)
+        with self._database.read() as session:
+            return tuple(map(_stored, session.scalars(query)))
+
+    def under_way(self) -> tuple[StoredRollout, ...]:
+        """Those that are not over, and those that were just called back."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import RolloutRow
+
+        over = [phase.value for phase in ENDED]
+        query = select(RolloutRow).where(RolloutRow.status.not_in(over)).order_by(RolloutRow.id)
         with self._database.read() as session:
             return tuple(map(_stored, session.scalars(query)))
 

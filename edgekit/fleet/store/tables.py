@@ -144,8 +144,25 @@ class TelemetryRow(Base):
     __table_args__ = (
         # Sent twice, a window counts once.
         UniqueConstraint("device_id", "stream", "sequence"),
-        Index("ix_telemetry_bundle_version_received", "bundle", "version", "received"),
     )
+
+
+class TelemetryHourRow(Base):
+    """Everything that all devices measured of a version within an hour, added up as it comes.
+
+    `hour` counts hours since 1970, by when the measurements were received. Pages read these rows
+    alone, however many devices there are; they outlive the windows that they were made from.
+    """
+
+    __tablename__ = "telemetry_hours"
+
+    bundle: Mapped[str] = mapped_column(_ID, primary_key=True)
+    version: Mapped[str] = mapped_column(_VERSION, primary_key=True)
+    hour: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False, index=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    errors: Mapped[int] = mapped_column(BigInteger)
+    insane: Mapped[int] = mapped_column(BigInteger)
+    data: Mapped[dict[str, Any]] = mapped_column(_JSON)
 
 
 class AlarmRow(Base):

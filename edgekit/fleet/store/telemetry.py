@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,28 +15,29 @@ from edgekit_runtime.telemetry import ModelCounts, TelemetryBatch, Window, read_
 from edgekit_runtime.versions import VERSION_PATTERN
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from edgekit.fleet.store.database import Database
 
-# So many windows of a version are added up for its drift and latency, the newest ones.
-MERGED_WINDOWS: Final = 2_000
 _OLDEST_DAYS: Final = 366
+_HOUR: Final = 3_600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VersionHealth:
-    """What devices reported of a version in a span of time.
+class HourlyCounts:
+    """What all devices together reported of a version within an hour.
 
     Attributes:
+        hour: Hours since 1970, by when it was received.
         requests: Requests that reached the model.
         errors: Those that it did not answer.
         insane: Those whose answer held NaN or infinity.
-        devices: How many devices reported.
     """
 
+    hour: int
     requests: int
     errors: int
     insane: int
-    devices: int
 
 
 def store_batches(database: Database, batches: Iterable[TelemetryBatch], *, now: float) -> int:
@@ -66,109 +67,79 @@ def store_batches(database: Database, batches: Iterable[TelemetryBatch], *, now:
         for start in range(0, len(wanted), 500):
             part = wanted[start : start + 500]
             known.update(session.scalars(select(DeviceRow.id).where(DeviceRow.id.in_(part))))
-        rows = {
-            (batch.device, batch.stream, sequence): _row(batch, sequence, window, now)
+        windows = {
+            (batch.device, batch.stream, sequence): window
             for batch in taken
             if batch.device in known
             for sequence, window in batch.records
             if _is_possible(window)
         }
-        return len(insert_new(session, TelemetryRow, list(rows.values()), returning=["id"]))
+        rows = [_row(*key, window, now) for key, window in windows.items()]
+        returning = ["device_id", "stream", "sequence"]
+        new = insert_new(session, TelemetryRow, rows, returning=returning)
+        _add_up(session, [windows[row.device_id, row.stream, row.sequence] for row in new], now)
+    return len(new)
 
 
-def recent_health(database: Database, *, since: float) -> dict[tuple[str, str], VersionHealth]:
-    """What was received of each bundle and version since a moment."""
-    from sqlalchemy import func, select
-
-    from edgekit.fleet.store.tables import TelemetryRow as Row
-
-    query = (
-        select(
-            Row.bundle,
-            Row.version,
-            func.sum(Row.requests),
-            func.sum(Row.errors),
-            func.sum(Row.insane),
-            func.count(Row.device_id.distinct()),
-        )
-        .where(Row.received >= since, Row.bundle != "")
-        .group_by(Row.bundle, Row.version)
-        .order_by(Row.bundle, Row.version)
-    )
-    with database.read() as session:
-        return {
-            (bundle, version): VersionHealth(
-                requests=int(requests), errors=int(errors), insane=int(insane), devices=devices
-            )
-            for bundle, version, requests, errors, insane, devices in session.execute(query)
-        }
-
-
-def merged_counts(
-    database: Database,
-    bundle: str,
-    version: str,
-    *,
-    since: float,
-    devices: Sequence[str] | None = None,
-) -> ModelCounts:
-    """Everything that devices reported of a version, added up: latency and drift too.
-
-    Args:
-        database: Where.
-        bundle: Its name.
-        version: Its version.
-        since: When it was received; seconds since 1970.
-        devices: Only what these reported.
-    """
+def recent_counts(database: Database, *, since: float) -> dict[tuple[str, str], ModelCounts]:
+    """By bundle and version, everything that was received since the hour of a moment."""
     from sqlalchemy import select
 
-    from edgekit.fleet.store.tables import TelemetryRow as Row
+    from edgekit.fleet.store.tables import TelemetryHourRow as Row
 
-    query = select(Row.data).where(
-        Row.bundle == bundle, Row.version == version, Row.received >= since
-    )
-    if devices is not None:
-        query = query.where(Row.device_id.in_(devices))
+    query = select(Row).where(Row.hour >= int(since) // _HOUR).order_by(Row.bundle, Row.version)
+    found: dict[tuple[str, str], ModelCounts] = {}
     with database.read() as session:
-        documents = session.scalars(query.order_by(Row.received.desc()).limit(MERGED_WINDOWS)).all()
-    total = ModelCounts()
-    for document in documents:
-        model = window_of(document).model
-        if model is not None:
-            total = total.merge(model)
-    return total
+        for row in session.scalars(query):
+            key = (row.bundle, row.version)
+            found[key] = found.get(key, ModelCounts()).merge(_counts_of(row.data))
+    return found
 
 
-def hourly_health(
-    database: Database, bundle: str, *, since: float
-) -> dict[str, dict[int, VersionHealth]]:
-    """What was received of a bundle: by version, then by hour since 1970."""
-    from sqlalchemy import BigInteger, cast, func, select
+def hourly_counts(database: Database, *, since: float) -> dict[tuple[str, str], list[HourlyCounts]]:
+    """By bundle and version, figures of each hour since a moment, the oldest first."""
+    from sqlalchemy import select
 
-    from edgekit.fleet.store.tables import TelemetryRow as Row
+    from edgekit.fleet.store.tables import TelemetryHourRow as Row
 
-    hour = cast(Row.received, BigInteger) // 3600
     query = (
-        select(
-            Row.version,
-            hour,
-            func.sum(Row.requests),
-            func.sum(Row.errors),
-            func.sum(Row.insane),
-            func.count(Row.device_id.distinct()),
-        )
-        .where(Row.bundle == bundle, Row.received >= since)
-        .group_by(Row.version, hour)
-        .order_by(Row.version, hour)
+        select(Row.bundle, Row.version, Row.hour, Row.requests, Row.errors, Row.insane)
+        .where(Row.hour >= int(since) // _HOUR)
+        .order_by(Row.bundle, Row.version, Row.hour)
     )
-    found: dict[str, dict[int, VersionHealth]] = {}
+    found: dict[tuple[str, str], list[HourlyCounts]] = {}
     with database.read() as session:
-        for version, at, requests, errors, insane, devices in session.execute(query):
-            found.setdefault(version, {})[int(at)] = VersionHealth(
-                requests=int(requests), errors=int(errors), insane=int(insane), devices=devices
+        for bundle, version, hour, requests, errors, insane in session.execute(query):
+            found.setdefault((bundle, version), []).append(
+                HourlyCounts(hour=hour, requests=requests, errors=errors, insane=insane)
             )
     return found
+
+
+def _add_up(session: Session, windows: Iterable[Window], now: float) -> None:
+    from edgekit.fleet.store.tables import TelemetryHourRow
+
+    hour = int(now) // _HOUR
+    sums: dict[tuple[str, str], ModelCounts] = {}
+    for window in windows:
+        if window.model is not None:
+            key = (window.bundle, window.version)
+            sums[key] = sums[key].merge(window.model) if key in sums else window.model
+    # In one order everywhere, so that two writers never wait for each other.
+    for (bundle, version), counts in sorted(sums.items(), key=lambda item: item[0]):
+        key_values = {"bundle": bundle, "version": version, "hour": hour}
+        empty = {"requests": 0, "errors": 0, "insane": 0, "data": {}}
+        insert_new(session, TelemetryHourRow, [key_values | empty], returning=["hour"])
+        row = session.get_one(
+            TelemetryHourRow, (bundle, version, hour), with_for_update=True, populate_existing=True
+        )
+        total = _counts_of(row.data).merge(counts)
+        row.requests, row.errors, row.insane = total.requests, total.errors, total.insane
+        row.data = _storable(Window(start=0, end=0, bundle=bundle, version=version, model=total))
+
+
+def _counts_of(document: Mapping[str, Any]) -> ModelCounts:
+    return (window_of(document).model if document else None) or ModelCounts()
 
 
 def window_of(document: Mapping[str, Any]) -> Window:
@@ -176,13 +147,13 @@ def window_of(document: Mapping[str, Any]) -> Window:
     return read_window(FieldReader(document))
 
 
-def _row(batch: TelemetryBatch, sequence: int, window: Window, now: float) -> dict[str, Any]:
+def _row(device: str, stream: str, sequence: int, window: Window, now: float) -> dict[str, Any]:
     # A clock that is ahead, or was never set, must not decide what is new and what is old.
     plausible = now - _OLDEST_DAYS * 86_400 < window.start <= window.end <= now
     model = window.model or ModelCounts()
     return {
-        "device_id": batch.device,
-        "stream": batch.stream,
+        "device_id": device,
+        "stream": stream,
         "sequence": sequence,
         "bundle": window.bundle,
         "version": window.version,

@@ -94,6 +94,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_settings"),
     )
     op.create_table(
+        "telemetry_hours",
+        sa.Column("bundle", sa.String(length=64), nullable=False),
+        sa.Column("version", sa.String(length=128), nullable=False),
+        sa.Column("hour", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("requests", sa.BigInteger(), nullable=False),
+        sa.Column("errors", sa.BigInteger(), nullable=False),
+        sa.Column("insane", sa.BigInteger(), nullable=False),
+        sa.Column("data", _JSON, nullable=False),
+        sa.PrimaryKeyConstraint("bundle", "version", "hour", name="pk_telemetry_hours"),
+    )
+    op.create_index("ix_telemetry_hours_hour", "telemetry_hours", ["hour"])
+    op.create_table(
         "tokens",
         sa.Column("id", sa.String(length=16), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -219,9 +231,6 @@ def upgrade() -> None:
             "device_id", "stream", "sequence", name="uq_telemetry_device_id_stream_sequence"
         ),
     )
-    op.create_index(
-        "ix_telemetry_bundle_version_received", "telemetry", ["bundle", "version", "received"]
-    )
     op.create_index("ix_telemetry_received", "telemetry", ["received"])
     op.create_table(
         "version_metrics",
@@ -260,7 +269,6 @@ def downgrade() -> None:
     op.drop_table("version_tags")
     op.drop_table("version_metrics")
     op.drop_index("ix_telemetry_received", table_name="telemetry")
-    op.drop_index("ix_telemetry_bundle_version_received", table_name="telemetry")
     op.drop_table("telemetry")
     op.drop_index("ix_events_received", table_name="events")
     op.drop_index("ix_events_bundle_version", table_name="events")
@@ -276,6 +284,8 @@ def downgrade() -> None:
     op.drop_index("ix_versions_stage", table_name="versions")
     op.drop_table("versions")
     op.drop_table("tokens")
+    op.drop_index("ix_telemetry_hours_hour", table_name="telemetry_hours")
+    op.drop_table("telemetry_hours")
     op.drop_table("settings")
     op.drop_index("ix_rollouts_status", table_name="rollouts")
     op.drop_index("ix_rollouts_bundle", table_name="rollouts")

@@ -1,0 +1,92 @@
+"""`edgekit fleet serve`: the control plane, its API and its page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgekit.cli.fleet_options import (
+    broker_address,
+    broker_option,
+    database_option,
+    fleet_option,
+    opened_database,
+)
+
+if TYPE_CHECKING:
+    from edgekit.fleet.store.database import Database
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option("--port", default=8470, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--tls-certificate", type=click.Path(path_type=Path, dir_okay=False), help="PEM, for HTTPS."
+)
+@click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="PEM.")
+@click.option("--page-only", is_flag=True, help="Hear no devices and drive no rollouts.")
+@fleet_option
+@database_option
+@broker_option
+def serve(
+    host: str,
+    port: int,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    page_only: bool,
+    folder: Path,
+    database: str | None,
+    broker: str | None,
+) -> None:
+    """Run the control plane until Ctrl-C: hear devices, drive rollouts, show the page.
+
+    Several may run for one fleet, with one PostgreSQL and one folder: each answers, and one at a
+    time hears and drives. The API is under /api/v1, its description at /api/v1/openapi.json,
+    figures for Prometheus at /metrics.
+    """
+    import threading
+
+    from edgekit.fleet.api.control_plane import ControlPlane
+    from edgekit.fleet.api.serving import PageServer
+    from edgekit.fleet.service.leading import FleetService
+
+    with opened_database(folder, database) as (fleet, opened):
+        service = None
+        if not page_only:
+            service = FleetService(fleet, opened, broker_address(fleet, broker))
+        server = PageServer(
+            ControlPlane(fleet=fleet, database=opened),
+            host=host,
+            port=port,
+            certificate=tls_certificate,
+            key=tls_key,
+        )
+        stopping = threading.Event()
+        thread = threading.Thread(
+            target=service.run if service else stopping.wait,
+            args=[lambda: not stopping.is_set()] if service else [],
+            name="service",
+        )
+        thread.start()
+        try:
+            scheme = "https" if tls_certificate else "http"
+            click.echo(f"{scheme}://{server.address}; Ctrl-C ends it")
+            _offer_token(opened)
+            server.run()
+        finally:
+            stopping.set()
+            thread.join()
+    click.echo("Stopped.", err=True)
+
+
+def _offer_token(database: Database) -> None:
+    """Make the first admin's token where nobody could sign in."""
+    from edgekit.fleet.access import Role, create_token, has_admin, local_actor
+
+    if not has_admin(database):
+        _, text = create_token(
+            database, name=local_actor(), role=Role.ADMIN, days=90, actor=local_actor()
+        )
+        click.echo(f"No admin has a token. Yours, shown once: {text}")

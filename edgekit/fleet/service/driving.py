@@ -1,0 +1,137 @@
+"""Drive the rollouts of the database, each in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgekit.fleet.devices.inventory import Inventory
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.rollouts.engine import is_finished
+from edgekit.fleet.rollouts.plan import RolloutPlan
+from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
+from edgekit.fleet.rollouts.state import Decision
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.telemetry.listener import FleetListener
+from edgekit_runtime.errors import EdgekitError
+
+_log = logging.getLogger(__name__)
+
+OnDecision = Callable[[RolloutPlan, Decision], None]
+_LABELS_SECONDS: Final = 30.0
+_JOIN_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class _Driver:
+    thread: threading.Thread
+    stopping: threading.Event
+
+
+class RolloutDrivers:
+    """Starts a driver for every rollout that is under way, and ends them all together.
+
+    Args:
+        fleet: Whose.
+        database: Where the rollouts are.
+        broker: Where the devices are.
+        ledger: What the devices measure.
+        on_decision: Told of every decision of the engine, after it was written down.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        database: Database,
+        broker: BrokerAddress,
+        *,
+        ledger: Ledger,
+        on_decision: OnDecision,
+    ) -> None:
+        self._fleet = fleet
+        self._broker = broker
+        self._ledger = ledger
+        self._on_decision = on_decision
+        self._table = RolloutTable(database)
+        self._labels = _Labels(database)
+        self._drivers: dict[str, _Driver] = {}
+
+    @property
+    def driven(self) -> tuple[str, ...]:
+        """The rollouts that are driven now."""
+        return tuple(sorted(name for name, d in self._drivers.items() if d.thread.is_alive()))
+
+    def turn(self) -> None:
+        """See which rollouts are under way, and drive those that are not driven.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be used.
+        """
+        for name in [n for n, driver in self._drivers.items() if not driver.thread.is_alive()]:
+            del self._drivers[name]
+        for stored in self._table.under_way():
+            if stored.plan.id not in self._drivers and not is_finished(stored.state):
+                self._start(stored.plan.id)
+
+    def stop(self) -> None:
+        """End all drivers in good order; the rollouts stay as they are."""
+        for driver in self._drivers.values():
+            driver.stopping.set()
+        for driver in self._drivers.values():
+            driver.thread.join(_JOIN_SECONDS)
+        self._drivers.clear()
+
+    def _start(self, rollout: str) -> None:
+        stopping = threading.Event()
+        thread = threading.Thread(
+            target=self._drive, args=(rollout, stopping), name=f"rollout {rollout}", daemon=True
+        )
+        self._drivers[rollout] = _Driver(thread, stopping)
+        thread.start()
+
+    def _drive(self, rollout: str, stopping: threading.Event) -> None:
+        name = f"edgekit-serve-{self._fleet.id}-{rollout}"
+        try:
+            with FleetListener(
+                self._fleet.id, self._broker, name=name, telemetry=False
+            ) as listener:
+                runner = RolloutRunner(
+                    self._fleet,
+                    self._table,
+                    rollout,
+                    listener=listener,
+                    broker=self._broker,
+                    settings=RunnerSettings(
+                        labels=self._labels,
+                        health=self._ledger.health,
+                        on_decision=self._on_decision,
+                    ),
+                )
+                runner.run(goes_on=lambda: not stopping.is_set())
+        except EdgekitError as error:
+            # The next turn starts another driver: what is wrong may be over by then.
+            _log.error("rollout %s is not driven: %s", rollout, error)
+            stopping.wait(5.0)
+
+
+class _Labels:
+    """The owner's labels of all devices, read again now and then."""
+
+    def __init__(self, database: Database) -> None:
+        self._inventory = Inventory(database, actor="service")
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._labels: Mapping[str, Mapping[str, str]] = {}
+
+    def __call__(self) -> Mapping[str, Mapping[str, str]]:
+        with self._lock:
+            if time.monotonic() - self._read_at >= _LABELS_SECONDS:
+                self._labels = {device.id: device.labels for device in self._inventory.all()}
+                self._read_at = time.monotonic()
+            return self._labels

@@ -1,0 +1,62 @@
+"""Which of several replicas does the work: a lease in the database, held while its owner lives."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from edgekit.fleet.clock import Clock, utc_now
+
+if TYPE_CHECKING:
+    from edgekit.fleet.store.database import Database
+
+LEASE_SECONDS: Final = 20.0
+
+
+class Lease:
+    """A right that one process at a time has; it is over by itself when its owner dies.
+
+    Moments are those of the owners' clocks: they must agree within a few seconds. Nothing that
+    is decided rests on it: two owners for a moment do the same work twice, to the same end.
+
+    Args:
+        database: That all replicas share.
+        name: Of the right.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, name: str, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._name = f"lease.{name}"
+        self._clock = clock
+        self._owner = secrets.token_hex(8)
+
+    def take(self) -> bool:
+        """Take the lease, or hold it longer; whether it is ours now.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be reached: it is not known whose it is.
+        """
+        from edgekit.fleet.store.inserts import insert_new
+        from edgekit.fleet.store.tables import SettingRow
+
+        now = self._clock().timestamp()
+        with self._database.write() as session:
+            nobody = {"name": self._name, "value": {"owner": "", "until": 0.0}}
+            insert_new(session, SettingRow, [nobody], returning=["name"])
+            row = session.get_one(
+                SettingRow, self._name, with_for_update=True, populate_existing=True
+            )
+            if row.value["owner"] != self._owner and row.value["until"] > now:
+                return False
+            row.value = {"owner": self._owner, "until": now + LEASE_SECONDS}
+        return True
+
+    def give_back(self) -> None:
+        """Let another replica take it at once; nothing if it is not ours."""
+        from edgekit.fleet.store.tables import SettingRow
+
+        with self._database.write() as session:
+            row = session.get(SettingRow, self._name, with_for_update=True)
+            if row is not None and row.value["owner"] == self._owner:
+                row.value = {"owner": "", "until": 0.0}
