@@ -12,6 +12,7 @@ from edgekit_benchmarks.footprint import Footprint, compare_activations, plan_fo
 from edgekit_benchmarks.gates import (
     Limits,
     Verdict,
+    check_baseline,
     check_limits,
     compare_with_baseline,
     judge,
@@ -246,6 +247,8 @@ def run_bench(
     _check(models, plan)
     boards = _boards(plan.profiles)
     baseline = read_results(plan.baseline) if plan.baseline else ()
+    if plan.baseline:
+        check_baseline(models, baseline)
     # A measurement alone needs no package that reads graphs.
     read = [_read(model, plan, needed=bool(boards)) for model in models]
     predicted = [_predict(entry, boards, plan) for entry in read]

@@ -10,6 +10,8 @@ from edgekit_benchmarks.predict import CONFIDENCE, normal_quantile
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgekit_benchmarks.bench import ModelBench
     from edgekit_benchmarks.measure import Measurement
     from edgekit_benchmarks.predict import Prediction
@@ -152,6 +154,23 @@ def _judge_predicted(bench: ModelBench, prediction: Prediction, limits: Limits) 
     return verdicts
 
 
+def check_baseline(models: Sequence[Path], baseline: Sequence[RecordedRun]) -> None:
+    """Refuse a baseline of other models, before anything runs.
+
+    Raises:
+        UsageError: Naming every model that it does not have.
+    """
+    names = sorted({run.model for run in baseline})
+    missing = [model.name for model in models if model.name not in names]
+    if missing:
+        raise UsageError(
+            f"the baseline has no measurement of {', '.join(missing)} "
+            f"(it has {', '.join(names) or 'nothing'})",
+            where="--baseline",
+            fix="compare with a result of the same models, or make a new baseline with --json",
+        )
+
+
 def compare_with_baseline(
     benches: Sequence[ModelBench], baseline: Sequence[RecordedRun], *, most_regression: float
 ) -> list[Verdict]:
@@ -175,10 +194,7 @@ def compare_with_baseline(
         for now in bench.measurements:
             before = _same_setting(now, baseline)
             if before is None:
-                faults.append(
-                    f"{now.model} with {now.runtime} on {_threads(now.threads)}"
-                    + _other_version(now, baseline)
-                )
+                faults.append(f"{now.model} with {now.engine} on {_threads(now.threads)}")
                 continue
             verdicts.append(_regression(bench.model, now, before, most_regression))
     if faults:
@@ -200,11 +216,6 @@ def _same_setting(now: Measurement, baseline: Sequence[RecordedRun]) -> Recorded
         == (now.model, now.runtime, now.threads, now.reference_kernels, now.provider)
     ]
     return found[-1] if found else None
-
-
-def _other_version(now: Measurement, baseline: Sequence[RecordedRun]) -> str:
-    names = sorted({run.model for run in baseline})
-    return "" if now.model in names else f" (it has {', '.join(names) or 'nothing'})"
 
 
 def _regression(

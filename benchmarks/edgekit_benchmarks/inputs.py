@@ -71,6 +71,15 @@ def make_inputs(
     return {spec.name: _values(spec, shapes[spec.name], rng) for spec in specs}
 
 
+def is_index(spec: TensorSpec) -> bool:
+    """Whether an input's values are whole numbers that stand for themselves."""
+    try:
+        kind = np.dtype(spec.dtype).kind
+    except TypeError:
+        return False
+    return kind in "iu" and spec.quantization is None and spec.dtype not in _BYTE_TYPES
+
+
 def load_inputs(
     path: Path, specs: Sequence[TensorSpec], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, NDArray[np.generic]]:
@@ -124,11 +133,11 @@ def _values(
         return rng.random(shape).astype(dtype)
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)
-    if dtype.kind in "iu" and (spec.quantization is not None or spec.dtype in _BYTE_TYPES):
+    if is_index(spec):
+        return rng.integers(0, _LARGEST_INDEX, shape, dtype=dtype, endpoint=True)
+    if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
-    if dtype.kind in "iu":
-        return rng.integers(0, _LARGEST_INDEX, shape, dtype=dtype, endpoint=True)
     raise UsageError(
         f"values of type {spec.dtype} cannot be made up",
         where=f"input {spec.name!r}",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
+from edgekit_benchmarks.feeding import run_first
 from edgekit_benchmarks.job import Job, refusal, take_standard_output
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.extras import require
@@ -65,13 +65,7 @@ def drive(job: LoadJob) -> dict[str, object]:
         reference_kernels=job.reference_kernels,
         provider=job.provider,
     )
-    shapes = resolve_shapes(session.inputs, job.input_shapes)
-    inputs = (
-        load_inputs(job.inputs, session.inputs, shapes)
-        if job.inputs
-        else make_inputs(session.inputs, shapes)
-    )
-    call = session.prepare(inputs)
+    call = session.prepare(run_first(session, job).inputs)
     for _ in range(_WARM_UP):
         call()
     waiting: queue.SimpleQueue[int | None] = queue.SimpleQueue()

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
+from edgekit_benchmarks.feeding import run_first
 from edgekit_benchmarks.job import Job, refusal, take_standard_output
 from edgekit_benchmarks.litert_profiler import profile_litert
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, UnsupportedModelError
@@ -64,12 +64,7 @@ def profile_operators(job: Job) -> list[OperatorTime]:
         reference_kernels=job.reference_kernels,
         provider=job.provider,
     )
-    shapes = resolve_shapes(session.inputs, job.input_shapes)
-    inputs = (
-        load_inputs(job.inputs, session.inputs, shapes)
-        if job.inputs
-        else make_inputs(session.inputs, shapes)
-    )
+    inputs = run_first(session, job).inputs
     engine = session.runtime.name
     session.close()
     if detect_format(job.model) is ModelFormat.ONNX:

@@ -16,7 +16,7 @@ import time
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from edgekit_benchmarks.inputs import load_inputs, make_inputs, resolve_shapes
+from edgekit_benchmarks.feeding import run_first
 from edgekit_benchmarks.job import (
     InputUsed,
     Job,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekit_runtime.session import EngineSession, Session
+    from edgekit_runtime.session import EngineSession
 
 # Enough for any statistic, and below one megabyte of the memory that is being measured.
 MOST_RUNS: Final = 100_000
@@ -71,13 +71,8 @@ def observe(job: Job) -> Observation:
     session = _open(job)
     load_ns = time.perf_counter_ns() - start
     try:
-        shapes = resolve_shapes(session.inputs, job.input_shapes)
-        inputs = (
-            load_inputs(job.inputs, session.inputs, shapes)
-            if job.inputs
-            else make_inputs(session.inputs, shapes)
-        )
-        first_ns = _run_once(session, inputs)
+        first = run_first(session, job)
+        inputs = first.inputs
         call = session.prepare(inputs)
         warm_up_runs = 1 + (0 if job.memory_only else _warm_up(call))
         cpu_ns, wall_start = time.process_time_ns(), time.perf_counter_ns()
@@ -95,7 +90,7 @@ def observe(job: Job) -> Observation:
         runtime=runtime.name,
         runtime_version=runtime.version,
         load_ms=load_ns / 1e6,
-        first_ms=first_ns / 1e6,
+        first_ms=first.nanoseconds / 1e6,
         warm_up_runs=warm_up_runs,
         latencies_ms=tuple(value / 1e6 for value in latencies),
         cpu_share=cpu_ns / wall_ns,
@@ -180,12 +175,6 @@ def _import_engine(job: Job) -> None:
 
 def _is_engine(module: str, runtime: str) -> bool:
     return (module.startswith("tflite_runtime")) == (runtime == "tflite-runtime")
-
-
-def _run_once(session: Session, inputs: Mapping[str, NDArray[np.generic]]) -> int:
-    start = time.perf_counter_ns()
-    session.run(inputs)
-    return time.perf_counter_ns() - start
 
 
 def _warm_up(call: Callable[[], object]) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.render import milliseconds, size, table
+from edgekit.cli.render import milliseconds as short_milliseconds
+from edgekit.cli.render import size, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from edgekit_benchmarks.operators import OperatorTime
 
 _MOST_OPERATORS = 12
+_SECOND_MS = 1000
 _BARS = "▁▂▃▄▅▆▇█"
+
+
+def milliseconds(value: float) -> str:
+    """A latency for people: seconds where there are many milliseconds, never an exponent."""
+    return f"{value / 1000:.3g} s" if value >= _SECOND_MS else short_milliseconds(value)
 
 
 def show(report: BenchReport) -> None:
@@ -152,7 +159,7 @@ def _show_predicted(models: Iterable[ModelBench]) -> None:
             prediction.board,
             str(prediction.threads),
             milliseconds(prediction.latency_ms),
-            f"{_short(prediction.low_ms)} to {_short(prediction.high_ms)} ms",
+            f"{_short(prediction.low_ms)} to {_short(prediction.high_ms)}",
             size(entry.footprint.peak_bytes) if entry.footprint else "-",
             prediction.kind,
         ]
@@ -182,7 +189,9 @@ def _show_predicted(models: Iterable[ModelBench]) -> None:
 
 def _short(value: float) -> str:
     """Two significant digits, and never an exponent."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"  # noqa: PLR2004 - one decimal
+    if value >= _SECOND_MS:
+        return f"{value / 1000:.2g} s"
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.2g} ms"  # noqa: PLR2004 - one decimal
 
 
 def _show_doubts(models: Iterable[ModelBench]) -> None:

@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_benchmarks import process as process_module
-from edgekit_benchmarks.measure import WORKER_COMMAND, Measurement, measure
+from edgekit_benchmarks.measure import WORKER_COMMAND, Measurement, measure, measure_operators
 from edgekit_runtime.engines.onnxruntime import CPU_PROVIDER
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
 from edgekit_runtime.files import sha256_of
@@ -133,22 +133,40 @@ def test_a_model_that_the_engine_refuses(tmp_path: Path, model: Path) -> None:
         quick(cut)
 
 
-def test_values_that_the_model_cannot_take(tmp_path: Path) -> None:
+def lookup_model(path: Path, *, rows: int) -> Path:
     graph = helper.make_graph(
         [helper.make_node("Gather", ["table", "index"], ["row"], name="lookup")],
         "lookup",
-        [helper.make_tensor_value_info("index", TensorProto.INT64, [1])],
-        [helper.make_tensor_value_info("row", TensorProto.FLOAT, [1, 2])],
-        [numpy_helper.from_array(np.ones((3, 2), np.float32), "table")],
+        [helper.make_tensor_value_info("index", TensorProto.INT64, [8])],
+        [helper.make_tensor_value_info("row", TensorProto.FLOAT, [8, 2])],
+        [numpy_helper.from_array(np.ones((rows, 2), np.float32), "table")],
     )
-    path = tmp_path / "lookup.onnx"
     onnx.save(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
         str(path),
     )
+    return path
+
+
+def test_made_up_indices_that_do_not_fit_are_made_up_again(tmp_path: Path) -> None:
+    """A table of one row: of the indices 0 and 1, only 0 is inside."""
+    path = lookup_model(tmp_path / "one.onnx", rows=1)
+    assert quick(path).latency.runs == 5
+    assert measure_operators(path, threads=1)
+
+
+def test_made_up_indices_that_never_fit_ask_for_real_ones(tmp_path: Path) -> None:
+    path = lookup_model(tmp_path / "none.onnx", rows=0)
+    with pytest.raises(UnsupportedModelError, match="failed while running") as caught:
+        quick(path)
+    assert "give real inputs with --inputs" in str(caught.value.fix)
+
+
+def test_values_that_the_model_cannot_take(tmp_path: Path) -> None:
+    path = lookup_model(tmp_path / "lookup.onnx", rows=3)
     assert quick(path).latency.runs == 5
     outside = tmp_path / "outside.npz"
-    np.savez(outside, index=np.array([99]))
+    np.savez(outside, index=np.full(8, 99))
     with pytest.raises(UnsupportedModelError, match="failed while running the model"):
         quick(path, inputs=outside)
 
