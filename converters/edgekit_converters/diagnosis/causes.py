@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -35,8 +36,11 @@ _OTHER_RANGE: Final = "--range-method percentile"
 _WHOLE_RANGE: Final = "--range-method min-max"
 _UNSUITED: Final = frozenset({
     "Div", "Erf", "Exp", "InstanceNormalization", "LayerNormalization", "Log", "Pow",
-    "ReduceMean", "ReduceSum", "Softmax", "Sqrt", "Tanh", "LSTM", "GRU", "RNN",
+    "ReduceMean", "ReduceSum", "Softmax", "Sqrt", "Tanh",
 })  # fmt: skip
+_REPEATING: Final = frozenset({"GRU", "LSTM", "Loop", "RNN", "Scan"})
+_TOO_COARSE: Final = "needs finer steps than 8 bits have"
+_REPEATED: Final = "rounds its state at every step, and the errors add up"
 
 
 class Cause(StrEnum):
@@ -109,11 +113,11 @@ def find_causes(
             found.append(_outliers(name, graph, statistics, ranges))
     if role_of(node, graph) is Role.WEIGHTED:
         found += _of_weights(node, graph, statistics)
-    if node.op in _UNSUITED:
+    if node.op in _UNSUITED | _REPEATING:
         found.append(
             Finding(
                 cause=Cause.OPERATOR,
-                text=f"{node.op} needs finer steps than 8 bits have",
+                text=f"{node.op} {_REPEATED if node.op in _REPEATING else _TOO_COARSE}",
                 fixes=(_keep(unit_of(node, graph)),),
                 # What it gives is odd because of it.
                 weight=math.inf,
@@ -241,7 +245,7 @@ def _read_magnitudes(
 
 
 def _keep(names: Sequence[str]) -> str:
-    return " ".join(f"--keep-float {name}" for name in names)
+    return " ".join(f"--keep-float {shlex.quote(name)}" for name in names)
 
 
 def _reach(kept: Range) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_converters.diagnosis.alignment import unlike
 from edgekit_converters.graph import Graph, read_graph
+from edgekit_converters.quantize.to_onnx.roles import Role, role_of
 from edgekit_converters.repair.ratios import NoiseRatio
 from edgekit_converters.repair.simulation import Batch, Run, simulate
 from edgekit_converters.repair.twins import own_noise
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from edgekit_converters.diagnosis.subject import Subject, ValuesOf
     from edgekit_converters.graph import Node
 
-# What engines do in the same step as the layer in front.
-_FUSED: Final = frozenset({"Clip", "Relu"})
+_PASSING: Final = frozenset({Role.CLAMP, Role.MOVING})
 # A row of scores for each sample.
 _SCORES: Final = 2
 
@@ -76,29 +76,28 @@ def compare_layers(reference: Any, subject: Subject, batches: Iterable[Batch]) -
         for found in own_noise(reference, simulated, batches)
         if found.node not in strange
     }
-    floats = [
-        name
-        for node in graph.nodes
-        for name in node.outputs[:1]
-        if graph.dtype(name) == "float32" and not _is_container(graph, name)
-    ]
+    floats = [name for node in graph.nodes for name in _outputs(node, graph)]
     sums = _Sums(floats, graph.outputs[0])
     exact, run = Run(reference, floats), subject.run or _simulation(simulated, floats)
     for batch in batches:
         sums.add(exact(batch), run(batch))
     ratios = sums.ratios
+    shown = {
+        node.name: next((name for name in names if _seen_as(name, ratios, graph)), names[0])
+        for node in graph.nodes
+        if (names := _outputs(node, graph))
+    }
     layers = tuple(
         LayerNoise(
             node=node.name,
             op=node.op,
-            value=node.outputs[0],
+            value=shown[node.name],
             inputs=_activations(node, graph),
-            sqnr_db=_ratio_of(node.outputs[0], ratios, graph),
+            sqnr_db=_ratio_of(shown[node.name], ratios, graph),
             own_sqnr_db=own[node.name].sqnr_db if node.name in own else None,
         )
         for node in graph.nodes
-        if node.outputs[0] in floats
-        and (node.name in own or _seen_as(node.outputs[0], ratios, graph))
+        if node.name in shown and (node.name in own or _seen_as(shown[node.name], ratios, graph))
     )
     return Comparison(layers=layers, agreement=sums.agreement)
 
@@ -123,7 +122,9 @@ class _Sums:
             if name in found:
                 self.ratios.setdefault(name, NoiseRatio()).add(expected[name], found[name])
         wanted, given = expected.get(self._answer), found.get(self._answer)
-        if wanted is not None and given is not None and wanted.ndim == _SCORES:
+        if wanted is None or given is None or wanted.ndim != _SCORES:
+            return
+        if wanted.shape[1] > 1:
             self._same += (wanted.argmax(axis=1) == given.argmax(axis=1)).tolist()
 
     @property
@@ -132,11 +133,22 @@ class _Sums:
         return sum(self._same) / len(self._same) if self._same else None
 
 
+def _outputs(node: Node, graph: Graph) -> list[str]:
+    """The outputs of a node that can be compared."""
+    return [
+        name
+        for name in node.outputs
+        if name and graph.dtype(name) == "float32" and not _is_container(graph, name)
+    ]
+
+
 def _seen_as(name: str, seen: Collection[str], graph: Graph) -> str:
-    """A value, or the one that stands for it where an activation was fused into its layer."""
+    """A value, or what stands for it: it is only cut off or moved on the way there."""
     while name not in seen:
         readers = graph.consumers(name)
-        if name in graph.outputs or len(readers) != 1 or readers[0].op not in _FUSED:
+        if name in graph.outputs or len(readers) != 1:
+            return ""
+        if role_of(readers[0], graph) not in _PASSING or readers[0].input(0) != name:
             return ""
         name = readers[0].outputs[0]
     return name

@@ -155,6 +155,14 @@ def test_an_operator_that_needs_finer_steps_is_told() -> None:
     assert with_kept(model, batches, culprit.findings[0].fixes[0]).first_parting is None
 
 
+def test_a_name_that_a_shell_would_split_is_quoted() -> None:
+    weights = np.array([1, -1], np.float32).reshape(1, 2, 1, 1)
+    model = small([helper.make_node("Conv", ["x", "w"], ["y"], name="a;b")], {"w": weights})
+    batch = np.random.default_rng(0).uniform(100, 101, (4, 2, 4, 4)).astype(np.float32)
+    found = diagnosed(model, [{"x": batch}])
+    assert found.culprits[0].findings[0].fixes[1] == "--keep-float 'a;b'"
+
+
 def test_noise_without_a_cause_says_so() -> None:
     # A small difference of large values.
     weights = np.array([1, -1], np.float32).reshape(1, 2, 1, 1)

@@ -209,6 +209,44 @@ def test_models_that_have_nothing_in_common_are_told(tmp_path: Path, data: Path)
         compared(path, written(tmp_path, candidate(), ModelFormat.ONNX), data)
 
 
+def test_the_output_that_is_read_is_compared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.normal(size=(1, 32, 4)),
+        "r": rng.normal(size=(1, 32, 8)) * 0.3,
+        "d": rng.normal(size=(8, 1)),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("LSTM", ["x", "w", "r"], ["", "last"], name="lstm", hidden_size=8),
+            helper.make_node("Squeeze", ["last", "axis"], ["moved"], name="squeezed"),
+            helper.make_node("Gemm", ["moved", "d"], ["y"], name="dense; last"),
+        ],
+        "recurrent",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [5, 1, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 1])],
+        [
+            *(
+                onnx.numpy_helper.from_array(array.astype(np.float32), name)
+                for name, array in weights.items()
+            ),
+            onnx.numpy_helper.from_array(np.array([0]), "axis"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    normal = normalise(onnx.shape_inference.infer_shapes(model), where="m")
+    x = rng.normal(size=(5, 1, 4)).astype(np.float32)
+    np.savez(tmp_path / "d.npz", x=x)
+    plan = plan_of(collect_ranges(normal, [{"x": x}]))
+    path = written(tmp_path, Candidate(model=normal, plan=plan), ModelFormat.ONNX)
+    found = compared(tmp_path / "m.onnx", path, tmp_path / "d.npz")
+    layers = {layer.noise.node: layer.noise for layer in found.layers}
+    assert layers["lstm"].value == "last"
+    # One column of numbers names no class.
+    assert found.agreement is None
+
+
 def test_models_of_other_inputs_are_told(tmp_path: Path, floats: Path) -> None:
     other = tmp_path / "other.onnx"
     onnx.save(chain_model(()), other)
