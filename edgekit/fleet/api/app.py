@@ -105,7 +105,7 @@ def _add_own_routes(app: FastAPI, problems: dict[int | str, dict[str, Any]]) -> 
                 for item in counts.versions
             ],
             "open_alarms": dict(counts.open_alarms),
-            "rollouts": dict(counts.rollouts),
+            "rollouts": dict(plane.rollouts.phases()),
             "you": {"name": access.name, "role": access.role.value},
         }
 

@@ -9,9 +9,9 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.inventory import Device, Inventory
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.store.all_rollouts import AllRollouts
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.experiments import ExperimentTable
-from edgekit.fleet.store.rollouts import RolloutTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,9 @@ class ControlPlane:
         return Registry(self.database, files, actor=access.name, clock=self.clock)
 
     @property
-    def rollouts(self) -> RolloutTable:
+    def rollouts(self) -> AllRollouts:
         """The rollouts; every decision says itself who took it."""
-        return RolloutTable(self.database, clock=self.clock)
+        return AllRollouts(self.database, self.fleet.path / "rollouts", clock=self.clock)
 
     @property
     def experiments(self) -> ExperimentTable:

@@ -52,7 +52,7 @@ class _FleetCollector(Collector):
             "edgekit_rollouts",
             "Rollouts by phase",
             ["phase"],
-            {(phase,): count for phase, count in counts.rollouts.items()},
+            {(phase,): count for phase, count in self._plane.rollouts.phases().items()},
         )
         requests: dict[tuple[str, ...], float]
         errors: dict[tuple[str, ...], float]

@@ -48,7 +48,7 @@ def overview(plane: Plane, access: Viewer) -> HTMLResponse:
         online=views.online_view(counts),
         bundles=views.bundle_views(counts.versions),
         alarms=sum(counts.open_alarms.values()),
-        running=sum(n for phase, n in counts.rollouts.items() if phase not in _ENDED),
+        running=sum(n for phase, n in plane.rollouts.phases().items() if phase not in _ENDED),
         rollouts=[views.rollout_view(stored) for stored in plane.rollouts.all(newest=5)],
         entries=entries,
     )

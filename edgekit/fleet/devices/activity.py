@@ -62,7 +62,6 @@ class FleetCounts:
     online: int
     versions: tuple[VersionCount, ...]
     open_alarms: Mapping[str, int]
-    rollouts: Mapping[str, int]
 
 
 def events_of(database: Database, device: str, *, newest: int = 100) -> tuple[Event, ...]:
@@ -114,7 +113,7 @@ def count_fleet(database: Database) -> FleetCounts:
     """The whole fleet in figures."""
     from sqlalchemy import func, select
 
-    from edgekit.fleet.store.tables import AlarmRow, DeviceBundleRow, DeviceRow, RolloutRow
+    from edgekit.fleet.store.tables import AlarmRow, DeviceBundleRow, DeviceRow
 
     bundle, active, phase = (
         DeviceBundleRow.bundle,
@@ -138,9 +137,6 @@ def count_fleet(database: Database) -> FleetCounts:
             .where(AlarmRow.ended.is_(None))
             .group_by(AlarmRow.kind)
         ).all()
-        rollouts = session.execute(
-            select(RolloutRow.status, func.count()).group_by(RolloutRow.status)
-        ).all()
     return FleetCounts(
         devices=sum(online.values()),
         online=online.get(True, 0),
@@ -149,5 +145,4 @@ def count_fleet(database: Database) -> FleetCounts:
             for row in versions
         ),
         open_alarms={kind: int(count) for kind, count in alarms},
-        rollouts={status: int(count) for status, count in rollouts},
     )

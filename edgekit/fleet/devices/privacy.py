@@ -12,6 +12,9 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.rollouts.state import state_from_json
+from edgekit.fleet.rollouts.store import RolloutFolder
+from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit_runtime.protocol import Topics
 
 if TYPE_CHECKING:
@@ -126,14 +129,32 @@ def erase_device(
         EnvironmentLackError: If the broker does not answer.
     """
     with database.read() as session:
-        name = require_device(session, device).id
+        row = require_device(session, device)
+        name, pseudonym = row.id, row.pseudonym
     if broker is not None:
         topics = Topics(fleet.id)
         with connected_to(broker) as connection:
             connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
     with fleet.locked():
         shutil.rmtree(fleet.devices / name, ignore_errors=True)
+    measured = fleet.path / "telemetry.db"
+    if measured.is_file():
+        ledger = Ledger(measured)
+        try:
+            ledger.forget(name)
+        finally:
+            ledger.close()
+    _rename_in_files(RolloutFolder(fleet.path / "rollouts"), name, pseudonym)
     return delete_device(database, name, actor=actor, clock=clock)[1]
+
+
+def _rename_in_files(folder: RolloutFolder, old: str, new: str) -> None:
+    for rollout in folder.names():
+        stored = folder.load(rollout)
+        document = stored.state.to_json()
+        if _names(document, old):
+            state = state_from_json(_renamed(document, old, new), where=rollout)
+            folder.save(rollout, state, revision=stored.revision)
 
 
 def _tables_of_devices() -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edgekit.fleet.audit import record
@@ -100,6 +101,16 @@ class RolloutTable:
         with self._database.read() as session:
             return tuple(map(_stored, session.scalars(query)))
 
+    def phases(self) -> Counter[str]:
+        """How many rollouts there are in each phase."""
+        from sqlalchemy import func, select
+
+        from edgekit.fleet.store.tables import RolloutRow
+
+        query = select(RolloutRow.status, func.count()).group_by(RolloutRow.status)
+        with self._database.read() as session:
+            return Counter({phase: int(count) for phase, count in session.execute(query)})
+
     def under_way(self) -> tuple[StoredRollout, ...]:
         """Those that are not over, and those that were just called back."""
         from sqlalchemy import select
@@ -152,7 +163,7 @@ class RolloutTable:
             row.approved_by = ", ".join(dict.fromkeys(state.approvals.values()))[:128]
             row.updated = self._clock().timestamp()
             row.state = state.to_json()
-            for decision in _new(before.decisions, state.decisions):
+            for decision in new_decisions(before.decisions, state.decisions):
                 detail = {"decision": decision.what, "reason": decision.reason}
                 self._record(session, decision.who, "decided", rollout, detail)
         return revision + 1
@@ -191,7 +202,9 @@ def _stored(row: RolloutRow) -> StoredRollout:
     )
 
 
-def _new(before: tuple[Decision, ...], after: tuple[Decision, ...]) -> tuple[Decision, ...]:
+def new_decisions(
+    before: tuple[Decision, ...], after: tuple[Decision, ...]
+) -> tuple[Decision, ...]:
     """The decisions that were added; of old ones the first may have been dropped meanwhile."""
     if not before:
         return after

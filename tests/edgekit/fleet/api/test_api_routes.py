@@ -277,3 +277,29 @@ def test_a_database_that_cannot_be_used_is_said(site, admin, monkeypatch) -> Non
     for path in ("/health", f"{API}/status", "/metrics"):
         answer = admin.get(path)
         assert (answer.status_code, answer.json()["where"]) == (503, "there")
+
+
+def test_a_rollout_that_a_command_line_keeps_is_seen_and_paused_too(populated, plan) -> None:
+    from dataclasses import replace
+
+    from edgekit.fleet.rollouts.plan import FORMAT, FORMAT_VERSION, plan_from_json
+    from edgekit.fleet.rollouts.state import Phase
+    from edgekit.fleet.rollouts.store import RolloutFolder
+
+    folder = RolloutFolder(populated.plane.fleet.path / "rollouts")
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": "x", "created": 1.0}
+    made = plan_from_json(head | plan, where="here")
+    folder.create(made)
+    folder.save(
+        "r1", replace(folder.load("r1").state, phase=Phase.RUNNING), revision=folder.revision("r1")
+    )
+    operator = populated.client(Role.OPERATOR)
+    assert operator.get(f"{API}/status").json()["rollouts"] == {"running": 1}
+    assert [r["id"] for r in operator.get(f"{API}/rollouts").json()] == ["r1"]
+    assert operator.post(f"{API}/rollouts/r1/pause", json={}).json()["phase"] == "paused"
+    assert folder.load("r1").state.phase is Phase.PAUSED
+    audited = operator.get(f"{API}/audit", params={"subject": "rollout r1"}).json()
+    assert [entry["actor"] for entry in audited] == ["a-operator"]
+    again = populated.client(Role.ADMIN).post(f"{API}/rollouts", json={"plan": plan})
+    assert again.status_code == 400
+    assert "already" in again.json()["what"]

@@ -21,6 +21,9 @@ from edgekit.fleet.devices.retention import (
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.ordering import order_device
 from edgekit.fleet.repositories import ordered_devices
+from edgekit.fleet.rollouts.plan import RolloutPlan, Stage
+from edgekit.fleet.rollouts.state import DeviceProgress, RolloutState, Status
+from edgekit.fleet.rollouts.store import RolloutFolder
 from edgekit.fleet.store.tables import (
     AlarmRow,
     Base,
@@ -30,6 +33,7 @@ from edgekit.fleet.store.tables import (
 )
 from edgekit.fleet.watch import FleetWatcher
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics
 
 
@@ -142,6 +146,20 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
         pytest.skip("mosquitto is not installed")
     order_device(fleet, "d1", [])
     order_device(fleet, "d2", [])
+    pseudonym = busy.get("d1").pseudonym
+    files = RolloutFolder(fleet.path / "rollouts")
+    files.create(
+        RolloutPlan(
+            id="r2",
+            order=BundleOrder(bundle="digits", version="1.0.0"),
+            query="",
+            stages=(Stage(name="all", percent=100.0),),
+            created_by="alice",
+            created=0.0,
+        )
+    )
+    told = {"d1": DeviceProgress(stage=0, status=Status.ACTIVE)}
+    files.save("r2", RolloutState(members=("d1", "d2"), devices=told), revision=1)
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
         topics = Topics(fleet.id)
         with connected_to(broker.address) as connection:
@@ -152,6 +170,8 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
             time.sleep(0.1)
             assert set(watcher.states) == {"d2"}
     assert ordered_devices(fleet) == ("d2",)
+    state_of_r2 = files.load("r2").state
+    assert (state_of_r2.members, set(state_of_r2.devices)) == ((pseudonym, "d2"), {pseudonym})
     assert [device.id for device in busy.all()] == ["d2"]
 
 
