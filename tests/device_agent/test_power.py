@@ -84,9 +84,7 @@ def cut_off(folder: Path, fleet: SignedFleet, disk: FailingDisk) -> None:
 
 def assert_works_at_once_and_completes(folder: Path, fleet: SignedFleet) -> None:
     engine = UpdateEngine(folder, fleet)
-    engine.updates.load()
-    assert engine.updates.records["m"].serving is not None
-    engine.updates.start(0.0)
+    engine.begin()
     assert engine.serves() in ("1.0.0", "2.0.0")
     engine.run()
     engine.order("2.0.0", order_version=2)
@@ -135,6 +133,7 @@ def test_cuts_at_random_instants_and_while_recovering(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_cuts_at_500_random_instants(
     fleet: SignedFleet, before: Path, operations: int, tmp_path: Path
 ) -> None:
@@ -196,8 +195,7 @@ def test_a_rotten_file_is_found_by_its_hash_and_fetched_again(
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         again = UpdateEngine(folder, fleet)
-        again.updates.load()
-        again.updates.start(0.0)
+        again.begin()
         assert again.serves() in ("1.0.0", "2.0.0")
         again.run()
         assert again.serves() == "2.0.0"

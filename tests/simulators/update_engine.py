@@ -207,10 +207,15 @@ class UpdateEngine:
             wait=lambda _target, reason: self.events.append(reason),
         )
 
+    def begin(self) -> None:
+        """Begin as the supervisor does, and stop there."""
+        self.updates.load()
+        with _trials_pass():
+            self.updates.start(self.now)
+
     def start(self) -> None:
         """Begin as the supervisor does, and go on to the end."""
-        self.updates.load()
-        self.updates.start(self.now)
+        self.begin()
         self.run()
 
     def order(self, version: str, *, order_version: int) -> None:
@@ -236,8 +241,7 @@ class UpdateEngine:
         )
 
     def run(self) -> None:
-        passed = TrialOutcome(passed=True)
-        with mock.patch("edgekit_agent.updates.run_trial", return_value=passed):
+        with _trials_pass():
             for _ in range(400):
                 self.now += 1.0
                 while self.messages:
@@ -271,6 +275,11 @@ class UpdateEngine:
                     self.updates.apply(bundle, unusable, self.now)
             case TrialDone():
                 self.updates.on_trial(message, self.now)
+
+
+def _trials_pass() -> Any:
+    passed = TrialOutcome(passed=True)
+    return mock.patch("edgekit_agent.updates.run_trial", return_value=passed)
 
 
 class SameThread:
