@@ -75,7 +75,8 @@ class ReducedForms:
         self._opened: ParkedModel | None = None
         self._plans: dict[Scheme, QuantizationPlan] = {}
         self._statistics: Mapping[str, RangeStatistics] | None = None
-        self._file_ranges: Mapping[str, Range] | None = None
+        # Of the source's own tensors, where it is quantized as it is.
+        self._file_statistics: Mapping[str, RangeStatistics] | None = None
         #: What the user should read of the source itself; known when something was written.
         self.remarks: tuple[str, ...] = ()
 
@@ -163,20 +164,22 @@ class ReducedForms:
 
     def _planned(self, scheme: Scheme) -> QuantizationPlan:
         keep_float = matching_nodes(self.float_model(), self._keep_float)
-        ranges = {}
-        if scheme.needs_ranges:
-            ranges = {
-                name: seen.range(self.method)
-                for name, seen in self.statistics().items()
-                # A mask of infinities that is clipped masks no more.
-                if seen.finite
-            }
         return QuantizationPlan(
             scheme=scheme,
-            ranges=ranges,
+            ranges=self._ranges(scheme, self.statistics() if scheme.needs_ranges else {}),
             keep_float=keep_float,
             io=self._border(scheme),
         )
+
+    def _ranges(self, scheme: Scheme, seen: Mapping[str, RangeStatistics]) -> dict[str, Range]:
+        if not scheme.needs_ranges:
+            return {}
+        return {
+            name: value.range(self.method, steps=scheme.activation_steps)
+            for name, value in seen.items()
+            # A mask of infinities that is clipped masks no more.
+            if value.finite
+        }
 
     def _compiled_again(self, model: Any) -> CompiledModel:
         if self._compiled is None or self.remarks:
@@ -194,16 +197,15 @@ class ReducedForms:
     def _file_plan(self, scheme: Scheme) -> QuantizationPlan:
         """The plan for a `.tflite` file as it is, in the names of its tensors."""
         keep_float = _named_in_file(self._source, self._keep_float)
-        if scheme.needs_ranges and self._file_ranges is None:
+        if scheme.needs_ranges and self._file_statistics is None:
             calibration = self._known_calibration()
             self._progress(f"calibrating with {calibration.count} sample(s)")
-            seen = file_statistics(self._source, calibration.batches(), where=self._where)
-            self._file_ranges = {
-                name: value.range(self.method) for name, value in seen.items() if value.finite
-            }
+            self._file_statistics = file_statistics(
+                self._source, calibration.batches(), where=self._where
+            )
         return QuantizationPlan(
             scheme=scheme,
-            ranges=(self._file_ranges or {}) if scheme.needs_ranges else {},
+            ranges=self._ranges(scheme, self._file_statistics or {}),
             keep_float=keep_float,
             io=self._border(scheme),
         )

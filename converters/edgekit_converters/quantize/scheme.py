@@ -30,6 +30,11 @@ class Scheme(StrEnum):
         return self in _STATIC
 
     @property
+    def activation_steps(self) -> int:
+        """Intervals between neighbouring integers of an activation, where it becomes integer."""
+        return 65534 if self is Scheme.INT16X8 else 255
+
+    @property
     def weight_bits(self) -> int:
         """Bits of a weight of a matrix product."""
         if self is Scheme.FP16:

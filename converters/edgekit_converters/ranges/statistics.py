@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_converters.ranges.histogram import Bins, Histogram
+
+
+_FINE_STEPS: Final = 1 << 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +67,12 @@ class RangeStatistics:
         Args:
             method: How to choose.
             percentile: What the method of that name keeps, in per cent.
-            steps: Intervals between neighbouring integers: 255 for 8 bits.
+            steps: Intervals between neighbouring integers: 255 for 8 bits. With 16 bits rounding
+                costs so little that what loses the least clips nothing.
         """
         full = Range(low=self.low, high=self.high)
-        if method is RangeMethod.MIN_MAX:
+        fine = steps >= _FINE_STEPS and method in {RangeMethod.ENTROPY, RangeMethod.MSE}
+        if method is RangeMethod.MIN_MAX or fine:
             return full
         if method is RangeMethod.MOVING_AVERAGE:
             return self.average

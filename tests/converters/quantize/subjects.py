@@ -97,7 +97,8 @@ class Prepared:
 
     def write(self, scheme: Scheme, path: Path) -> None:
         """Quantize to a file of either format, with the defaults."""
-        ranges = {name: seen.range(DEFAULT_METHOD) for name, seen in self.statistics.items()}
+        steps = scheme.activation_steps
+        ranges = {n: seen.range(DEFAULT_METHOD, steps=steps) for n, seen in self.statistics.items()}
         plan = QuantizationPlan(scheme=scheme, ranges=ranges if scheme.needs_ranges else {})
         if path.suffix == ".onnx":
             write_onnx(self.model, plan, path, where=self.subject.name)

@@ -135,3 +135,11 @@ def test_saturation_is_the_share_that_is_clipped() -> None:
     seen = statistics(np.arange(1000))
     assert seen.saturation(Range(low=0, high=899.5)) == pytest.approx(0.1, abs=0.01)
     assert seen.saturation(seen.range(RangeMethod.MIN_MAX)) == 0
+
+
+@pytest.mark.parametrize("method", [RangeMethod.MSE, RangeMethod.ENTROPY])
+def test_nothing_is_clipped_where_steps_are_as_fine_as_with_16_bits(method: RangeMethod) -> None:
+    seen = statistics(SHAPES["one-sided tail"])
+    full = seen.range(RangeMethod.MIN_MAX)
+    assert seen.range(method, steps=65534) == full
+    assert seen.range(method) != full
