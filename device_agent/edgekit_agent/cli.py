@@ -12,6 +12,7 @@ import click
 
 from edgekit_agent.cli_batch import batch
 from edgekit_agent.cli_identity import enrol
+from edgekit_agent.cli_install import install, uninstall
 from edgekit_runtime.console import run_command
 from edgekit_runtime.errors import GateFailedError
 
@@ -157,6 +158,8 @@ def check(*, config_path: Path, as_json: bool) -> int:
 
 cli.add_command(batch)
 cli.add_command(enrol)
+cli.add_command(install)
+cli.add_command(uninstall)
 
 
 def main() -> NoReturn:

@@ -1,0 +1,174 @@
+"""Installing below a root folder, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edgekit_agent.config import TlsNames, load_config
+from edgekit_agent.install.layout import CONFIG_FOLDER, UNIT_FILE, move_paths, unit_text
+from edgekit_agent.install.setup import install, uninstall
+from edgekit_agent.provision import create_agent
+from edgekit_agent.watchdog import ServiceManager
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
+from tests.simulators.signed_fleet import SignedFleet
+
+ANALYZE = shutil.which("systemd-analyze")
+# systemd's own scale: 0 is best, and what it calls "OK" ends at 4.9.
+MOST_EXPOSURE = 2.0
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Path:
+    fleet = SignedFleet()
+    (tmp_path / "i.json").write_bytes(fleet.image.first_root)
+    (tmp_path / "d.json").write_bytes(fleet.director.first_root)
+    folder = tmp_path / "agent"
+    create_agent(
+        folder,
+        device="cam-7",
+        fleet="plant",
+        broker_host="10.0.0.5",
+        broker_port=8883,
+        image_root=tmp_path / "i.json",
+        director_root=tmp_path / "d.json",
+        http_port=8380,
+        tls=TlsNames(),
+    )
+    for name in ("ca.pem", "device.pem", "device-key.pem"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def tree(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+def test_an_image_gets_everything_in_its_place(agent: Path, tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    install(agent, root=root, executable="/opt/edgekit/bin/edgekit-agent")
+    assert tree(root) == {
+        "etc/edgekit/agent.toml",
+        "etc/edgekit/image-root.json",
+        "etc/edgekit/director-root.json",
+        "etc/systemd/system/edgekit-agent.service",
+        "etc/systemd/system/multi-user.target.wants/edgekit-agent.service",
+        "etc/sysusers.d/edgekit.conf",
+        "var/lib/edgekit/identity/ca.pem",
+        "var/lib/edgekit/identity/device.pem",
+        "var/lib/edgekit/identity/device-key.pem",
+    }
+    key = root / "var/lib/edgekit/identity/device-key.pem"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.parent.stat().st_mode & 0o777 == 0o700
+    config = load_config(root / "etc/edgekit/agent.toml")
+    assert config.data == Path("/var/lib/edgekit")
+    assert config.image_root == Path("/etc/edgekit/image-root.json")
+    assert config.tls
+    assert config.tls.key == Path("/var/lib/edgekit/identity/device-key.pem")
+    before, after = (
+        (agent / "agent.toml").read_text(),
+        (root / "etc/edgekit/agent.toml").read_text(),
+    )
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert len(changed) == 6
+    # Again, with another command: what was there is replaced.
+    install(agent, root=root, executable="/usr/bin/edgekit-agent")
+    unit = (root / UNIT_FILE.relative_to("/")).read_text()
+    assert "ExecStart=/usr/bin/edgekit-agent run" in unit
+    uninstall(root=root)
+    assert tree(root) == set()
+    with pytest.raises(UsageError, match="no agent is installed"):
+        uninstall(root=root)
+
+
+def test_data_may_be_kept(agent: Path, tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    install(agent, root=root, executable="x")
+    uninstall(root=root, keep_data=True)
+    assert {name.split("/")[0] for name in tree(root)} == {"etc", "var"}
+    assert "etc/edgekit/agent.toml" in tree(root)
+    assert "etc/systemd/system/edgekit-agent.service" not in tree(root)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may install")
+def test_a_live_machine_needs_root(agent: Path) -> None:
+    with pytest.raises(EnvironmentLackError, match="needs root"):
+        install(agent)
+
+
+def test_a_folder_without_an_agent_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file"):
+        install(tmp_path, root=tmp_path / "image")
+    assert not (tmp_path / "image").exists()
+
+
+def test_paths_are_moved_and_nothing_else() -> None:
+    text = '# data = "no"\ndata="x" # here\nother = 1\n'
+    assert move_paths(text, {"data": "/d"}) == '# data = "no"\ndata = "/d"\nother = 1\n'
+    assert move_paths("a = 1\n", {"data": "/d"}) == 'data = "/d"\na = 1\n'
+    with pytest.raises(UsageError, match="'ca' stands 2 times"):
+        move_paths('ca = "a"\nca = "b"\n', {"ca": "/c"})
+
+
+@pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_the_unit_well_and_hardened(tmp_path: Path) -> None:
+    unit = tmp_path / "edgekit-agent.service"
+    unit.write_text(unit_text("/bin/true"))
+    command: Sequence[str] = [str(ANALYZE), "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    mine = [line for line in done.stderr.splitlines() if "edgekit-agent" in line]
+    assert mine == []
+    command = [str(ANALYZE), "security", "--offline=true", "--no-pager", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(r"Overall exposure level for .*: ([0-9.]+)", done.stdout)
+    assert found, done
+    assert float(found[1]) <= MOST_EXPOSURE, done.stdout
+
+
+def test_systemd_is_told_that_the_agent_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(str(path))
+        line.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        manager = ServiceManager()
+        manager.ready()
+        for now in (10.0, 10.5, 11.5):
+            manager.alive(now)
+        manager.stopping()
+        heard = [line.recv(100) for _ in range(4)]
+    assert heard == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1", b"STOPPING=1"]
+    # Nobody listens any more: that stops nothing.
+    manager.alive(100.0)
+    monkeypatch.delenv("NOTIFY_SOCKET")
+    ServiceManager().ready()
+
+
+def test_the_commands(agent: Path, tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    command = [sys.executable, "-m", "edgekit_agent.cli"]
+    done = subprocess.run(
+        [*command, "install", "--agent", str(agent), "--root", str(root), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    assert f"wrote {CONFIG_FOLDER}/agent.toml" in json.loads(done.stdout)["steps"]
+    done = subprocess.run(
+        [*command, "uninstall", "--root", str(root)], capture_output=True, text=True, check=False
+    )
+    assert "deleted /etc/edgekit" in done.stdout
+    assert tree(root) == set()
