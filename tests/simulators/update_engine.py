@@ -171,8 +171,11 @@ class FailingDisk:
 class UpdateEngine:
     """One device's updating; every call returns when there is nothing left to do."""
 
-    def __init__(self, folder: Path, fleet: SignedFleet) -> None:
+    def __init__(self, folder: Path, fleet: SignedFleet, *, hardware: Hardware = HARDWARE) -> None:
         self.folder = folder
+        self.trial: Callable[..., TrialOutcome] = lambda *_args, **_options: TrialOutcome(
+            passed=True
+        )
         self.fleet = fleet
         self.messages: list[object] = []
         self.now = 0.0
@@ -184,11 +187,11 @@ class UpdateEngine:
             journal_file=folder / "journal.json",
             slots=self.slots,
             chunks=chunks,
-            hardware=HARDWARE,
+            hardware=hardware,
             inference_threads=1,
             jobs=jobs,
             wall_clock=lambda: 1.8e9,
-            publish=lambda event: self.events.append(event.kind),
+            publish=lambda event: self.events.append(f"{event.kind} {event.detail}"),
             post=self.messages.append,
             device="d1",
         )
@@ -196,7 +199,7 @@ class UpdateEngine:
         self.updates._trial_jobs = jobs
         self.updates.downloads = Downloads(
             fetcher=Fetcher(
-                chunks=chunks, slots=self.slots, hardware=HARDWARE, store_bytes=64 << 20
+                chunks=chunks, slots=self.slots, hardware=hardware, store_bytes=64 << 20
             ),
             chunks=chunks,
             transport=AllThere(self),  # type: ignore[arg-type]
@@ -210,7 +213,7 @@ class UpdateEngine:
     def begin(self) -> None:
         """Begin as the supervisor does, and stop there."""
         self.updates.load()
-        with _trials_pass():
+        with mock.patch("edgekit_agent.updates.run_trial", self.trial):
             self.updates.start(self.now)
 
     def start(self) -> None:
@@ -241,7 +244,7 @@ class UpdateEngine:
         )
 
     def run(self) -> None:
-        with _trials_pass():
+        with mock.patch("edgekit_agent.updates.run_trial", self.trial):
             for _ in range(400):
                 self.now += 1.0
                 while self.messages:
@@ -275,11 +278,6 @@ class UpdateEngine:
                     self.updates.apply(bundle, unusable, self.now)
             case TrialDone():
                 self.updates.on_trial(message, self.now)
-
-
-def _trials_pass() -> Any:
-    passed = TrialOutcome(passed=True)
-    return mock.patch("edgekit_agent.updates.run_trial", return_value=passed)
 
 
 class SameThread:
