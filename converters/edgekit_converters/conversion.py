@@ -181,11 +181,14 @@ class Conversion:
             ranges=self._source.ranges,
         )
         self._warnings += calibration.warnings
-        mistake = likely_mistake(self._session, calibration.samples)
+        self._look_for_mistakes(calibration.samples, kind="calibration")
+        return calibration
+
+    def _look_for_mistakes(self, samples: Samples, *, kind: str) -> None:
+        mistake = likely_mistake(self._session, samples, kind=kind)
         self._source.rest()
         if mistake:
             self._warnings.append(mistake)
-        return calibration
 
     def _steps(self, data: Path) -> tuple[Step, ...] | None:
         """The bundle's preprocessing, for data that is not in the model's own numbers yet."""
@@ -204,6 +207,7 @@ class Conversion:
                 ranges=self._source.ranges,
             )
             self._warnings += dataset.remarks
+            self._look_for_mistakes(dataset.samples, kind="evaluation")
             self._warn_of_overlap(dataset)
         elif calibration is None:
             return None

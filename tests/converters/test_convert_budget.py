@@ -197,11 +197,16 @@ def test_evaluation_data_that_was_calibrated_with(sturdy: Files, tmp_path: Path)
     assert any(w.startswith(f"40 of the {len(images) - 20} eval") for w in report.warnings)
 
 
-def test_calibration_data_that_is_preprocessed_otherwise(sturdy: Files, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["calibration", "evaluation"])
+def test_data_that_is_preprocessed_otherwise(kind: str, sturdy: Files, tmp_path: Path) -> None:
     with np.load(sturdy.evaluation) as data:
-        np.savez(sturdy.calibration, x=data["x"] * 255, labels=data["labels"])
-    report = _convert(sturdy, tmp_path / "out", goal=AccuracyGoal())
-    assert any("with all values divided by 255" in warning for warning in report.warnings)
+        images, labels = data["x"], data["labels"]
+    np.savez(tmp_path / "bytes.npz", x=images * 255, labels=labels)
+    report = _convert(
+        sturdy, tmp_path / "out", goal=AccuracyGoal(), **{kind: tmp_path / "bytes.npz"}
+    )
+    (told,) = [text for text in report.warnings if "with all values divided by 255" in text]
+    assert f"of the {kind} samples as they are" in told
 
 
 def test_evaluation_data_in_a_table_with_names_of_classes(sturdy: Files, tmp_path: Path) -> None:

@@ -295,6 +295,16 @@ def test_a_model_inside_an_if(
     assert any("inside of" in warning for warning in report.warnings)
 
 
+def test_four_bits_without_a_matrix_product(make_model: Any, weights: Any, tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Conv", ["image", "w"], ["y"])
+    model = make_model([node], {"image": ["n", 16, 8, 8]}, ["y"], {"w": weights(128, 16, 3, 3)})
+    onnx.save_model(model, str(tmp_path / "m.onnx"))
+    precisions = (Precision.INT4_WEIGHTS,)
+    report = _convert(tmp_path / "m.onnx", tmp_path / "out", precisions=precisions)
+    told = [w.split(":")[0] for w in report.warnings if "no more than int8-weights here" in w]
+    assert told == ["m-int4-weights.onnx", "m-int4-weights.tflite"]
+
+
 def test_mixed_alone_decides_nothing(
     cnn_file: Path, calibration_file: Path, tmp_path: Path
 ) -> None:

@@ -30,12 +30,13 @@ _IMAGE_RANK: Final = 4
 _Change = Callable[["NDArray[Any]"], "NDArray[Any]"]
 
 
-def likely_mistake(session: Session, samples: Samples) -> str | None:
+def likely_mistake(session: Session, samples: Samples, *, kind: str = "calibration") -> str | None:
     """Try other preprocessing on labelled samples, and name the one that the model answers better.
 
     Args:
         session: The float model; its first output holds scores of classes.
         samples: With class numbers as labels; others say nothing.
+        kind: What they are for.
 
     Returns:
         A sentence for the report, or None where the data is best as it is.
@@ -77,7 +78,7 @@ def likely_mistake(session: Session, samples: Samples) -> str | None:
     if gain < notable:
         return None
     return (
-        f"the model is right on {given:.0%} of the calibration samples as they are, and on "
+        f"the model is right on {given:.0%} of the {kind} samples as they are, and on "
         f"{tried[best]:.0%} {best}: the data is likely preprocessed otherwise than for training"
     )
 
