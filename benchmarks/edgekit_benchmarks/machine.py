@@ -51,6 +51,30 @@ class MachineFacts:
     temperature_c: float | None = None
     throttled: bool | None = None
 
+    def describe(self) -> str:
+        """The facts on one line, as far as they are known."""
+        ram = f"{self.ram_bytes / 1e9:.1f} GB" if self.ram_bytes else ""
+        clock = f"{self.frequency_mhz:.0f} MHz" if self.frequency_mhz else ""
+        if clock and self.most_mhz:
+            clock += f" of {self.most_mhz:.0f}"
+        return ", ".join(
+            part
+            for part in (
+                self.board or "",
+                self.cpu_model,
+                self.architecture,
+                f"{self.cores} core{'s' * (self.cores > 1)}",
+                ram,
+                self.system,
+                f"governor {self.governor}" if self.governor else "governor not known",
+                clock or "clock not known",
+                f"{self.temperature_c:.0f} °C"
+                if self.temperature_c is not None
+                else "temperature not known",
+            )
+            if part
+        )
+
     def to_json(self) -> dict[str, object]:
         """The facts as a JSON object."""
         return asdict(self)

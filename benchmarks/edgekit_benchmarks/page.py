@@ -176,19 +176,21 @@ def _measured(models: Iterable[ModelBench]) -> list[str]:
         [
             escape(name),
             escape(entry.engine),
+            _ms(entry.load_ms),
+            _ms(entry.first_ms),
             _ms(entry.latency.median_ms),
             f"{_ms(entry.latency.median_low_ms)} to {_ms(entry.latency.median_high_ms)}",
+            f"{_ms(entry.latency.mean_ms)} ± {_ms(entry.latency.deviation_ms)}",
             _ms(entry.latency.p90_ms),
             _ms(entry.latency.p99_ms),
             f"{entry.latency.throughput_per_s:,.4g}",
-            _ms(entry.load_ms),
             str(entry.latency.runs),
         ]
         for name, entry in found
     ]
     head = [
-        "model", "engine", "median", "median lies in (95 %)", "p90", "p99", "a second", "load",
-        "runs",
+        "model", "engine", "load", "first", "median", "median lies in (95 %)", "mean ± deviation",
+        "p90", "p99", "a second", "runs",
     ]  # fmt: skip
     return [
         _section(
@@ -197,7 +199,7 @@ def _measured(models: Iterable[ModelBench]) -> list[str]:
             "the median. A second hill means that something else ran now and then.",
         ),
         charts.distributions(found),
-        _table(head, rows, numbers=range(2, 9)),
+        _table(head, rows, numbers=range(2, 11)),
     ]
 
 
@@ -380,14 +382,8 @@ def _machine(models: Iterable[ModelBench]) -> list[str]:
     if not found:
         return []
     machine = found[0][1].machine
-    facts = [
-        machine.board or machine.cpu_model,
-        machine.architecture,
-        f"{machine.cores} cores",
-        machine.system,
-    ]
     warnings = dict.fromkeys(text for _, entry in found for text in entry.warnings)
-    words = ", ".join(facts) + f", {found[0][1].measured_at:%Y-%m-%d %H:%M} UTC."
+    words = f"{machine.describe()}; {found[0][1].measured_at:%Y-%m-%d %H:%M} UTC."
     return [
         _section("The machine that measured", words),
         "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in warnings) + "</ul>"

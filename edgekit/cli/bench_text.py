@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_OPERATORS = 12
 _SECOND_MS = 1000
+_MANY = 100
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -40,21 +41,35 @@ def _show_measured(models: Iterable[ModelBench]) -> None:
     measured = [found for entry in models for found in entry.measurements]
     if not measured:
         return
-    head = ["measured here", "engine", "threads", "median", "p90", "p99", "a second", "load"]
+    head = [
+        "measured here", "engine", "threads", "load", "first", "median", "mean", "deviation", "p90",
+        "p99", "a second",
+    ]  # fmt: skip
     rows = [
         [
             entry.model,
             entry.engine,
             str(entry.threads),
+            milliseconds(entry.load_ms),
+            milliseconds(entry.first_ms),
             milliseconds(entry.latency.median_ms),
+            milliseconds(entry.latency.mean_ms),
+            milliseconds(entry.latency.deviation_ms),
             milliseconds(entry.latency.p90_ms),
             milliseconds(entry.latency.p99_ms),
-            f"{entry.latency.throughput_per_s:.4g}",
-            milliseconds(entry.load_ms),
+            f"{entry.latency.throughput_per_s:.0f}"
+            if entry.latency.throughput_per_s >= _MANY
+            else f"{entry.latency.throughput_per_s:.3g}",
         ]
         for entry in measured
     ]
     click.echo(table(rows, head=head))
+    for entry in measured:
+        low, high = entry.latency.median_low_ms, entry.latency.median_high_ms
+        click.echo(
+            f"  {entry.model}, {entry.threads} thread{'s' * (entry.threads > 1)}: the median of "
+            f"{entry.latency.runs} runs lies between {low:.4g} and {high:.4g} ms (95 %)"
+        )
     head = ["memory", "file", "runtime", "engine", "weights", "of it mapped", "activations", "peak"]
     rows = [
         [
@@ -76,6 +91,7 @@ def _show_measured(models: Iterable[ModelBench]) -> None:
     ]
     click.echo("\n" + table(list(reversed(rows)), head=head))
     click.echo(f"Peak: {measured[0].memory.includes}. Runtime: Python, numpy and the engine.")
+    click.echo(f"Machine: {measured[0].machine.describe()}.")
     for entry in measured:
         _show_course(entry)
         if entry.limit:
@@ -127,7 +143,10 @@ def _show_scenarios(models: Iterable[ModelBench]) -> None:
     for entry in models:
         for found in entry.scenarios:
             if not found.valid:
-                click.echo(f"  {found.scenario.value}: {found.why}")
+                click.echo(
+                    f"  {Path(entry.model).name}, {found.scenario.value}, {found.threads} "
+                    f"thread{'s' * (found.threads > 1)}: {found.why}"
+                )
     click.echo("MLPerf itself asks for ten minutes each: --min-seconds 600.\n")
 
 

@@ -51,12 +51,15 @@ def test_reads_the_kernels_files(tmp_path: Path) -> None:
     assert (machine.frequency_mhz, machine.most_mhz) == (1500, 1800)
     assert machine.temperature_c == 51
     assert machine.throttled is True
+    assert machine.describe().startswith("Raspberry Pi 4 Model B Rev 1.4, Cortex-A72, ")
+    assert machine.describe().endswith("governor ondemand, 1500 MHz of 1800, 51 °C")
 
 
 def test_what_cannot_be_read_is_unknown(tmp_path: Path) -> None:
     machine = read_machine(tmp_path)
     assert (machine.board, machine.ram_bytes, machine.governor) == (None, None, None)
     assert machine.cpu_model
+    assert machine.describe().endswith("governor not known, clock not known, temperature not known")
 
 
 def test_a_calm_machine_gives_no_warning() -> None:
