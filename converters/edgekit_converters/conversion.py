@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from edgekit_converters.accuracy import PairedAccuracy
-from edgekit_converters.calibration import CalibrationSet
-from edgekit_converters.calibration.held_out import excerpt_of, hold_out
-from edgekit_converters.calibration.mistakes import likely_mistake
-from edgekit_converters.calibration.preprocessing import bundle_steps
 from edgekit_converters.checking import ArtifactCheck
-from edgekit_converters.evaluation import EvaluationSet, choose_metric
+from edgekit_converters.given import read_given
 from edgekit_converters.hardware import doubts_of, how_judged, slower_than_float
 from edgekit_converters.intake import Intake, take_in
-from edgekit_converters.judging import Judge
 from edgekit_converters.litert.compile import CompiledFile, compile_to_file
 from edgekit_converters.predicting import PredictedLatency
 from edgekit_converters.quantize.scheme import Scheme
@@ -36,7 +31,6 @@ from edgekit_converters.samples import Samples, read_samples
 from edgekit_converters.shortcomings import diagnosis_of, shortfall_of
 from edgekit_converters.sources.kind import SourceKind
 from edgekit_converters.tuning import Tuned, Tuner, Written
-from edgekit_runtime.bundle.manifest import Step
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.formats import ModelFormat
@@ -82,8 +76,9 @@ class Conversion:
             if request.options.example
             else None
         )
-        self._calibration = self._load_calibration()
-        self._judge = self._prepare_judge()
+        given = read_given(request, self._source)
+        self._calibration, self._judge = given.calibration, given.judge
+        self._warnings += given.warnings
         # First of all, so that operators that LiteRT lacks are named before anything is made.
         self._compiled = self._compile()
         self._check = ArtifactCheck(
@@ -168,76 +163,6 @@ class Conversion:
             shortfall=shortfall,
             published=not shortfall or goal.keep_best or interrupted,
         )
-
-    # What is given.
-
-    def _load_calibration(self) -> CalibrationSet | None:
-        if self._request.calibration is None:
-            return None
-        calibration = CalibrationSet.load(
-            self._request.calibration,
-            self._session.inputs,
-            steps=self._steps(self._request.calibration),
-            ranges=self._source.ranges,
-        )
-        self._warnings += calibration.warnings
-        self._look_for_mistakes(calibration.samples, kind="calibration")
-        return calibration
-
-    def _look_for_mistakes(self, samples: Samples, *, kind: str) -> None:
-        mistake = likely_mistake(self._session, samples, kind=kind)
-        self._source.rest()
-        if mistake:
-            self._warnings.append(mistake)
-
-    def _steps(self, data: Path) -> tuple[Step, ...] | None:
-        """The bundle's preprocessing, for data that is not in the model's own numbers yet."""
-        bundle = self._request.preprocessing
-        return bundle_steps(bundle) if bundle is not None and data.is_dir() else None
-
-    def _prepare_judge(self) -> Judge | None:
-        """By the evaluation data, else by a part of the calibration data that it is kept from."""
-        request, specs = self._request, self._session.inputs
-        goal, calibration = request.goal, self._calibration
-        if request.evaluation is not None:
-            dataset = EvaluationSet.load(
-                request.evaluation,
-                specs,
-                steps=self._steps(request.evaluation),
-                ranges=self._source.ranges,
-            )
-            self._warnings += dataset.remarks
-            self._look_for_mistakes(dataset.samples, kind="evaluation")
-            self._warn_of_overlap(dataset)
-        elif calibration is None:
-            return None
-        else:
-            data, origin = excerpt_of(calibration, specs), "calibration samples"
-            parts = hold_out(calibration, specs) if goal.budget or goal.metric else None
-            if parts is not None:
-                self._calibration, data = parts
-                origin = "held-out calibration samples"
-            elif goal.budget is not None:
-                self._warnings.append(
-                    "there are too few calibration samples to hold some out: accuracy is judged "
-                    "on the samples that it was calibrated with, and looks better than it is"
-                )
-            dataset = EvaluationSet.of(data, specs, origin=origin)
-            if goal.metric is None:
-                # The user gave it to calibrate with: its labels may be anything.
-                metric = choose_metric(AGREEMENT, dataset)
-                return Judge(self._source, dataset, metric, asked=goal.budget is not None)
-        return Judge(self._source, dataset, choose_metric(goal.metric, dataset))
-
-    def _warn_of_overlap(self, dataset: EvaluationSet) -> None:
-        if self._calibration is None:
-            return
-        shared = self._calibration.overlap(dataset.data.digests)
-        if shared:
-            self._warnings.append(
-                f"{shared} of the {dataset.data.count} evaluation samples are among the "
-                "calibration data: accuracy on them looks better than it is"
-            )
 
     def _samples(self) -> Samples | None:
         """The user's data, before others what the quantizer has not seen."""
