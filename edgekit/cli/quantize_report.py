@@ -88,6 +88,8 @@ def quantize_report(
 
 def show(found: QuantizationDiagnosis) -> None:
     """Print a diagnosis for people: the weakest layers first, and what to do."""
+    from edgekit_converters.diagnosis.diagnose import PARTED_DB
+
     weakest = sorted(
         (
             layer
@@ -114,9 +116,11 @@ def show(found: QuantizationDiagnosis) -> None:
             "samples."
         )
     if found.first_parting:
-        click.echo(f"They part at {found.first_parting.noise.node}, the first below 20 dB.")
+        click.echo(
+            f"They part at {found.first_parting.noise.node}, the first below {PARTED_DB:.0f} dB."
+        )
     else:
-        click.echo("No layer parts from its float form: all are above 20 dB.")
+        click.echo(f"No layer parts from its float form: all are above {PARTED_DB:.0f} dB.")
     for layer in found.culprits:
         finding = layer.findings[0]
         click.echo(f"\n{layer.noise.node}: {finding.text}.")

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edgekit_converters.repair.simulation import Batch
 
 SCHEMA_VERSION: Final = 1
-# Below this a value is not what the float model computes: a tenth of its magnitude is noise.
-PARTED_DB: Final = 20.0
+# Below this a value is not what the float model computes: a sixth of its magnitude is noise.
+PARTED_DB: Final = 15.0
 # A layer's own noise that is worth a word, in front of what 8 bits give at best.
 OWN_NOTABLE_DB: Final = 25.0
 # What a layer without weights may lose of what it was given, unnoticed.

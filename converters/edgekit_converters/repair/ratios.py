@@ -1,4 +1,4 @@
-"""How much of a value is noise: over all samples, and of a typical one."""
+"""How much of a value is noise, in a sample that is worse than most."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ if TYPE_CHECKING:
 
 #: What is told of an error that is none.
 MOST_DB: Final = 120.0
+#: Of the samples, in percent, are at least as good as the figure says.
+MOST_SAMPLES: Final = 90.0
 
 
 class NoiseRatio:
-    """The squares of a value and of its error, batch by batch.
+    """The signal to noise of each sample, and the figure that most samples keep.
 
-    Two figures are kept, for either alone can hide a fault: one sample with an outlier has more
-    power than all others together, and errors in a few samples are none of a typical one.
+    The squares of all samples together would tell of the largest alone: one outlier has more power
+    than all others, hides what happens to them, and counts for all of them where it is cut off.
     """
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
-        self._signal = self._noise = 0.0
         self._samples: list[float] = []
+        self._silent_noise = 0.0
 
     def add(self, expected: NDArray[Any], computed: NDArray[Any]) -> None:
         """Take in a batch; samples are along the first axis, where there is one.
@@ -37,19 +39,18 @@ class NoiseRatio:
         rows = (len(wanted), -1) if wanted.ndim and wanted.size else (1, -1)
         signals = np.square(wanted).reshape(rows).sum(axis=1)
         noises = np.square(wrong).reshape(rows).sum(axis=1)
-        self._signal += float(signals.sum())
-        self._noise += float(noises.sum())
-        # A sample without any signal has no ratio.
         shown = signals > 0
         self._samples += (noises[shown] / signals[shown]).tolist()
+        # A sample without any signal has no ratio.
+        self._silent_noise += float(noises[~shown].sum())
 
     @property
     def decibels(self) -> float:
-        """The ratio of signal to noise, the worse of the two, between plus and minus `MOST_DB`."""
-        whole = decibels(self._signal, self._noise)
+        """What nine samples in ten reach, between plus and minus `MOST_DB`."""
         if not self._samples:
-            return whole
-        return min(whole, decibels(1.0, float(np.median(self._samples))))
+            return decibels(0.0, self._silent_noise)
+        worst = np.percentile(self._samples, MOST_SAMPLES, method="lower")
+        return decibels(1.0, float(worst))
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -177,8 +177,8 @@ class _Search:
                 return
         self._pay(self._best())
 
-    def _best(self) -> Candidate:
-        return min(self.attempts, key=lambda attempt: attempt.drop).candidate
+    def _best(self) -> Attempt:
+        return min(self.attempts, key=lambda attempt: attempt.drop)
 
     def _free(self, statistics: Mapping[str, RangeStatistics]) -> Iterator[Candidate]:
         """Candidates that cost nothing on the device, each one a change to the best so far."""
@@ -199,7 +199,7 @@ class _Search:
         for method in _METHODS:
             if method is first:
                 continue
-            base = self._best()
+            base = self._best().candidate
             seen = scaled if base.model is equalized.model and equalized.layers else statistics
             repairs = tuple(repair for repair in base.repairs if not repair.endswith(" ranges"))
             yield Candidate(
@@ -208,15 +208,16 @@ class _Search:
                 repairs=(*repairs, f"{method.value} ranges"),
             )
         self._check_time()
-        base = self._best()
+        base = self._best().candidate
         yield dataclasses.replace(
             base,
             model=correct_biases(base.model, base.plan, self._batches),
             repairs=(*base.repairs, "corrected biases"),
         )
 
-    def _pay(self, base: Candidate) -> None:
+    def _pay(self, start: Attempt) -> None:
         """Give the worst layers 16 bits, or float: as few as do."""
+        base = start.candidate
         self._judges.progress("looking for the layers that int8 hurts the most")
         self._check_time()
         probing = list(islice(iter(self._batches), _PROBING_BATCHES))
@@ -228,13 +229,14 @@ class _Search:
         nodes = {node.name: node for node in graph.nodes}
         self._units = tuple(unit_of(nodes[name], graph) for name in self.sensitive)
         for make in (_widened, _in_float):
-            self._fewest(base, make)
+            self._fewest(start, make)
 
-    def _fewest(self, base: Candidate, make: _Make) -> None:
+    def _fewest(self, start: Attempt, make: _Make) -> None:
         """Twice as many until the budget holds, then back by halves."""
+        base = start.candidate
         failed, count, total = 0, 1, len(self.sensitive)
         while not self._holds_with(base, make, count):
-            if self._too_slow() or count == total:
+            if self._too_slow(start) or count == total:
                 break
             failed, count = count, min(2 * count, total)
         else:
@@ -249,10 +251,16 @@ class _Search:
         while self._limits.max_latency_ms is not None and count - failed > 1:
             middle = (count + failed) // 2
             self._holds_with(base, make, middle)
-            count, failed = (middle, failed) if self._too_slow() else (count, middle)
+            count, failed = (middle, failed) if self._too_slow(start) else (count, middle)
 
-    def _too_slow(self) -> bool:
-        return not is_fast(self.attempts[-1], self._limits.max_latency_ms)
+    def _too_slow(self, start: Attempt) -> bool:
+        """Whether the last attempt is, because of what was changed since the start.
+
+        On some boards a model in 8 bits is slower than in float; then more of it is no loss.
+        """
+        last = self.attempts[-1]
+        slower = (last.latency_ms or 0.0) > (start.latency_ms or 0.0)
+        return slower and not is_fast(last, self._limits.max_latency_ms)
 
     def _holds_with(
         self,

@@ -264,6 +264,22 @@ def test_the_best_trade_under_a_latency_is_shown_as_a_curve() -> None:
     assert [one["latency_ms"] for one in document["trade_off"]] == [c.latency_ms for c in curve]
 
 
+def test_where_float_is_faster_than_int8_more_of_it_is_tried() -> None:
+    network = trained(spread=2.6)
+    found = search(
+        network.model,
+        network.calibration,
+        judges(
+            network,
+            drop_of=lambda _: 0.5,
+            latency_of=lambda candidate: 20.0 - len(candidate.plan.keep_float),
+        ),
+        SearchLimits(drop=0.01, max_latency_ms=14.0),
+    )
+    assert found.best.latency_ms is not None
+    assert found.best.latency_ms <= 14
+
+
 def test_the_users_range_method_comes_first() -> None:
     network = trained(spread=2.6)
     found = search(
