@@ -181,10 +181,11 @@ def bench(
     """
     from edgekit.cli.bench_progress import Progress
     from edgekit.cli.bench_text import show
-    from edgekit_benchmarks.bench import Plan, count_steps, run_bench
+    from edgekit_benchmarks.bench import run_bench
     from edgekit_benchmarks.gates import Limits
     from edgekit_benchmarks.memory_limit import parse_bytes
     from edgekit_benchmarks.page import check_accuracies, write_page
+    from edgekit_benchmarks.plan import Plan, count_steps
     from edgekit_benchmarks.scenarios import Scenario, ServerLoad
     from edgekit_runtime.errors import GateFailedError
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edgekit_benchmarks.anchor import anchor_profile, calibrate_profile, guess_profile
-from edgekit_benchmarks.bench import Plan, run_bench
+from edgekit_benchmarks.bench import run_bench
 from edgekit_benchmarks.layers import Layer, LayerKind, ModelLayers
+from edgekit_benchmarks.plan import Plan
 from edgekit_benchmarks.predict import predict
 from edgekit_benchmarks.pricing import predict_left_out
 from edgekit_benchmarks.profile import list_private_profiles, list_profiles, load_profiles

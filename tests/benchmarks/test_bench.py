@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from edgekit_benchmarks import bench
-from edgekit_benchmarks.bench import BenchReport, Plan, bench_models, run_bench
+from edgekit_benchmarks.bench import BenchReport, bench_models, run_bench
 from edgekit_benchmarks.gates import Limits
+from edgekit_benchmarks.plan import Plan
 from edgekit_benchmarks.results import read_results
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError, UsageError
 from runtime.models import linear_model

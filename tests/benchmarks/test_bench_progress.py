@@ -9,7 +9,10 @@ import pytest
 
 from edgekit.cli.bench_progress import Progress
 from edgekit_benchmarks import bench
-from edgekit_benchmarks.bench import Plan, count_steps, run_bench
+from edgekit_benchmarks import plan as plans
+from edgekit_benchmarks.bench import run_bench
+from edgekit_benchmarks.plan import Plan, count_steps
+from edgekit_benchmarks.scenarios import Scenario
 from runtime.models import linear_model
 
 
@@ -65,8 +68,8 @@ def test_every_step_is_counted(plan: Plan, tmp_path: Path) -> None:
 
 def test_scenarios_are_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "run_scenario", lambda *_, **__: None)
-    monkeypatch.setattr(bench, "check_scenarios", lambda *_: None)
-    plan = Plan(runs=1, min_seconds=0.0, scenarios=tuple(bench.Scenario))
+    monkeypatch.setattr(plans, "check_scenarios", lambda *_: None)
+    plan = Plan(runs=1, min_seconds=0.0, scenarios=tuple(Scenario))
     steps = []
     run_bench([linear_model(tmp_path / "a.onnx")], plan, advance=lambda: steps.append(1))
     assert len(steps) == count_steps(1, plan) == 6

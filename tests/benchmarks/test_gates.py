@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit_benchmarks.bench import ModelBench, Plan, run_bench
+from edgekit_benchmarks.bench import ModelBench, run_bench
 from edgekit_benchmarks.gates import compare_with_baseline
 from edgekit_benchmarks.latency import LatencyStatistics, describe_latencies
+from edgekit_benchmarks.plan import Plan
 from edgekit_benchmarks.results import RecordedRun
 from runtime.models import linear_model
 

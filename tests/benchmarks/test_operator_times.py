@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from benchmarks.networks import NETWORKS
 from edgekit.cli.convert import convert
-from edgekit_benchmarks.bench import Plan, run_bench
+from edgekit_benchmarks.bench import run_bench
 from edgekit_benchmarks.inputs import make_inputs, resolve_shapes
 from edgekit_benchmarks.litert_profiler import OperatorEvent, profile_litert, summarize
 from edgekit_benchmarks.measure import measure_operators
 from edgekit_benchmarks.operators import read_profile
+from edgekit_benchmarks.plan import Plan
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
 from edgekit_runtime.graph.read import read_graph
 from edgekit_runtime.session import open_session

@@ -14,10 +14,11 @@ import jsonschema
 import pytest
 
 from benchmarks.networks import NETWORKS
-from edgekit_benchmarks.bench import BenchReport, Plan, run_bench
+from edgekit_benchmarks.bench import BenchReport, run_bench
 from edgekit_benchmarks.features import FEATURES
 from edgekit_benchmarks.gates import Limits
 from edgekit_benchmarks.page import check_accuracies, render_page, write_page
+from edgekit_benchmarks.plan import Plan
 from edgekit_benchmarks.svg import Scale, padded, shortened
 from edgekit_runtime.errors import UsageError
 

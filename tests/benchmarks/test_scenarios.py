@@ -14,9 +14,10 @@ from click.testing import CliRunner
 
 from edgekit.cli.bench import bench as bench_command
 from edgekit_benchmarks import scenarios
-from edgekit_benchmarks.bench import BenchReport, Plan, run_bench
+from edgekit_benchmarks.bench import BenchReport, run_bench
 from edgekit_benchmarks.loadgen import LoadJob, read_entries
 from edgekit_benchmarks.page import render_page
+from edgekit_benchmarks.plan import Plan
 from edgekit_benchmarks.scenarios import (
     Scenario,
     ScenarioRun,
