@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "registry": "registry:registry",
     "release": "release:release",
     "fleet": "fleet:fleet",
+    "device": "device:device",
     "doctor": "doctor:doctor",
 }
 

@@ -29,6 +29,7 @@ from edgekit_runtime.errors import EnvironmentLackError, UsageError
 
 SYSTEM: Final = Path("/")
 _FOLDERS: Final = (CONFIG_FOLDER, DATA_FOLDER)
+_DEBIAN_COMMAND: Final = PurePosixPath("/usr/bin/edgekit-agent")
 _LINK_ENABLES: Final = PurePosixPath("/etc/systemd/system/multi-user.target.wants") / SERVICE
 
 
@@ -135,6 +136,10 @@ def uninstall(*, root: Path = SYSTEM, keep_data: bool = False, run: Run = run_co
     gone = [UNIT_FILE, SYSUSERS_FILE, _LINK_ENABLES, COMMAND_LINK, SOFTWARE_FOLDER]
     if not keep_data:
         gone += _FOLDERS
+    # Of a Debian package, dpkg takes away what dpkg has put there.
+    packaged = os.path.lexists(_below(root, _DEBIAN_COMMAND))
+    if packaged:
+        gone.remove(SOFTWARE_FOLDER)
     found = [path for path in gone if os.path.lexists(_below(root, path))]
     if not found:
         raise UsageError("no agent is installed here", where=str(root))
@@ -150,11 +155,16 @@ def uninstall(*, root: Path = SYSTEM, keep_data: bool = False, run: Run = run_co
         if not keep_data:
             run(["userdel", USER])
             steps.append(f"deleted the user {USER}")
-    return Done(steps=tuple(steps))
+    left = ("sudo apt purge edgekit-agent",) if packaged else ()
+    return Done(steps=tuple(steps), left=left)
 
 
 def running_executable() -> str:
     """The command line of the program that is running, such that a unit can start it again."""
+    # A package's launcher says who it is: the Python behind it finds nothing on its own.
+    packaged = os.environ.get("EDGEKIT_COMMAND")
+    if packaged:
+        return packaged
     own = Path(sys.argv[0])
     if own.name == "edgekit-agent" and own.is_absolute():
         return str(own)

@@ -100,6 +100,16 @@ def test_data_may_be_kept(agent: Path, tmp_path: Path) -> None:
     assert "etc/systemd/system/edgekit-agent.service" not in tree(root)
 
 
+def test_what_dpkg_has_put_there_is_left_to_dpkg(agent: Path, tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    install(agent, root=root, executable="/usr/bin/edgekit-agent")
+    for name in ("usr/bin/edgekit-agent", "opt/edgekit/site/click/core.py"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text("of the package")
+    assert uninstall(root=root).left == ("sudo apt purge edgekit-agent",)
+    assert tree(root) == {"usr/bin/edgekit-agent", "opt/edgekit/site/click/core.py"}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may install")
 def test_a_live_machine_needs_root(agent: Path) -> None:
     with pytest.raises(EnvironmentLackError, match="needs root"):
