@@ -118,8 +118,8 @@ def export(device: str, folder: Path, database: str | None) -> None:
     """Print everything that is held on DEVICE, as JSON."""
     from edgekit.fleet.devices.privacy import export_device
 
-    with opened_database(folder, database) as (_, opened):
-        emit_json(export_device(opened, device))
+    with opened_database(folder, database) as (fleet, opened):
+        emit_json(export_device(opened, fleet, device))
 
 
 @devices.command()

@@ -84,7 +84,7 @@ def list_alarms(plane: Plane, access: Viewer, limit: Newest = 100) -> list[dict[
 def export(plane: Plane, access: Admin, device: DeviceId) -> dict[str, Any]:
     """Everything that is held on a device."""
     _ = access
-    return export_device(plane.database, device)
+    return export_device(plane.database, plane.fleet, device)
 
 
 @router.delete("/devices/{device}", status_code=204)

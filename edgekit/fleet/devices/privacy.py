@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 _MANY: Final = 1_000_000
 
 
-def export_device(database: Database, device: str) -> dict[str, Any]:
-    """Everything that the database holds on a device, as JSON.
+def export_device(database: Database, fleet: Fleet, device: str) -> dict[str, Any]:
+    """Everything that is held on a device, as JSON.
 
     Of the audit log: what was done to it, by its pseudonym. Of rollouts: that it took part.
 
     Args:
-        database: Where.
+        database: Of the fleet.
+        fleet: Whose orders for the device stand in its folder.
         device: Its id or pseudonym.
 
     Raises:
@@ -54,6 +55,12 @@ def export_device(database: Database, device: str) -> dict[str, Any]:
         ]
         entries = read_audit(session, newest=_MANY, subject=f"device {row.pseudonym}")
         document["audit"] = [asdict(entry) for entry in entries]
+        name = row.id
+    # As the device is told it, with the signatures.
+    document["order"] = {
+        path.name: json.loads(path.read_bytes())
+        for path in sorted((fleet.devices / name).glob("*.json"))
+    }
     return document
 
 

@@ -103,8 +103,10 @@ def everything(database) -> str:
         )
 
 
-def test_everything_that_is_held_is_given_out(busy) -> None:
-    document = export_device(busy.database, "d1")
+def test_everything_that_is_held_is_given_out(busy, fleet: Fleet) -> None:
+    order_device(fleet, "d1", [])
+    document = export_device(busy.database, fleet, "d1")
+    assert "timestamp.json" in document["order"]
     json.dumps(document)
     for table in ("alarms", "deployments", "device_bundles", "events", "telemetry"):
         assert [row["device_id"] for row in document[table]] == ["d1"], table
@@ -112,7 +114,7 @@ def test_everything_that_is_held_is_given_out(busy) -> None:
     assert document["rollouts"] == [{"id": "r1", "progress": [[0, "active"]]}]
     assert [entry["action"] for entry in document["audit"]] == ["device.labelled"]
     assert "'d2'" not in str(document)
-    assert export_device(busy.database, document["device"]["pseudonym"]) == document
+    assert export_device(busy.database, fleet, document["device"]["pseudonym"]) == document
 
 
 def test_nothing_of_a_deleted_device_is_left(busy) -> None:
