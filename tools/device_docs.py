@@ -30,10 +30,12 @@ out. "In band" is the share of left-out latencies inside the band for nine in te
 
 ESTIMATED = """
 
-*Estimate only*, and labelled so in every prediction, because nothing was measured on them. They
-have the prices of a board with the same core, and the band is wider by what boards of one core made
-of each other's prices where both were measured (from 1/1.85 to 1.81 times). They are no part of
-the family `raspberrypi`: name them.
+*Estimate only*, and labelled so in every prediction, because no measurement of them with
+these engines is known. They have the prices of a board with the same core, and the band is wider by
+what boards of one core made of each other's prices where both were measured (from 1/1.85 to 1.81
+times). They are no part of the family `raspberrypi`: name them. The Raspberry Pi 3B was measured
+with Tengine, an engine of which nothing else is known here: seven models took 1.5 to 2.0 times as
+long as on the 3B+ with ncnn, inside the bands.
 
 """
 

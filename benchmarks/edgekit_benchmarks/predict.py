@@ -303,7 +303,7 @@ def _board_change(known: Sequence[Substitution], calibration: Calibration) -> Ch
         setting="board",
         values=("another board", "this board"),
         within="the same core",
-        reason=f"nothing was measured on this board; the prices are the {calibration.taken_from}'s,"
+        reason=f"no known measurement on this board; the prices are the {calibration.taken_from}'s,"
         " which has the same core",
         taken=f"the {calibration.taken_from} taken for this board",
     )

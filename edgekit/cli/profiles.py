@@ -109,7 +109,7 @@ def show(name: str, as_json: bool) -> None:
         click.echo(table(rows, head=head))
         if profile.taken_from:
             click.echo(
-                f"Estimate only: nothing was measured on this board. The rows are the "
+                f"Estimate only: no measurement of this board is known. The rows are the "
                 f"{profile.taken_from}'s, which has the same core; bands of predictions are wider."
             )
         for weak in dict.fromkeys(c.weak for c in profile.calibrations if c.weak):

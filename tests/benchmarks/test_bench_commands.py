@@ -133,7 +133,7 @@ def test_profiles_are_listed_and_shown() -> None:
     }
     assert "estimate only" in done.output
     done = CliRunner().invoke(profiles, ["show", "raspberrypi-cm4"])
-    assert "Estimate only: nothing was measured on this board" in done.output
+    assert "Estimate only: no measurement of this board is known" in done.output
     done = CliRunner().invoke(profiles, ["show", "pixel"])
     assert "Google Pixel 3" in done.output
     assert "Weak: few kinds of models" in done.output
