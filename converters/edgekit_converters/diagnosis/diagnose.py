@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit_converters.diagnosis.alignment import aligned
 from edgekit_converters.diagnosis.causes import Finding, find_causes
 from edgekit_converters.diagnosis.layers import LayerNoise, compare_layers
-from edgekit_converters.diagnosis.pieces import Pieces
 from edgekit_converters.diagnosis.spread import ValueSpread, spread_of
 from edgekit_converters.graph import read_graph
 from edgekit_converters.ranges import RangeStatistics, collect_ranges
+from edgekit_converters.repair.pieces import Pieces
 from edgekit_converters.repair.ratios import MOST_DB
 
 if TYPE_CHECKING:

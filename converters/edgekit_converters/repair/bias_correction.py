@@ -7,13 +7,14 @@ inputs in float, so that the layers can be corrected all at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgekit_converters.graph import read_graph
 from edgekit_converters.quantize.plan import node_name
+from edgekit_converters.repair.pieces import Pieces
 from edgekit_converters.repair.simulation import Batch, simulate
 from edgekit_converters.repair.twins import own_noise
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_converters.quantize.plan import QuantizationPlan
+
+_ENOUGH_SAMPLES: Final = 128
 
 
 def correct_biases(model: Any, plan: QuantizationPlan, batches: Iterable[Batch]) -> Any:
@@ -31,15 +34,17 @@ def correct_biases(model: Any, plan: QuantizationPlan, batches: Iterable[Batch])
     Args:
         model: A normalised `onnx.ModelProto`; it is not changed.
         plan: Of a static scheme.
-        batches: Calibration data; read once.
+        batches: Calibration data; as much of it is read, once, as means need.
 
     Returns:
         A new `onnx.ModelProto`. Convolutions without a bias get one where they need it.
     """
-    shifts = {found.node: found.shift for found in own_noise(model, simulate(model, plan), batches)}
+    graph = read_graph(model)
+    pieces = _some(Pieces(batches, graph))
+    shifts = {found.node: found.shift for found in own_noise(model, simulate(model, plan), pieces)}
     corrected = type(model)()
     corrected.CopyFrom(model)
-    constants = read_graph(model).constants
+    constants = graph.constants
     taken = {tensor.name for tensor in corrected.graph.initializer}
     taken |= {name for node in corrected.graph.node for name in (*node.input, *node.output)}
     for node in corrected.graph.node:
@@ -48,6 +53,16 @@ def correct_biases(model: Any, plan: QuantizationPlan, batches: Iterable[Batch])
             continue
         _correct(corrected.graph, node, shift, constants, taken)
     return corrected
+
+
+def _some(pieces: Iterable[Batch]) -> Iterator[Batch]:
+    """The first samples."""
+    count = 0
+    for piece in pieces:
+        yield piece
+        count += min((len(array) for array in piece.values() if array.ndim), default=1)
+        if count >= _ENOUGH_SAMPLES:
+            return
 
 
 def _correct(

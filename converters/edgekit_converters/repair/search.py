@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 from edgekit_converters.graph import read_graph
@@ -35,7 +34,7 @@ from edgekit_runtime.errors import UnsupportedModelError
 _ROUNDING: Final = 1e-9
 _MOVES: Final = frozenset({"DequantizeLinear", "QuantizeLinear"})
 # Of the calibration data, for the sensitivity of each layer.
-_PROBING_BATCHES: Final = 4
+_PROBING_SAMPLES: Final = 16
 # Min-max comes last: where it is not what was asked for, it is what was not.
 _METHODS: Final = (
     RangeMethod.MSE,
@@ -220,7 +219,7 @@ class _Search:
         base = start.candidate
         self._judges.progress("looking for the layers that int8 hurts the most")
         self._check_time()
-        probing = list(islice(iter(self._batches), _PROBING_BATCHES))
+        probing = _first(self._batches, _PROBING_SAMPLES)
         found = sensitivities(base.model, base.plan, probing, go_on=self._has_time)
         self.sensitive = tuple(one.node for one in found)
         if not self.sensitive:
@@ -327,6 +326,18 @@ class _Search:
     def _check_time(self) -> None:
         if not self._has_time():
             raise _TimeOver
+
+
+def _first(batches: Iterable[Batch], samples: int) -> list[Batch]:
+    """As many batches as it takes to have so many samples."""
+    found: list[Batch] = []
+    count = 0
+    for batch in batches:
+        found.append(batch)
+        count += min((len(array) for array in batch.values() if array.ndim), default=1)
+        if count >= samples:
+            break
+    return found
 
 
 def _widened(base: Candidate, units: _Units) -> Candidate:

@@ -17,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit_converters.diagnosis import QuantizationDiagnosis, Subject, diagnose
 from edgekit_converters.diagnosis.causes import Cause
-from edgekit_converters.diagnosis.pieces import Pieces
 from edgekit_converters.graph import read_graph
 from edgekit_converters.normalise import normalise
 from edgekit_converters.quantize.plan import Range
@@ -25,6 +24,7 @@ from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.ranges import collect_ranges
 from edgekit_converters.repair.bias_correction import correct_biases
 from edgekit_converters.repair.equalize import equalize
+from edgekit_converters.repair.pieces import Pieces
 from edgekit_runtime.errors import UsageError
 from tests.converters.repair.chain_models import chain_model, images, int8_plan, plan_of
 from tests.converters.repair.small_networks import Trained, broken, trained
@@ -210,7 +210,7 @@ def test_large_batches_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> N
     whole = plain(network)
     batches = list(network.calibration[:2])
     assert [len(piece["x"]) for piece in Pieces(batches, graph)] == [32, 32]
-    monkeypatch.setattr("edgekit_converters.diagnosis.pieces._MOST_BYTES", 600_000)
+    monkeypatch.setattr("edgekit_converters.repair.pieces._MOST_BYTES", 600_000)
     pieces = Pieces(batches, graph)
     sizes = [len(piece["x"]) for piece in pieces]
     assert 1 < sizes[0] < 32

@@ -35,6 +35,21 @@ def test_the_means_are_those_of_the_float_model(depthwise: bool) -> None:
     assert len(model.graph.node[-1].input) == 2
 
 
+def test_no_more_samples_are_read_than_means_need() -> None:
+    model = chain_model((RELU,))
+    batches = images(60)
+    plan = int8_plan(model, batches)
+    read = []
+
+    def counted() -> Any:
+        for batch in batches:
+            read.append(len(batch["x"]))
+            yield batch
+
+    correct_biases(model, plan, counted())
+    assert sum(read) == 128
+
+
 @pytest.mark.parametrize("scheme", [Scheme.INT8, Scheme.INT16X8])
 def test_own_noise_is_that_of_the_layer_alone(scheme: Scheme) -> None:
     model = chain_model((RELU,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from edgekit_converters.repair.simulation import Batch
@@ -17,9 +17,9 @@ _VALUE_BYTES: Final = 4
 
 
 class Pieces:
-    """The same samples, fewer at a time; read as often as the batches are."""
+    """The same samples, fewer at a time; read as often as the batches can be."""
 
-    def __init__(self, batches: Collection[Batch], graph: Graph) -> None:
+    def __init__(self, batches: Iterable[Batch], graph: Graph) -> None:
         """Wrap batches for a model.
 
         Args:
