@@ -28,6 +28,7 @@ from edgekit_agent.installation import InstallerProcess
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.logs import RecentLines
 from edgekit_agent.plans import ModelPlan
+from edgekit_agent.proofs import TrialDone
 from edgekit_agent.release import AGENT_VERSION
 from edgekit_agent.requests.desk import (
     Desk,
@@ -57,7 +58,7 @@ from edgekit_agent.transports.arrivals import (
     Transport,
 )
 from edgekit_agent.trial import resident_bytes, run_trial
-from edgekit_agent.updates import TrialDone, Updates
+from edgekit_agent.updates import Updates
 from edgekit_agent.verification import VerifierProcess
 from edgekit_agent.watchdog import ServiceManager
 from edgekit_runtime.durable import unwritable
@@ -276,7 +277,7 @@ class Supervisor:
                 if event is not None:
                     self._updates.apply(message.target.bundle, event, now)
             case TrialDone():
-                self._updates.on_trial(message, now)
+                self._updates.proofs.on_done(message, now)
             case VerifyDone():
                 result = self._inbox.handle(message)
                 if isinstance(result, EdgekitError):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from edgekit_agent.chunks import ChunkStore
-from edgekit_agent.conditions import Surroundings, look_around, why_not_yet
+from edgekit_agent.conditions import Surroundings, look_around
 from edgekit_agent.doors import Died
 from edgekit_agent.downloads import Downloads
 from edgekit_agent.events import EventLog
@@ -30,19 +28,16 @@ from edgekit_agent.machine import (
     GatesFailed,
     GatesPassed,
     Ordered,
-    ProofBegun,
     Prove,
-    Proven,
     Restarted,
     SlotLost,
-    VariantFailed,
     Withdrawn,
     transition,
 )
 from edgekit_agent.plans import ModelPlan
+from edgekit_agent.proofs import Proofs, TrialDone
 from edgekit_agent.slots import SlotStore
-from edgekit_agent.state import UNDER_WAY, BundleRecord, Slot
-from edgekit_agent.trial import TrialOutcome, run_trial
+from edgekit_agent.state import UNDER_WAY, BundleRecord, Slot, Target
 from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
 from edgekit_runtime.reports import DeviceEvent, Phase
@@ -52,19 +47,6 @@ _log = logging.getLogger(__name__)
 # A version that keeps taking the server down, and has none before it, is left out so long: the
 # other bundles are served meanwhile.
 BENCH_SECONDS: Final = 60.0
-# How often it is looked whether the conditions of an order hold.
-_HELD_SECONDS: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrialDone:
-    """A trial has ended."""
-
-    bundle: str
-    digest: str
-    variant: str
-    outcome: TrialOutcome
-    stop: threading.Event
 
 
 class Updates:
@@ -96,29 +78,22 @@ class Updates:
             jobs: Where slow work on files is done.
             wall_clock: Seconds since 1970, as well as is known.
             publish: Told of every event, after it was journalled.
-            post: Takes the results of trials; they come back through `on_trial`.
+            post: Takes the results of trials; they come back through `proofs.on_done`.
             device: This device's id.
             look_around: Tells, at a time, by what the conditions of orders are judged.
         """
-        self._look_around = look_around
         self._journal_file = journal_file
         self._slots = slots
         self._chunks = chunks
         self._hardware = hardware
         self._inference_threads = inference_threads
         self._jobs = jobs
-        self._trial_jobs = JobThread("trials")
         self._wall_clock = wall_clock
         self._publish = publish
-        self._post = post
         self._device = device
         self._plans: dict[tuple[str, str], ModelPlan] = {}
-        self._trials: dict[str, tuple[str, str, threading.Event]] = {}
         self._live: dict[str, tuple[str, float]] = {}
         self._benched: dict[str, float] = {}
-        # What staged candidates wait for, by bundle, and when that is looked at again.
-        self._held: dict[str, str] = {}
-        self._held_due = 0.0
         self._collect_due = False
         self.records: dict[str, BundleRecord] = {}
         self.order_version = 0
@@ -126,6 +101,13 @@ class Updates:
         self.journal_trouble = ""
         self.events = EventLog(device=device, sequence=0)
         self.downloads: Downloads
+        self.proofs = Proofs(
+            plan_of=self._plan,
+            look_around=lambda: look_around(wall_clock()),
+            apply=self.apply,
+            wait=self._tell_held,
+            post=post,
+        )
 
     @property
     def under_way(self) -> bool:
@@ -134,7 +116,7 @@ class Updates:
 
     def waiting(self, bundle: str) -> str:
         """What a bundle's update is waiting for; empty for nothing."""
-        return self._held.get(bundle) or self.downloads.waiting(bundle)
+        return self.proofs.waiting(bundle) or self.downloads.waiting(bundle)
 
     def load(self, *, events_before: int = 0) -> None:
         """Read the journal, or rebuild it from the slots if it is damaged.
@@ -264,20 +246,6 @@ class Updates:
             if len(record.active_crashes) >= ACTIVE_CRASH_LIMIT:
                 self._benched[model.digest] = now + BENCH_SECONDS
 
-    def on_trial(self, message: TrialDone, now: float) -> None:
-        """Go on after a trial."""
-        if message.stop.is_set():
-            return
-        self._trials.pop(message.bundle, None)
-        outcome = message.outcome
-        if outcome.passed:
-            event: Event = Proven(digest=message.digest, variant=message.variant)
-        else:
-            event = VariantFailed(
-                digest=message.digest, variant=message.variant, reason=outcome.reason
-            )
-        self.apply(message.bundle, event, now)
-
     def judge(self, stats_of: Callable[[str], LiveStats], now: float) -> None:
         """Ask the gates of every candidate in live use."""
         for bundle, (digest, since) in list(self._live.items()):
@@ -296,10 +264,7 @@ class Updates:
         if self.journal_trouble:
             self.save()
         self.downloads.tick(now, connected=connected)
-        if self._held and now >= self._held_due:
-            self._held_due = now + _HELD_SECONDS
-            for bundle in list(self._held):
-                self._begin_proof(bundle, now)
+        self.proofs.tick(self.records, now)
         if self._collect_due and not self.journal_trouble:
             self._collect_due = False
             self._collect()
@@ -327,9 +292,10 @@ class Updates:
 
     def close(self, *, seconds: float) -> None:
         """End every trial."""
-        for _, _, stop in self._trials.values():
-            stop.set()
-        self._trial_jobs.close(seconds=seconds)
+        self.proofs.close(seconds=seconds)
+
+    def _tell_held(self, target: Target, reason: str) -> None:
+        self.tell("update.waiting", bundle=target.bundle, version=target.version, detail=reason)
 
     def _note(self, kind: str, *, bundle: str, version: str, detail: str) -> DeviceEvent:
         _log.info("%s %s", kind, detail, extra={"bundle": bundle, "version": version})
@@ -343,75 +309,20 @@ class Updates:
                 failed = tuple(variant for variant, _ in record.failed)
                 self.downloads.begin(record.candidate, failed, now)
             case Prove() if record.candidate is not None:
-                self._begin_proof(record.bundle, now)
+                self.proofs.begin(self.records[record.bundle], now)
             case Collect():
                 self._collect_due = True
             case _:
                 # The server is brought in line with the records on every turn of the loop.
                 return
 
-    def _begin_proof(self, bundle: str, now: float) -> None:
-        """Start the trial of a staged candidate, or say what it waits for."""
-        record = self.records[bundle]
-        candidate = record.candidate
-        if record.phase is not Phase.STAGED or candidate is None:
-            return
-        around = self._look_around(self._wall_clock())
-        reason = why_not_yet(candidate.order.conditions, around)
-        if reason:
-            if bundle not in self._held:
-                self.tell("update.waiting", bundle=bundle, version=candidate.version, detail=reason)
-            self._held[bundle] = reason
-            return
-        self._held.pop(bundle, None)
-        variant = record.variant
-        self.apply(bundle, ProofBegun(digest=candidate.digest, variant=variant), now)
-        self._prove(self.records[bundle], Slot(target=candidate, variant=variant), now)
-
-    def _prove(self, record: BundleRecord, slot: Slot, now: float) -> None:
-        bundle, stop = record.bundle, threading.Event()
-        try:
-            plan = self._plan(bundle, slot)
-        except EdgekitError as error:
-            self.apply(
-                bundle,
-                VariantFailed(digest=slot.digest, variant=slot.variant, reason=error.what),
-                now,
-            )
-            return
-        budget = slot.target.order.budget
-        self._trials[bundle] = (slot.digest, slot.variant, stop)
-
-        def job() -> None:
-            outcome = run_trial(plan, budget, stop=stop)
-            self._post(
-                TrialDone(
-                    bundle=bundle,
-                    digest=slot.digest,
-                    variant=slot.variant,
-                    outcome=outcome,
-                    stop=stop,
-                )
-            )
-
-        self._trial_jobs.submit(job)
-
     def _stop_stale_work(self, record: BundleRecord) -> None:
         bundle = record.bundle
         if record.phase is not Phase.FETCHING:
             self.downloads.cancel(bundle)
-        trial = self._trials.get(bundle)
-        if trial is not None and (
-            record.phase is not Phase.STAGED
-            or record.candidate is None
-            or (record.candidate.digest, record.variant) != trial[:2]
-        ):
-            trial[2].set()
-            del self._trials[bundle]
+        self.proofs.stop_stale(record)
         if record.phase is not Phase.TRYING:
             self._live.pop(bundle, None)
-        if record.phase is not Phase.STAGED:
-            self._held.pop(bundle, None)
 
     def _servable(self, bundle: str, now: float) -> ModelPlan | None:
         """The plan of what a bundle serves; a slot that has become useless is given up."""

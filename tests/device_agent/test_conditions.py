@@ -156,12 +156,12 @@ def agent(tmp_path: Path) -> Iterator[RunningAgent]:
 def test_an_agent_fetches_at_once_and_goes_live_when_it_may(
     agent: RunningAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekit_agent.updates._HELD_SECONDS", 0.05)
+    monkeypatch.setattr("edgekit_agent.proofs._HELD_SECONDS", 0.05)
     agent.install("1.0.0", 2.0)
     around = replace(QUIET, battery_percent=10, on_mains=False)
     assert agent.supervisor
-    updates = agent.supervisor._updates
-    monkeypatch.setattr(updates, "_look_around", lambda _time: around)
+    proofs = agent.supervisor._updates.proofs
+    monkeypatch.setattr(proofs, "_look_around", lambda: around)
     agent.release("double", "2.0.0", affine_bundle("double", "2.0.0", 3.0))
     order = replace(quick_order("double", "2.0.0"), conditions=Conditions(min_battery_percent=30))
     agent.order(order)

@@ -22,11 +22,12 @@ from edgekit_agent.downloads import Downloads, FetchDone
 from edgekit_agent.fetching import Fetcher
 from edgekit_agent.hardware import Hardware
 from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.proofs import TrialDone
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Target
 from edgekit_agent.transports.arrivals import ChunkCame
 from edgekit_agent.trial import TrialOutcome
-from edgekit_agent.updates import TrialDone, Updates
+from edgekit_agent.updates import Updates
 from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.orders import BundleOrder, parse_index_pieces
 from tests.simulators.signed_fleet import SignedFleet
@@ -195,8 +196,8 @@ class UpdateEngine:
             post=self.messages.append,
             device="d1",
         )
-        self.updates._trial_jobs.close(seconds=5)
-        self.updates._trial_jobs = jobs
+        self.updates.proofs._jobs.close(seconds=5)
+        self.updates.proofs._jobs = jobs
         self.updates.downloads = Downloads(
             fetcher=Fetcher(
                 chunks=chunks, slots=self.slots, hardware=hardware, store_bytes=64 << 20
@@ -213,7 +214,7 @@ class UpdateEngine:
     def begin(self) -> None:
         """Begin as the supervisor does, and stop there."""
         self.updates.load()
-        with mock.patch("edgekit_agent.updates.run_trial", self.trial):
+        with mock.patch("edgekit_agent.proofs.run_trial", self.trial):
             self.updates.start(self.now)
 
     def start(self) -> None:
@@ -244,7 +245,7 @@ class UpdateEngine:
         )
 
     def run(self) -> None:
-        with mock.patch("edgekit_agent.updates.run_trial", self.trial):
+        with mock.patch("edgekit_agent.proofs.run_trial", self.trial):
             for _ in range(400):
                 self.now += 1.0
                 while self.messages:
@@ -277,7 +278,7 @@ class UpdateEngine:
                 for bundle, unusable in self.updates.downloads.on_chunk(message, self.now):
                     self.updates.apply(bundle, unusable, self.now)
             case TrialDone():
-                self.updates.on_trial(message, self.now)
+                self.updates.proofs.on_done(message, self.now)
 
 
 class SameThread:
