@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgekit_agent.installed import installed_version
 from edgekit_runtime.bundle.manifest import Manifest, Variant
 from edgekit_runtime.errors import UnsupportedModelError
 
@@ -48,12 +48,8 @@ class Hardware:
 
 def detect_hardware() -> Hardware:
     """Look at the machine; an engine is found by its metadata, not by importing it."""
-    runtimes = {}
-    for name, distribution in RUNTIMES.items():
-        try:
-            runtimes[name] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    found = {name: installed_version(distribution) for name, distribution in RUNTIMES.items()}
+    runtimes = {name: version for name, version in found.items() if version}
     return Hardware(
         architecture=platform.machine(),
         ram_bytes=_total_ram_bytes(),

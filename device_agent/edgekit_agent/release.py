@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Final
 
+from edgekit_agent.installed import installed_version
 
-def _find() -> str:
-    try:
-        return importlib.metadata.version("edgekit")
-    except importlib.metadata.PackageNotFoundError:
-        # Run from a plain copy of the sources, as a single-file package is.
-        return "0+unknown"
-
-
-AGENT_VERSION: Final = _find()
+# Unknown where it is run from a plain copy of the sources.
+AGENT_VERSION: Final = installed_version("edgekit") or "0+unknown"
