@@ -11,14 +11,14 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_benchmarks.feeding import run_first
 from edgekit_benchmarks.job import Job, refusal, take_standard_output
-from edgekit_benchmarks.litert_profiler import profile_litert
+from edgekit_benchmarks.litert_profiler import OperatorEvent, profile_litert
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, UnsupportedModelError
 from edgekit_runtime.formats import ModelFormat, detect_format
 from edgekit_runtime.session import open_session
@@ -76,10 +76,19 @@ def profile_operators(job: Job) -> list[OperatorTime]:
     found = profile_litert(
         job.model, inputs, threads=job.threads, reference_kernels=job.reference_kernels
     )
-    if not any(event.microseconds for event in found):
+    return name_operators(found, where=str(job.model))
+
+
+def name_operators(events: Sequence[OperatorEvent], *, where: str) -> list[OperatorTime]:
+    """LiteRT's operators, numbered in their order: they have no names.
+
+    Raises:
+        EnvironmentLackError: If none took a time that its profiler can tell.
+    """
+    if not any(event.microseconds for event in events):
         raise EnvironmentLackError(
             "every operator takes less than a microsecond, the least that LiteRT's profiler tells",
-            where=str(job.model),
+            where=where,
         )
     return [
         OperatorTime(
@@ -87,7 +96,7 @@ def profile_operators(job: Job) -> list[OperatorTime]:
             type=event.type.partition(" (")[0],
             milliseconds=event.microseconds / 1000,
         )
-        for position, event in enumerate(found)
+        for position, event in enumerate(events)
     ]
 
 

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 
 from benchmarks.networks import NETWORKS
 from edgekit.cli.convert import convert
+from edgekit_benchmarks import bench
 from edgekit_benchmarks.bench import run_bench
 from edgekit_benchmarks.inputs import make_inputs, resolve_shapes
 from edgekit_benchmarks.litert_profiler import OperatorEvent, profile_litert, summarize
 from edgekit_benchmarks.measure import measure_operators
-from edgekit_benchmarks.operators import read_profile
+from edgekit_benchmarks.operators import name_operators, read_profile
 from edgekit_benchmarks.plan import Plan
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
 from edgekit_runtime.graph.read import read_graph
@@ -116,14 +117,33 @@ def test_each_inference_adds_to_the_middle_of_its_operator() -> None:
     assert (add.type, add.microseconds) == ("ADD", 1.0)
 
 
-@LINUX
-def test_operators_of_no_time_are_a_note(tmp_path: Path) -> None:
-    model = to_tflite(linear_model(tmp_path / "tiny.onnx"))
+def test_operators_are_numbered_in_their_order() -> None:
+    events = [
+        OperatorEvent(type="Convolution (NHWC, F32) IGEMM", microseconds=3.0),
+        OperatorEvent(type="Static Reshape (NC)", microseconds=0.0),
+    ]
+    first, second = name_operators(events, where="model.tflite")
+    assert (first.name, first.type) == ("Convolution (NHWC, F32) IGEMM #0", "Convolution")
+    assert first.milliseconds == 0.003
+    assert second.name == "Static Reshape (NC) #1"
+
+
+def test_times_below_what_the_profiler_tells_are_none() -> None:
     with pytest.raises(EnvironmentLackError, match="less than a microsecond"):
-        measure_operators(model, threads=1)
+        name_operators([OperatorEvent(type="ADD", microseconds=0.0)], where="model.tflite")
+
+
+def test_a_profiler_that_does_not_take_a_model_is_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise EnvironmentLackError("LiteRT's profiler does not take this model")
+
+    monkeypatch.setattr(bench, "measure_operators", refuse)
+    model = linear_model(tmp_path / "linear.onnx")
     (entry,) = run_bench([model], Plan(runs=3, min_seconds=0.0, operators=True)).models
     assert entry.operators == ()
-    assert any("no times of its operators" in note for note in entry.notes)
+    assert "no times of its operators: LiteRT's profiler does not take this model" in entry.notes
 
 
 @LINUX
