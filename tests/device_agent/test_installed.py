@@ -26,4 +26,4 @@ def test_what_is_not_there_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_agent_knows_its_own() -> None:
-    assert AGENT_VERSION == importlib.metadata.version("edgekit")
+    assert importlib.metadata.version("edgekit") == AGENT_VERSION
