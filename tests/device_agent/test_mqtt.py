@@ -244,6 +244,35 @@ def test_it_falls_back_to_3_1_1(tmp_path: Path) -> None:
     thread.join(10)
 
 
+def test_a_packet_without_end_is_not_gathered() -> None:
+    """A hostile broker announces 256 MB, and sends what it can."""
+    server = socket.create_server(("127.0.0.1", 0))
+    sent = []
+
+    def serve() -> None:
+        client, _ = server.accept()
+        with client, contextlib.suppress(OSError):
+            client.settimeout(10)
+            client.recv(1000)
+            # CONNACK of MQTT 5, then a PUBLISH with the largest length that the protocol has.
+            client.sendall(b"\x20\x03\x00\x00\x00" + b"\x30\xff\xff\xff\x7f")
+            while len(sent) < 2000:
+                client.sendall(bytes(1 << 16))
+                sent.append(1)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    listener = Listener(server.getsockname()[1])
+    listener.transport.start()
+    wait_for(lambda: listener.of(Disconnected))
+    assert "a packet of 268435455 bytes" in listener.of(Disconnected)[0].reason
+    thread.join(20)
+    listener.transport.close(b"bye")
+    server.close()
+    # What the kernel buffers on its own, and not 128 MB.
+    assert len(sent) < 500
+
+
 class AgentProcess:
     """`edgekit-agent run`, as a user starts it."""
 

@@ -47,6 +47,24 @@ _LONGEST_DELAY_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 2.0
 
 
+# The largest message that we take, with its topic and properties around it.
+_MAX_PACKET_BYTES: Final = MAX_METADATA_SET_BYTES + (1 << 16)
+
+
+class BoundedClient(paho.Client):
+    """Ends a connection whose broker announces a packet that is larger than anything we take.
+
+    MQTT 5 can ask a broker not to send more; MQTT 3.1.1 cannot, and a hostile broker does not
+    mind. paho would gather up to 256 MB before it shows them to anyone.
+    """
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """As paho's, which asks here for what is left of a packet."""
+        if bufsize > _MAX_PACKET_BYTES:
+            raise ValueError(f"the broker sends a packet of {bufsize} bytes")
+        return super()._sock_recv(bufsize)
+
+
 class MqttTransport:
     """Keeps one connection to the broker, and makes it again when it breaks."""
 
@@ -213,7 +231,7 @@ class MqttTransport:
                 client.loop(0.0)
 
     def _new_client(self, protocol: Any, session: _Session) -> paho.Client:
-        client = paho.Client(
+        client = BoundedClient(
             CallbackAPIVersion.VERSION2,
             client_id=f"edgekit-{self._topics.fleet}-{self._device}",
             # Everything that matters is retained, or waits here: a session has nothing to add.
