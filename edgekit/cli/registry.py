@@ -297,6 +297,47 @@ def get(name: str, output: Path | None, folder: Path, database: str | None) -> N
     click.echo(str(target))
 
 
+@registry.command("import")
+@click.argument("source")
+@click.option("--tag", "tags", multiple=True, metavar="NAME[=VALUE]", help="May be repeated.")
+@click.option("--note", default="", help="For people.")
+@fleet_option
+@database_option
+@json_option
+def import_(
+    source: str,
+    tags: tuple[str, ...],
+    note: str,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Register a bundle from SOURCE: models:/NAME/VERSION, runs:/RUN/PATH, or a URL.
+
+    A URL is what fsspec reads: s3://, gs://, az:// (each with its package), https://, file://.
+    From MLflow, whose server MLFLOW_TRACKING_URI names, the run's metrics come too.
+    """
+    from edgekit.fleet.registry.sources import import_bundle
+
+    with _opened(folder, database) as opened:
+        entry = import_bundle(opened, source, tags=_tags(tags), note=note)
+    _show(entry, as_json=as_json)
+
+
+@registry.command()
+@click.argument("name")
+@click.argument("target")
+@fleet_option
+@database_option
+def export(name: str, target: str, folder: Path, database: str | None) -> None:
+    """Take a version to TARGET: mlflow:EXPERIMENT, or a URL; one that ends in / is a folder."""
+    from edgekit.fleet.registry.entries import parse_name
+    from edgekit.fleet.registry.sources import export_bundle
+
+    with _opened(folder, database) as opened:
+        click.echo(export_bundle(opened, *parse_name(name), target))
+
+
 @contextlib.contextmanager
 def _opened(folder: Path, address: str | None) -> Iterator[Registry]:
     from edgekit.fleet.access import local_actor
