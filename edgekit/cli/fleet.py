@@ -12,7 +12,10 @@ import click
 from edgekit.cli.fleet_devices import devices, groups
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option
 from edgekit.cli.fleet_records import audit, retention, token
+from edgekit.cli.fleet_serve import serve
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
+from edgekit.cli.rollout import rollout
+from edgekit.cli.simulate import simulate
 
 if TYPE_CHECKING:
     from edgekit.fleet.status import FleetStatus
@@ -34,7 +37,7 @@ def fleet() -> None:
     """
 
 
-for _command in (devices, groups, audit, token, retention):
+for _command in (rollout, simulate, devices, groups, audit, token, retention, serve):
     fleet.add_command(_command)
 
 

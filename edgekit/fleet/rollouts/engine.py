@@ -43,17 +43,21 @@ ENGINE = "engine"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """Tell a device what to run of the rollout's bundle.
+    """Tell a device what to run of a bundle.
 
     Attributes:
-        device: Which.
-        order: What; None to run the bundle no more.
-        after: Only if the device's order has this version still.
+        device: Which device.
+        bundle: Which bundle.
+        order: What to run of it; None to run it no more.
+        after: Only if the device's order has this version still, or one more that
+        expected: says the same of the bundle as before; None for nothing.
     """
 
     device: str
+    bundle: str
     order: BundleOrder | None
     after: int
+    expected: BundleOrder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,11 +321,19 @@ def _position(befores: list[BundleOrder], order: BundleOrder | None) -> int:
 
 
 def _actions(plan: RolloutPlan, state: RolloutState, now: float) -> tuple[Order, ...]:
-    actions = []
+    actions: list[Order] = []
     tell = _may_order(plan, state, now)
     for name, device in state.devices.items():
-        if device.status is Status.ORDERING and tell:
-            actions.append(Order(device=name, order=plan.order, after=device.after))
-        elif device.status is Status.RESTORING:
-            actions.append(Order(device=name, order=state.before(name), after=device.after))
+        before = state.before(name)
+        restoring = device.status is Status.RESTORING
+        if restoring or (device.status is Status.ORDERING and tell):
+            actions.append(
+                Order(
+                    device=name,
+                    bundle=plan.bundle,
+                    order=before if restoring else plan.order,
+                    after=device.after,
+                    expected=plan.order if restoring else before,
+                )
+            )
     return tuple(actions)

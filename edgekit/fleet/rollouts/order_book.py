@@ -15,14 +15,12 @@ from edgekit.fleet.keyring import Repository, read_keyring
 from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order
-from edgekit.fleet.rollouts.plan import RolloutPlan
-from edgekit.fleet.rollouts.state import RolloutState
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics, pack_metadata
 
 if TYPE_CHECKING:
     from securesystemslib.signer import Signer
-    from tuf.api.metadata import Root
+    from tuf.api.metadata import Root, Targets
 
     from edgekit.fleet.director import DeviceOrders
 
@@ -80,9 +78,7 @@ class OrderBook:
             self._entries[device] = known
         return known[1]
 
-    def carry_out(
-        self, plan: RolloutPlan, state: RolloutState, actions: Iterable[Order]
-    ) -> Iterator[list[tuple[str, bytes]]]:
+    def carry_out(self, actions: Iterable[Order]) -> Iterator[list[tuple[str, bytes]]]:
         """Sign orders, each only if it is still to be made; in batches, as they are signed.
 
         Yields:
@@ -103,7 +99,7 @@ class OrderBook:
                 messages = [
                     self.message(action.device)
                     for action in waiting[start : start + BATCH]
-                    if self._tell(plan, state, action, images) is not Fate.OVERTAKEN
+                    if self._tell(action, images) is not Fate.OVERTAKEN
                 ]
             yield messages
 
@@ -111,21 +107,18 @@ class OrderBook:
         """Topic and message of a device's present order."""
         return self._topics.order(device), pack_metadata(self._open(device).published())
 
-    def _tell(self, plan: RolloutPlan, state: RolloutState, action: Order, images: object) -> Fate:
-        from tuf.api.metadata import Targets
-
+    def _tell(self, action: Order, images: Targets) -> Fate:
         entry = self.entry(action.device)
-        goes_on = action.order == plan.order
         fate = fate_of(
             after=action.after,
-            expected=state.before(action.device) if goes_on else plan.order,
+            expected=action.expected,
             wanted=action.order,
             order_version=entry.version,
-            ordered=entry.of(plan.bundle),
+            ordered=entry.of(action.bundle),
         )
-        if fate is not Fate.OPEN or not isinstance(images, Targets):
+        if fate is not Fate.OPEN:
             return fate
-        kept = [item for item in entry.bundles if item.bundle != plan.bundle]
+        kept = [item for item in entry.bundles if item.bundle != action.bundle]
         orders = tuple(kept if action.order is None else [*kept, action.order])
         version = self._open(action.device).order(orders, images)
         mark = self._mark(action.device)

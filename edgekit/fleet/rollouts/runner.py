@@ -41,6 +41,7 @@ _MOST_SETTLING_SECONDS: Final = 30.0
 _ASK_AGAIN_SECONDS: Final = 60.0
 _ASKED_AT_ONCE: Final = 500
 _RETRY_SECONDS: Final = 5.0
+_MOST_UNTAKEN: Final = 20_000
 _NO_STATE: Final = BundleState()
 
 
@@ -123,6 +124,7 @@ class RolloutRunner:
         self._book = OrderBook(fleet)
         self._stored = store.load(rollout)
         self._looking = _Looking(connections=listener.connections)
+        self._untaken: list[Heard] = []
         # Whatever was signed before may not have been sent.
         self._must_send_again = True
 
@@ -140,7 +142,12 @@ class RolloutRunner:
         """Drive the rollout until it is finished, or `goes_on` says no; its state then."""
         self._settle(goes_on)
         while goes_on():
-            self.turn()
+            try:
+                self.turn()
+            except EnvironmentLackError as error:
+                # A disk that is full, a database that is away: nothing was decided, try again.
+                _log.warning("nothing can be decided: %s", error)
+                self._listen(_RETRY_SECONDS)
             if is_finished(self._stored.state):
                 break
             self._listen(self._settings.turn_seconds)
@@ -169,12 +176,10 @@ class RolloutRunner:
                 return
             self._stored = StoredRollout(plan=plan, state=done.state, revision=revision)
             self._tell_decisions(plan, before, done.state)
-        self._carry_out(plan, done.state, done.actions)
+        self._carry_out(done.state, done.actions)
         self._ask_for_missing(done.state, now)
 
-    def _carry_out(
-        self, plan: RolloutPlan, state: RolloutState, actions: tuple[Order, ...]
-    ) -> None:
+    def _carry_out(self, state: RolloutState, actions: tuple[Order, ...]) -> None:
         if self._listener.connections != self._looking.connections:
             # A broker that was away may have lost its memory.
             self._looking.connections = self._listener.connections
@@ -186,7 +191,7 @@ class RolloutRunner:
                 self._must_send_again = False
             if actions:
                 with connected_to(self._broker) as connection:
-                    for messages in self._book.carry_out(plan, state, actions):
+                    for messages in self._book.carry_out(actions):
                         connection.publish(messages)
         except EnvironmentLackError as error:
             self._must_send_again = True
@@ -240,7 +245,18 @@ class RolloutRunner:
                 self._view.take(message.topic, message.payload)
                 message.done()
             if telemetry:
-                self._settings.take_telemetry(telemetry)
+                self._take(telemetry)
+
+    def _take(self, telemetry: list[Heard]) -> None:
+        self._untaken += telemetry
+        try:
+            self._settings.take_telemetry(self._untaken)
+        except EnvironmentLackError as error:
+            # Not acknowledged: what we forget now, the broker sends again another day.
+            _log.warning("measurements could not be kept: %s", error)
+            del self._untaken[:-_MOST_UNTAKEN]
+        else:
+            self._untaken = []
 
     def _ask_for_missing(self, state: RolloutState, now: float) -> None:
         if now - self._looking.asked < _ASK_AGAIN_SECONDS:

@@ -58,7 +58,7 @@ class Behaviour:
     fetch_seconds: float = 2.0
     prove_seconds: float = 1.0
     requests_per_second: float = 2.0
-    error_share: float = 0.001
+    error_share: float = 0.0
     degraded_error_share: float = 0.2
     latency_ms: float = 12.0
     telemetry_seconds: float = 10.0

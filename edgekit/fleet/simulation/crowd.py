@@ -108,6 +108,7 @@ class Crowd:
         self._stopping: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cpu_seconds = 0.0
         self.orders = self.refused = self.chunks = 0
 
     @classmethod
@@ -259,6 +260,11 @@ class Crowd:
         except OSError as error:
             self._failure = error
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time that the devices have taken so far."""
+        return self._cpu_seconds
+
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -284,6 +290,7 @@ class Crowd:
         pinged = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_SECONDS)
+            self._cpu_seconds = time.thread_time()
             now = self.now
             while self._queue and self._queue[0][0] <= now:
                 _, name = heapq.heappop(self._queue)

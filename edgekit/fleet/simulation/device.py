@@ -113,6 +113,8 @@ class SimulatedDevice:
     @property
     def due(self) -> float | None:
         """When something happens next by itself; None for nothing."""
+        if self.gone:
+            return None
         moments = [moment for moment, _ in self._due.values()]
         if self._behaviour.telemetry_seconds and self._measured:
             moments.append(min(self._measured.values()) + self._behaviour.telemetry_seconds)

@@ -92,7 +92,7 @@ class _Slot:
 
 
 class Ledger:
-    """Everything that was measured; may be used from several threads.
+    """Everything that was measured; may be used from several threads and processes at once.
 
     Args:
         path: The SQLite file.
@@ -117,6 +117,7 @@ class Ledger:
                 where=str(path),
                 fix="make room, or take the file from a backup",
             ) from error
+        self._version = 0
         self._slots: dict[Key, _Slot] = {}
         self._dirty: set[Key] = set()
         self._last: dict[tuple[str, str], int] = {}
@@ -169,6 +170,7 @@ class Ledger:
         """
         name = (device, bundle, version)
         with self._lock:
+            self._see_others()
             if since > self._began.get(name, 0.0):
                 self._began[name] = since
             cached = self._health.get(name)
@@ -362,10 +364,18 @@ class Ledger:
         self._last.clear()
         self._health.clear()
 
+    def _see_others(self) -> None:
+        """Forget what is remembered if another process has written to the file."""
+        (version,) = self._database.execute("PRAGMA data_version").fetchone()
+        if version != self._version:
+            self._version = version
+            self._forget_memory()
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         try:
             self._database.execute("BEGIN IMMEDIATE")
+            self._see_others()
             yield
             self._database.execute("COMMIT")
         except BaseException as error:

@@ -95,6 +95,7 @@ def test_one_that_vanishes_says_no_more() -> None:
     life.live(10)
     life.order("2.0.0", 2)
     assert isinstance(life.said[-1], Gone)
+    assert life.device.due is None
     said = len(life.said)
     life.live(10)
     life.order("3.0.0", 3)

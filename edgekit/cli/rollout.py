@@ -1,0 +1,336 @@
+"""`edgekit fleet rollout`: a version to many devices, in stages that watch the model."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
+from edgekit.cli.render import emit_json, say, table
+from edgekit.cli.rollout_options import plan_options
+
+if TYPE_CHECKING:
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.rollouts.plan import RolloutPlan
+    from edgekit.fleet.rollouts.state import Decision, RolloutState
+    from edgekit.fleet.rollouts.store import StoredRollout
+
+_Command = Callable[..., "RolloutState"]
+
+by_option = click.option(
+    "--by", default=getpass.getuser, metavar="NAME", help="Who decides.  [default: your login]"
+)
+reason_option = click.option("--reason", default="", help="Why; it stands in the record.")
+
+
+@click.group()
+def rollout() -> None:
+    """Bring a version to many devices in stages, and stop when the model goes wrong.
+
+    The first stage is the canary. A stage begins when the one before has kept its criteria: what
+    was installed, errors, latency, drift. When one fails, the devices that were told go back to
+    what they ran before. The process that drives a rollout may be killed at any time: `run` goes
+    on where it was.
+    """
+
+
+@rollout.command()
+@click.argument("bundle", required=False)
+@plan_options
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Take everything from a JSON file instead, as `status --json` shows it.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan, and do nothing.")
+@click.option("--no-run", is_flag=True, help="Make the rollout, and let `run` drive it.")
+@by_option
+@fleet_option
+@broker_option
+@json_option
+def start(
+    bundle: str | None,
+    plan_file: Path | None,
+    dry_run: bool,
+    no_run: bool,
+    by: str,
+    folder: Path,
+    broker: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Roll BUNDLE out, given as NAME@VERSION, and drive it to its end.
+
+    \b
+    edgekit fleet rollout start digits@2.0.0 --group "site=berlin and ram>=1GB" \\
+        --stage canary=5 --stage 25% --stage 100% --min-seconds 3600 --min-requests 1000
+    """
+    from edgekit.cli.rollout_options import plan_of_options
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.rollouts.driving import require_released, rollout_folder
+    from edgekit.fleet.rollouts.plan import check_plan, plan_from_json
+    from edgekit_runtime.errors import UsageError
+
+    if plan_file is not None:
+        try:
+            document = json.loads(plan_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"the plan is no JSON: {error}", where=str(plan_file)) from error
+        plan = plan_from_json(document, where=str(plan_file))
+    else:
+        plan = check_plan(plan_of_options(bundle, by=by, now=time.time(), **options))
+    if dry_run:
+        emit_json(plan.to_json())
+        return
+    fleet = Fleet.open(folder)
+    require_released(fleet, plan)
+    rollout_folder(fleet).create(plan)
+    if not as_json:
+        stages = ", ".join(f"{stage.name} ({stage.size})" for stage in plan.stages)
+        click.echo(f"rollout {plan.id}: {plan.bundle} {plan.version}, stages {stages}")
+    if no_run:
+        if as_json:
+            emit_json(_json(fleet, plan.id))
+        return
+    _drive(fleet, plan.id, broker, as_json=as_json)
+
+
+@rollout.command()
+@click.argument("name")
+@fleet_option
+@broker_option
+@json_option
+def run(name: str, folder: Path, broker: str | None, as_json: bool) -> None:
+    """Drive the rollout NAME on from where it is, until it is over or Ctrl-C."""
+    from edgekit.fleet.folder import Fleet
+
+    _drive(Fleet.open(folder), name, broker, as_json=as_json)
+
+
+@rollout.command()
+@click.argument("name", required=False)
+@fleet_option
+@json_option
+def status(name: str | None, folder: Path, as_json: bool) -> None:
+    """Show all rollouts, or how the stages and devices of NAME are."""
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.rollouts.driving import rollout_folder
+
+    fleet = Fleet.open(folder)
+    store = rollout_folder(fleet)
+    if name is None:
+        found = [store.load(each) for each in store.names()]
+        if as_json:
+            emit_json([_short(stored) for stored in found])
+            return
+        rows = [[str(value) for value in _short(stored).values()] for stored in found]
+        click.echo(table(rows, head=["rollout", "bundle", "version", "phase", "stage", "reason"]))
+        return
+    if as_json:
+        emit_json(_json(fleet, name))
+        return
+    _show(store.load(name))
+
+
+@rollout.command()
+@click.argument("name")
+@by_option
+@reason_option
+@fleet_option
+def pause(name: str, by: str, reason: str, folder: Path) -> None:
+    """Tell no further device; those that were told go on."""
+    from edgekit.fleet.rollouts import commands
+
+    _change(folder, name, lambda plan, state, now: commands.pause(
+        plan, state, who=by, now=now, reason=reason))  # fmt: skip
+
+
+@rollout.command()
+@click.argument("name")
+@click.option("--accept", is_flag=True, help="Overrule the criteria of the stages so far.")
+@by_option
+@fleet_option
+def resume(name: str, accept: bool, by: str, folder: Path) -> None:
+    """Go on after a pause. What made a stage fail pauses it again, unless you --accept it."""
+    from edgekit.fleet.rollouts import commands
+
+    _change(folder, name, lambda plan, state, now: commands.resume(
+        plan, state, who=by, now=now, accept=accept))  # fmt: skip
+
+
+@rollout.command()
+@click.argument("name")
+@click.option("--stage", help="Which.  [default: the next that waits for approval]")
+@by_option
+@fleet_option
+def approve(name: str, stage: str | None, by: str, folder: Path) -> None:
+    """Approve a stage that waits for a second person; nobody approves their own rollout."""
+    from edgekit.fleet.rollouts import commands
+    from edgekit_runtime.errors import UsageError
+
+    def decide(plan: RolloutPlan, state: RolloutState, now: float) -> RolloutState:
+        names = [item.name for item in plan.stages]
+        if stage is not None and stage not in names:
+            raise UsageError(f"there is no stage {stage!r}", fix=f"there are: {', '.join(names)}")
+        number = None if stage is None else names.index(stage)
+        return commands.approve(plan, state, who=by, now=now, stage=number)
+
+    _change(folder, name, decide)
+
+
+@rollout.command()
+@click.argument("name")
+@by_option
+@reason_option
+@fleet_option
+def abort(name: str, by: str, reason: str, folder: Path) -> None:
+    """End the rollout where it stands: devices keep what they were told."""
+    from edgekit.fleet.rollouts import commands
+
+    _change(folder, name, lambda plan, state, now: commands.abort(
+        plan, state, who=by, now=now, reason=reason))  # fmt: skip
+
+
+@rollout.command()
+@click.argument("name")
+@by_option
+@reason_option
+@fleet_option
+@broker_option
+def stop(name: str, by: str, reason: str, folder: Path, broker: str | None) -> None:
+    """Emergency stop: every device that was told goes back, at once, whatever the hour.
+
+    Also after the rollout was completed. If no process drives the rollout, this one does.
+    """
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.rollouts import commands
+    from edgekit.fleet.rollouts.driving import is_driven
+
+    _change(folder, name, lambda plan, state, now: commands.stop(
+        plan, state, who=by, now=now, reason=reason))  # fmt: skip
+    fleet = Fleet.open(folder)
+    if not is_driven(fleet, name):
+        _drive(fleet, name, broker, as_json=False)
+
+
+def _drive(fleet: Fleet, name: str, broker: str | None, *, as_json: bool) -> None:
+    from edgekit.fleet.rollouts.driving import drive_rollout
+    from edgekit.fleet.rollouts.state import Phase
+    from edgekit_runtime.errors import GateFailedError
+
+    def tell(_plan: RolloutPlan, decision: Decision) -> None:
+        if not as_json:
+            moment = time.strftime("%H:%M:%S", time.localtime(decision.time))
+            click.echo(f"{moment}  {decision.what}  {decision.reason}".rstrip())
+
+    address = broker_address(fleet, broker)
+    say(f"driving rollout {name} at {address}; Ctrl-C leaves it as it is, `run` goes on")
+    with _interruptible() as interrupted:
+        state = drive_rollout(
+            fleet, name, address, goes_on=lambda: not interrupted(), on_decision=tell
+        )
+    if as_json:
+        emit_json(_json(fleet, name))
+    if state.phase in (Phase.ROLLED_BACK, Phase.ABORTED):
+        raise GateFailedError(
+            f"the rollout is {state.phase.value}: {state.reason}",
+            where=name,
+            fix=f"edgekit fleet rollout status {name}",
+        )
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came: the turn is ended in good order, then the loop."""
+    import signal
+
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _change(
+    folder: Path,
+    name: str,
+    decide: Callable[[RolloutPlan, RolloutState, float], RolloutState],
+) -> None:
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.rollouts.driving import change_rollout, rollout_folder
+
+    stored = change_rollout(
+        rollout_folder(Fleet.open(folder)), name, lambda p, s: decide(p, s, time.time())
+    )
+    decision = stored.state.decisions[-1]
+    click.echo(f"{name}: {decision.what}, by {decision.who}; it is {stored.state.phase.value} now")
+
+
+def _short(stored: StoredRollout) -> dict[str, object]:
+    plan, state = stored.plan, stored.state
+    return {
+        "rollout": plan.id,
+        "bundle": plan.bundle,
+        "version": plan.version,
+        "phase": state.phase.value,
+        "stage": plan.stages[state.stage].name,
+        "reason": state.reason,
+    }
+
+
+def _json(fleet: Fleet, name: str) -> dict[str, object]:
+    from edgekit.fleet.rollouts.driving import rollout_folder
+
+    stored = rollout_folder(fleet).load(name)
+    return {
+        "plan": stored.plan.to_json(),
+        "state": stored.state.to_json(),
+        "revision": stored.revision,
+    }
+
+
+def _show(stored: StoredRollout) -> None:
+    from edgekit.fleet.rollouts.selection import stage_bounds
+
+    plan, state = stored.plan, stored.state
+    click.echo(
+        f"rollout {plan.id} of {plan.bundle} {plan.version}, made by {plan.created_by}: "
+        f"{state.phase.value}" + (f", {state.reason}" if state.reason else "")
+    )
+    click.echo(f"group: {plan.query or 'all devices'} ({len(state.members)} devices)\n")
+    bounds = stage_bounds(plan.stages, len(state.members))
+    rows = []
+    for number, stage in enumerate(plan.stages):
+        counts: dict[str, int] = {}
+        for device in state.devices.values():
+            if device.stage == number:
+                counts[device.status.value] = counts.get(device.status.value, 0) + 1
+        waits = stage.needs_approval and number not in state.approvals
+        rows.append(
+            [
+                ("> " if number == state.stage else "  ") + stage.name,
+                stage.size,
+                str(bounds[number]),
+                ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+                or ("waits for approval" if waits else "-"),
+            ]
+        )
+    click.echo(table(rows, head=["  stage", "size", "devices so far", "how they are"]))
+    click.echo()
+    for decision in state.decisions[-10:]:
+        moment = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(decision.time))
+        line = f"{moment}  {decision.who}: {decision.what}  {decision.reason}"
+        click.echo(line.rstrip())

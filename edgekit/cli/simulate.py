@@ -1,0 +1,173 @@
+"""`edgekit fleet simulate`: devices that are not there."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.fleet_options import broker_address, broker_option, json_option
+from edgekit.cli.render import emit_json, say, wait_for_interrupt
+from edgekit.cli.rollout_options import plan_options
+
+if TYPE_CHECKING:
+    from edgekit.fleet.rollouts.plan import RolloutPlan
+    from edgekit.fleet.rollouts.state import Decision
+    from edgekit.fleet.simulation.behaviour import Behaviour
+    from edgekit.fleet.simulation.trial import TrialReport
+
+_RATES = (
+    ("--reject", "Share of the devices on which the version fails its golden samples."),
+    ("--roll-back", "Share on which it fails its gates and is rolled back by the device."),
+    ("--degrade", "Share on which it passes its gates, and goes wrong in live use."),
+    ("--vanish", "Share that goes away when told to update, and stays away."),
+)
+
+
+def _rates(command: Callable[..., None]) -> Callable[..., None]:
+    for name, text in reversed(_RATES):
+        command = click.option(name, type=float, default=0.0, show_default=True, help=text)(command)
+    return command
+
+
+@click.command()
+@click.argument("bundle", default="model@1.0.0")
+@click.option("--devices", type=click.IntRange(1), default=100, show_default=True, help="How many.")
+@_rates
+@click.option(
+    "--fetch-seconds", type=float, default=20.0, show_default=True, help="Of an update, on average."
+)
+@click.option(
+    "--requests-per-second", type=float, default=2.0, show_default=True, help="Of each device."
+)
+@click.option("--fetching", type=int, default=0, help="Devices that really fetch every chunk.")
+@click.option(
+    "--bundle-kb", type=click.IntRange(1), default=256, show_default=True, help="Size of BUNDLE."
+)
+@click.option(
+    "--speed", type=float, default=60.0, show_default=True, help="Seconds of theirs in one of ours."
+)
+@click.option("--seed", type=int, default=0, help="Another one strikes other devices.")
+@click.option(
+    "--attach",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="FOLDER",
+    help="Only connect devices to that fleet and its broker, until Ctrl-C.",
+)
+@plan_options
+@broker_option
+@json_option
+def simulate(
+    bundle: str,
+    devices: int,
+    reject: float,
+    roll_back: float,
+    degrade: float,
+    vanish: float,
+    fetch_seconds: float,
+    requests_per_second: float,
+    fetching: int,
+    bundle_kb: int,
+    speed: float,
+    seed: int,
+    attach: Path | None,
+    broker: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Try a rollout of BUNDLE (NAME@VERSION, which need not exist) on simulated devices.
+
+    They speak the real protocol and decide by the agent's own state machine; only inference is
+    made up. A fleet, a broker and devices are made for it, and are gone afterwards.
+
+    \b
+    edgekit fleet simulate --devices 500 --reject 0.02 --vanish 0.01 \\
+        --stage canary=5 --stage 25% --stage 100% --min-seconds 600 --min-requests 500
+    """
+    from edgekit.cli.rollout_options import plan_of_options
+    from edgekit.fleet.rollouts.plan import check_plan
+    from edgekit.fleet.simulation.behaviour import Behaviour
+    from edgekit.fleet.simulation.trial import TrialSettings, try_rollout
+
+    behaviour = Behaviour(
+        seed=seed,
+        reject=reject,
+        roll_back=roll_back,
+        degrade=degrade,
+        vanish=vanish,
+        fetch_seconds=fetch_seconds,
+        requests_per_second=requests_per_second,
+        telemetry_seconds=max(10.0, 5.0 * speed),
+    )
+    if attach is not None:
+        _attach(attach, broker, devices, behaviour, fetching)
+        return
+    plan = check_plan(plan_of_options(bundle, by=getpass.getuser(), now=time.time(), **options))
+    interrupted: list[int] = []
+    report = try_rollout(
+        plan,
+        TrialSettings(
+            devices=devices,
+            behaviour=behaviour,
+            fetching=fetching,
+            bundle_bytes=bundle_kb << 10,
+            speed=speed,
+        ),
+        on_decision=_show_decision(quiet=as_json),
+        say=say,
+        goes_on=lambda: not interrupted,
+    )
+    if as_json:
+        emit_json(report.to_json())
+    else:
+        _show(report)
+
+
+def _attach(
+    folder: Path, broker: str | None, devices: int, behaviour: Behaviour, fetching: int
+) -> None:
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.simulation.crowd import Crowd
+
+    fleet = Fleet.open(folder)
+    address = broker_address(fleet, broker)
+    crowd = Crowd.of_fleet(fleet, address, count=devices, behaviour=behaviour, fetching=fetching)
+    with crowd:
+        click.echo(
+            f"{devices} devices, {crowd.names[0]} to {crowd.names[-1]}, are connected to "
+            f"{address}; Ctrl-C ends them"
+        )
+        wait_for_interrupt()
+
+
+def _show_decision(*, quiet: bool) -> Callable[[RolloutPlan, Decision], None]:
+    began: list[float] = []
+
+    def show(_plan: RolloutPlan, decision: Decision) -> None:
+        began.append(decision.time)
+        if not quiet:
+            minutes = (decision.time - began[0]) / 60
+            click.echo(f"{minutes:7.1f} min  {decision.what}  {decision.reason}".rstrip())
+
+    return show
+
+
+def _show(report: TrialReport) -> None:
+    document = report.to_json()
+    click.echo(
+        f"\nthe rollout is {document['phase']}"
+        + (f": {document['reason']}" if document["reason"] else "")
+    )
+    for title, name in (("devices of the rollout", "statuses"), ("what devices serve", "served")):
+        counts = document[name]
+        assert isinstance(counts, dict)  # noqa: S101 - as `TrialReport.to_json` makes it
+        click.echo(f"{title}: " + (", ".join(f"{n} {what}" for what, n in counts.items()) or "-"))
+    click.echo(
+        f"{report.simulated_seconds / 60:.1f} simulated minutes in {report.rollout_seconds:.1f} s; "
+        f"{report.control_cpu_seconds:.1f} CPU s of control plane; "
+        f"{len(report.wrong)} devices in a wrong state"
+    )

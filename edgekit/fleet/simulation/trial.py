@@ -1,0 +1,269 @@
+"""Try a rollout's plan on simulated devices: a fleet, a broker and a clock of their own."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from edgekit.fleet.broker import RunningBroker, start_broker
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.keys import init_keys
+from edgekit.fleet.publisher import publish
+from edgekit.fleet.release import release_bundle
+from edgekit.fleet.rollouts.driving import OnDecision, drive_rollout, rollout_folder
+from edgekit.fleet.rollouts.engine import Order
+from edgekit.fleet.rollouts.order_book import OrderBook
+from edgekit.fleet.rollouts.plan import RolloutPlan
+from edgekit.fleet.rollouts.state import RolloutState
+from edgekit.fleet.simulation.behaviour import Behaviour, device_name, site_of
+from edgekit.fleet.simulation.crowd import Crowd, CrowdFigures
+from edgekit_runtime.bundle.archive import entry_of, write_bundle
+from edgekit_runtime.bundle.manifest import (
+    Binding,
+    GoldenOutputs,
+    Manifest,
+    Requirements,
+    TensorContract,
+    Variant,
+)
+from edgekit_runtime.errors import EnvironmentLackError
+from edgekit_runtime.formats import ModelFormat
+from edgekit_runtime.orders import BundleOrder, Gates
+
+BEFORE: Final = "0.0.1"
+_RUNTIMES: Final = ("onnxruntime", "litert", "tflite-runtime")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialSettings:
+    """What a trial is like.
+
+    Attributes:
+        devices: How many.
+        behaviour: Of the devices.
+        fetching: How many of them fetch every chunk.
+        bundle_bytes: Size of the version that is rolled out.
+        speed: How many seconds of the devices pass in one of ours.
+        most_seconds: The trial ends after so many seconds of ours.
+    """
+
+    devices: int
+    behaviour: Behaviour
+    fetching: int = 0
+    bundle_bytes: int = 256 << 10
+    speed: float = 1.0
+    most_seconds: float = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialReport:
+    """How a trial went.
+
+    Attributes:
+        state: Of the rollout, at its end.
+        crowd: Of the devices.
+        wrong: Devices that do not run what the rollout's record says.
+        rollout_seconds: From its beginning to its end, by our clock.
+        simulated_seconds: The same by the devices' clock.
+        control_cpu_seconds: Of this process in that time, simulated devices not counted.
+    """
+
+    state: RolloutState
+    crowd: CrowdFigures
+    wrong: tuple[str, ...]
+    rollout_seconds: float
+    simulated_seconds: float
+    control_cpu_seconds: float
+
+    def to_json(self) -> dict[str, object]:
+        """The report as JSON, without every device."""
+        statuses = Counter(device.status.value for device in self.state.devices.values())
+        return {
+            "phase": self.state.phase.value,
+            "reason": self.state.reason,
+            "statuses": dict(sorted(statuses.items())),
+            "served": self.crowd.phases,
+            "connected": self.crowd.connected,
+            "vanished": self.crowd.vanished,
+            "refused_messages": self.crowd.refused,
+            "wrong": list(self.wrong),
+            "rollout_seconds": round(self.rollout_seconds, 3),
+            "simulated_seconds": round(self.simulated_seconds, 3),
+            "control_cpu_seconds": round(self.control_cpu_seconds, 3),
+        }
+
+
+def try_rollout(
+    plan: RolloutPlan,
+    settings: TrialSettings,
+    *,
+    on_decision: OnDecision = lambda _plan, _decision: None,
+    say: Callable[[str], None] = lambda _text: None,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> TrialReport:
+    """Carry a plan out on simulated devices, all of it in a temporary folder.
+
+    Every device runs a version before; which of them fail, and how, is the behaviour's affair.
+
+    Args:
+        plan: What to try; its bundle need not exist.
+        settings: What the trial is like.
+        on_decision: Told of the engine's decisions.
+        say: Told of the progress.
+        goes_on: Asked now and then.
+
+    Raises:
+        EnvironmentLackError: If no broker can be started, or it lets not all devices in.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as name:
+        folder = Path(name)
+        fleet = _make_fleet(folder, plan, settings)
+        with start_broker(folder / "broker") as broker:
+            say(f"{broker.name} at {broker.address}; telling {settings.devices} devices")
+            _tell_before(fleet, plan, settings, broker)
+            crowd = Crowd.of_fleet(
+                fleet,
+                broker.address,
+                count=settings.devices,
+                behaviour=replace(settings.behaviour, only_version=plan.version),
+                fetching=settings.fetching,
+                speed=settings.speed,
+            )
+            with crowd:
+                _settle(crowd, plan)
+                say(f"{settings.devices} devices are connected and run {plan.bundle} {BEFORE}")
+                return _run(fleet, plan, crowd, broker.address, settings, on_decision, goes_on)
+
+
+def labels_of(crowd: Crowd) -> Mapping[str, Mapping[str, str]]:
+    """A site for each simulated device: what queries can ask for, beside the hardware."""
+    return {name: {"site": site_of(name)} for name in crowd.names}
+
+
+def _run(
+    fleet: Fleet,
+    plan: RolloutPlan,
+    crowd: Crowd,
+    broker: BrokerAddress,
+    settings: TrialSettings,
+    on_decision: OnDecision,
+    goes_on: Callable[[], bool],
+) -> TrialReport:
+    store = rollout_folder(fleet)
+    store.create(replace(plan, created=crowd.now))
+    began, began_there, cpu = time.monotonic(), crowd.now, _cpu_without(crowd)
+    labels = labels_of(crowd)
+    state = drive_rollout(
+        fleet,
+        plan.id,
+        broker,
+        goes_on=lambda: goes_on() and time.monotonic() - began < settings.most_seconds,
+        on_decision=on_decision,
+        clock=lambda: crowd.now,
+        turn_seconds=min(1.0, max(0.2, settings.devices / 10_000)),
+        labels=lambda: labels,
+    )
+    spent, cpu = time.monotonic() - began, _cpu_without(crowd) - cpu
+    return TrialReport(
+        state=state,
+        crowd=crowd.figures(),
+        wrong=_wrong(fleet, plan, crowd),
+        rollout_seconds=spent,
+        simulated_seconds=crowd.now - began_there,
+        control_cpu_seconds=cpu,
+    )
+
+
+def _wrong(fleet: Fleet, plan: RolloutPlan, crowd: Crowd) -> tuple[str, ...]:
+    """Devices whose own record does not follow the newest order of the director."""
+    book = OrderBook(fleet)
+    wrong = []
+    for name in crowd.names:
+        device = crowd.device(name)
+        if device.gone:
+            continue
+        entry = book.entry(name)
+        ordered, record = entry.of(plan.bundle), device.records.get(plan.bundle)
+        active = record.active.version if record and record.active else ""
+        refused = record is not None and record.refused is not None and record.candidate is None
+        follows = device.order_version == entry.version
+        if not follows or (ordered is not None and active != ordered.version and not refused):
+            wrong.append(name)
+    return tuple(wrong)
+
+
+def _cpu_without(crowd: Crowd) -> float:
+    return time.process_time() - crowd.cpu_seconds
+
+
+def _settle(crowd: Crowd, plan: RolloutPlan) -> None:
+    wanted = {f"{plan.bundle} {BEFORE} (active)": len(crowd.names)}
+    # Slow devices take longer, and many need the processor for a while.
+    deadline = time.monotonic() + 60.0 + len(crowd.names) / 50
+    while crowd.figures().phases != wanted:
+        if time.monotonic() > deadline:
+            raise EnvironmentLackError(
+                f"the devices did not install the version before: {crowd.figures().phases}",
+                fix="simulate fewer devices",
+            )
+        time.sleep(0.1)
+
+
+def _tell_before(
+    fleet: Fleet, plan: RolloutPlan, settings: TrialSettings, broker: RunningBroker
+) -> None:
+    order = BundleOrder(bundle=plan.bundle, version=BEFORE, gates=Gates(min_seconds=0.0))
+    names = [device_name(number) for number in range(settings.devices)]
+    actions = [Order(device=name, bundle=plan.bundle, order=order, after=0) for name in names]
+    for _ in OrderBook(fleet).carry_out(actions):
+        continue
+    publish(fleet, broker.address)
+
+
+def _make_fleet(folder: Path, plan: RolloutPlan, settings: TrialSettings) -> Fleet:
+    fleet = Fleet.create(folder / "fleet", "trial")
+    init_keys(fleet)
+    for version, size in ((BEFORE, 1_000), (plan.version, settings.bundle_bytes)):
+        path = folder / f"{version}.ekb"
+        files = {
+            # Bytes that cannot be compressed, as weights are.
+            "model.bin": _noise(f"{version}", size),
+            "golden.npz": b"simulated inputs",
+            "expected.npz": b"simulated outputs",
+        }
+        manifest = Manifest(
+            name=plan.bundle,
+            version=version,
+            task="simulation",
+            created="2026-01-01T00:00:00Z",
+            inputs=(TensorContract(name="x", dtype="float32", shape=(None, 1)),),
+            outputs=(TensorContract(name="y", dtype="float32", shape=(None, 1)),),
+            variants=(
+                Variant(
+                    id="simulated",
+                    format=ModelFormat.ONNX,
+                    precision="float32",
+                    file="model.bin",
+                    inputs={"x": Binding(tensor="x")},
+                    outputs={"y": Binding(tensor="y")},
+                    requires=Requirements(runtimes=_RUNTIMES),
+                    golden=GoldenOutputs(file="expected.npz", atol=1e-3, rtol=0.0),
+                ),
+            ),
+            golden_inputs="golden.npz",
+            golden_samples=1,
+            files={name: entry_of(data) for name, data in files.items()},
+        )
+        write_bundle(path, manifest, files)
+        release_bundle(fleet, path)
+    return fleet
+
+
+def _noise(seed: str, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)  # noqa: S311 - no secret
