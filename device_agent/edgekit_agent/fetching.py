@@ -15,7 +15,7 @@ from typing import Final
 from edgekit_agent.chunks import ChunkLostError, ChunkStore
 from edgekit_agent.hardware import Hardware, choose_variant
 from edgekit_agent.needs import Missing, Ready
-from edgekit_agent.slots import RESERVED_NAMES, SlotStore
+from edgekit_agent.slots import SlotStore
 from edgekit_agent.sources import InstalledFiles, Recipe, ReuseFailedError, find_recipe
 from edgekit_agent.state import Slot, Target
 from edgekit_runtime.bundle.index import BundleIndex, IndexedFile, parse_index
@@ -162,9 +162,6 @@ class Fetcher:
         }
         if indexed != manifest.files:
             faults.append("index and manifest list different files")
-        reserved = sorted(RESERVED_NAMES & manifest.files.keys())
-        if reserved:
-            faults.append(f"it may not hold files called {', '.join(reserved)}")
         if faults:
             raise InvalidBundleError("; ".join(faults), where=where)
         return manifest

@@ -19,8 +19,11 @@ from typing import IO, Final
 
 from edgekit_agent.state import BundleRecord, Slot, Target, read_target
 from edgekit_runtime.bundle.manifest import (
+    INDEX_FILE,
     MANIFEST_NAME,
     NAME_PATTERN,
+    PROVEN_FILE,
+    SLOT_FILE,
     FileEntry,
     Manifest,
     is_safe_path,
@@ -37,11 +40,6 @@ from edgekit_runtime.limits import (
 )
 from edgekit_runtime.reports import Phase
 
-SLOT_FILE: Final = "slot.json"
-PROVEN_FILE: Final = "proven.json"
-INDEX_FILE: Final = "index.json"
-# No file of a bundle may take the place of one of these.
-RESERVED_NAMES: Final = frozenset({SLOT_FILE, PROVEN_FILE, INDEX_FILE})
 _NAME_LENGTH: Final = 16
 _MAX_SLOT_FILE_BYTES: Final = 16 << 20
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.chunks import ChunkStore
-from edgekit_agent.slots import INDEX_FILE, SlotContent, SlotStore
+from edgekit_agent.slots import SlotContent, SlotStore
 from edgekit_runtime.bundle.delta import apply_delta
 from edgekit_runtime.bundle.index import (
     BundleIndex,
@@ -23,6 +23,7 @@ from edgekit_runtime.bundle.index import (
     parse_index,
     unpack_chunk,
 )
+from edgekit_runtime.bundle.manifest import INDEX_FILE
 from edgekit_runtime.bundle.packing import require_wire
 from edgekit_runtime.errors import InvalidBundleError, VerificationError
 from edgekit_runtime.files import sha256_of

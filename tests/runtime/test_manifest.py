@@ -93,6 +93,7 @@ def test_every_fault_is_named_at_once() -> None:
         (("variants", 0, "file"), "absent.onnx", "is not among the files"),
         (("variants", 0, "inputs"), {"y": {"tensor": "x"}}, "must bind exactly ['x']"),
         (("files", "../evil"), {"sha256": "0" * 64, "size_bytes": 1}, "not a safe relative path"),
+        (("files", "slot.json"), {"sha256": "0" * 64, "size_bytes": 1}, "a file of our own"),
         (("postprocessing",), [{"op": "softmax", "tensor": "nope"}], "unknown tensor 'nope'"),
         (("variants", 0, "inputs", "x", "transpose"), [0, 0], "an order of the axes"),
         (("format_version",), 2, "no edgekit-bundle of version 1"),
@@ -111,7 +112,22 @@ def test_any_bytes_give_a_manifest_or_the_one_error(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../a", "/a", "a/../b", "a//b", "a\\b", "c:a", "", "a/", "a\nb", "./a", "x" * 300]
+    "path",
+    [
+        "../a",
+        "/a",
+        "a/../b",
+        "a//b",
+        "a\\b",
+        "c:a",
+        "",
+        "a/",
+        "a\nb",
+        "./a",
+        "x" * 300,
+        ".a",
+        "b/.a",
+    ],
 )
 def test_unsafe_paths(path: str) -> None:
     assert not is_safe_path(path)

@@ -19,6 +19,11 @@ from edgekit_runtime.versions import VERSION_PATTERN
 FORMAT: Final = "edgekit-bundle"
 FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
+# Files of a device's own, beside those of an installed bundle: no bundle may hold one of them.
+SLOT_FILE: Final = "slot.json"
+PROVEN_FILE: Final = "proven.json"
+INDEX_FILE: Final = "index.json"
+RESERVED_NAMES: Final = frozenset({MANIFEST_NAME, SLOT_FILE, PROVEN_FILE, INDEX_FILE})
 NAME_PATTERN: Final = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 _SHA256_PATTERN = r"[0-9a-f]{64}"
 _DTYPE_PATTERN = r"float16|float32|float64|u?int(?:8|16|32|64)|bool"
@@ -282,7 +287,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
 
 
 def is_safe_path(path: str) -> bool:
-    """Whether a bundle may hold a file of that name: relative, plain, no way out."""
+    """Whether a bundle may hold a file of that name: relative, plain, not hidden, no way out."""
     pure = PurePosixPath(path)
     return (
         0 < len(path) <= 200  # noqa: PLR2004
@@ -290,7 +295,7 @@ def is_safe_path(path: str) -> bool:
         and "\\" not in path
         and ":" not in path
         and not pure.is_absolute()
-        and ".." not in pure.parts
+        and not any(part.startswith(".") for part in pure.parts)
         and str(pure) == path
     )
 
@@ -404,8 +409,10 @@ def _read_file(reader: FieldReader) -> FileEntry:
 
 def _check_references(reader: FieldReader, manifest: Manifest) -> None:
     for path in manifest.files:
-        if not is_safe_path(path) or path == MANIFEST_NAME:
+        if not is_safe_path(path):
             reader.fault("files", f"{path!r} is not a safe relative path")
+        elif path in RESERVED_NAMES:
+            reader.fault("files", f"{path!r} is the name of a file of our own")
     if not manifest.variants:
         reader.fault("variants", "must hold at least one")
     if len({variant.id for variant in manifest.variants}) != len(manifest.variants):
