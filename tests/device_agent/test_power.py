@@ -137,7 +137,9 @@ def test_cuts_at_random_instants_and_while_recovering(
 def test_cuts_at_500_random_instants(
     fleet: SignedFleet, before: Path, operations: int, tmp_path: Path
 ) -> None:
-    random_cuts(500, 2, fleet, before, operations, tmp_path)
+    # CI takes a share of them, the same in every run.
+    number = 100 if os.environ.get("CI") else 500
+    random_cuts(number, 2, fleet, before, operations, tmp_path)
 
 
 @pytest.mark.parametrize("code", [FULL, BROKEN, READ_ONLY], ids=["full", "EIO", "read-only"])
