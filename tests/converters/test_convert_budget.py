@@ -19,7 +19,7 @@ from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.convert import ConversionReport, ConversionRequest, Precision, convert_model
 from edgekit_converters.goal import AccuracyGoal
 from edgekit_converters.quantize.scheme import Scheme
-from edgekit_converters.ranges import RangeMethod
+from edgekit_converters.ranges import DEFAULT_METHOD, RangeMethod
 from edgekit_converters.tuning import RepeatedBatches
 from edgekit_runtime.bundle.archive import write_bundle
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, Step, parse_manifest
@@ -68,7 +68,8 @@ def _convert(files: Files, output: Path, **changes: Any) -> ConversionReport:
     options: dict[str, Any] = {
         "targets": (ONNX, LITERT), "precisions": (Precision.INT8,),
         "calibration": files.calibration, "evaluation": files.evaluation,
-        "goal": AccuracyGoal(budget=HALF_A_POINT), **changes,
+        # What others do by default: it loses the most, and takes the least time.
+        "goal": AccuracyGoal(budget=HALF_A_POINT), "range_method": RangeMethod.MIN_MAX, **changes,
     }  # fmt: skip
     request = ConversionRequest(source=files.model, output=output, **options)
     return convert_model(request, progress=progress)
@@ -77,7 +78,7 @@ def _convert(files: Files, output: Path, **changes: Any) -> ConversionReport:
 def test_a_network_that_int8_breaks_is_mended_in_both_formats(
     fragile: Files, tmp_path: Path
 ) -> None:
-    report = _convert(fragile, tmp_path / "out", range_method=RangeMethod.MIN_MAX)
+    report = _convert(fragile, tmp_path / "out")
     (scheme,) = report.schemes
     assert not report.shortfall
     assert scheme.tuned.repairs
@@ -108,7 +109,7 @@ def test_a_network_that_int8_breaks_is_mended_in_both_formats(
 def test_a_depthwise_network_stays_within_a_point_at_full_int8(tmp_path: Path) -> None:
     files = _saved(trained(spread=2.6), tmp_path)
     goal = AccuracyGoal(budget=AccuracyBudget(drop=0.01))
-    report = _convert(files, tmp_path / "out", goal=goal, range_method=RangeMethod.MIN_MAX)
+    report = _convert(files, tmp_path / "out", goal=goal)
     (scheme,) = report.schemes
     for plain, artifact in zip(scheme.tuned.plain, report.artifacts, strict=True):
         assert plain.paired is not None
@@ -271,7 +272,7 @@ def test_other_metrics(
     scores = next(iter(open_session(sturdy.model).run({"x": images}).values()))
     given = {"scores": {"labels": scores + 0.5}, "classes": {"labels": classes}, None: {}}
     np.savez(sturdy.evaluation, x=images, **given[labels])
-    goal = AccuracyGoal(metric=metric, budget=AccuracyBudget(drop=0.5))
+    goal = AccuracyGoal(metric=metric)
     report = _convert(sturdy, tmp_path / "out", goal=goal)
     for artifact in report.artifacts:
         assert artifact.paired is not None
@@ -380,7 +381,7 @@ def test_a_scheme_without_repairs_is_judged(fragile: Files, tmp_path: Path) -> N
     np.savez(fragile.evaluation, x=images, labels=scores + 0.01)
     report = _convert(
         fragile, tmp_path / "out", precisions=(Precision.INT4_WEIGHTS,), goal=goal,
-        calibration=None,
+        calibration=None, range_method=DEFAULT_METHOD,
     )  # fmt: skip
     assert report.shortfall.startswith("int4-weights loses")
     assert "0 % of the float model's mse" in report.shortfall
@@ -487,7 +488,8 @@ def test_int8_that_is_slower_than_float_is_told(sturdy: Files, tmp_path: Path) -
 
 def test_the_best_trade_below_a_latency(fragile: Files, tmp_path: Path) -> None:
     board = Board(0.25)
-    goal = AccuracyGoal(budget=AccuracyBudget(drop=0.0), max_latency_ms=1.0)
+    nothing = AccuracyBudget(drop=0.0)
+    goal = AccuracyGoal(budget=nothing, max_latency_ms=1.0, search_seconds=1e-9)
     report = _convert(fragile, tmp_path / "out", goal=goal, device=board)
     assert "is predicted to take" in report.shortfall
     assert "of the 1 ms allowed" in report.shortfall
