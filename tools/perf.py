@@ -29,6 +29,7 @@ DIGITS = Path(__file__).resolve().parent.parent / "examples" / "digits" / "asset
 RUNS = 7
 RUNS_OF_LARGE = 3
 BLOCKS = 40
+OPERATORS = 1000
 FEWEST = 5
 
 
@@ -219,6 +220,42 @@ def measuring(
     return compared(f"median of `edgekit bench {model.name}` / {baseline}", "s", pairs)
 
 
+def prediction(folder: Path) -> Comparison:
+    """A family of boards predicted for a graph of a thousand operators, against 2 s."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edgekit_benchmarks.bench import run_bench
+    from edgekit_benchmarks.plan import Plan
+
+    shape, name, nodes = [1, 16, 56, 56], "x", []
+    for number in range(OPERATORS // 2):
+        nodes += [
+            helper.make_node("Conv", [name, "w"], [f"c{number}"], pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", [f"c{number}"], [f"r{number}"]),
+        ]
+        name = f"r{number}"
+    weights = numpy_helper.from_array(np.zeros((16, 16, 3, 3), np.float32), "w")
+    graph = helper.make_graph(
+        nodes,
+        "long",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / "long.onnx"
+    onnx.save_model(model, str(path))
+    plan = Plan(profiles=("raspberrypi",), measure_here=False)
+    seconds = [timed(lambda: run_bench([path], plan)) for _ in range(RUNS)]
+    return compared(
+        f"four boards predicted for {OPERATORS} operators / 2 s",
+        "s",
+        [(value, 2.0) for value in seconds],
+    )
+
+
 def converted(source: Path, folder: Path) -> Path:
     """An ONNX file as LiteRT."""
     from edgekit_converters.convert import convert_model
@@ -406,6 +443,7 @@ def main() -> None:
             conversion_memory(large, folder),
             *quantization(small, folder),
             environment(),
+            prediction(folder),
             measuring(DIGITS / "digits_v2.onnx", bare_call),
             measuring(small, bare_call),
             measuring(lite, bare_call),
