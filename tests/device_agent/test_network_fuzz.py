@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
+import socket
+import threading
 import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit_agent.transports.polling import UnreachableError
+from edgekit_agent.transports.web import WebTransport
 from edgekit_agent.verifier import Verifier
 from edgekit_runtime.bundle.build import Base, build_index
 from edgekit_runtime.bundle.delta import MAX_DELTA_BYTES
@@ -29,7 +35,7 @@ from edgekit_runtime.orders import (
     parse_order,
     parse_window,
 )
-from edgekit_runtime.protocol import pack_metadata, unpack_metadata
+from edgekit_runtime.protocol import Topics, pack_metadata, unpack_metadata
 from tests.simulators.layered_models import int8_weights, onnx_file, step_one_in_twenty
 from tests.simulators.signed_fleet import SignedFleet, quick_order
 from tests.simulators.tiny_bundles import affine_bundle
@@ -205,3 +211,76 @@ def test_signed_metadata_with_a_damaged_file(
         return
     # Only what is not signed may differ: the root that is not looked at, or nothing.
     assert [target.version for target in order.targets] == ["1.0.0"]
+
+
+class RawServer:
+    """Answers every connection with the same bytes, and hangs up."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._server.close()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._server.accept()
+                with client, contextlib.suppress(OSError):
+                    client.recv(4096)
+                    client.sendall(self.answer)
+                    client.shutdown(socket.SHUT_WR)
+                    client.recv(4096)
+
+
+@pytest.fixture(scope="module")
+def raw_server() -> Iterator[RawServer]:
+    server = RawServer()
+    yield server
+    server.close()
+
+
+HEADERS = st.lists(
+    st.sampled_from(
+        [b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: x", b"ETag: \xff",
+         b"Transfer-Encoding: chunked", b"Connection: close", b": ", b"x" * 300, b"Content-Length:"]
+    ),
+    max_size=4,
+)  # fmt: skip
+STATUS = st.sampled_from(
+    [b"HTTP/1.1 200 OK", b"HTTP/1.1 304 x", b"HTTP/1.0 200", b"HTTP/9 200 a", b"HTTP/1.1 abc",
+     b"HTTP/1.1 100 Continue", b"HTTP/1.1 999 x", b"ICY 200 OK", b""]
+)  # fmt: skip
+BODIES = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([b"5\r\nhello\r\n0\r\n\r\n", b"ffffffffff\r\n", b"-1\r\nx", b"5\r\nhel"]),
+)
+
+
+@settings(max_examples=120, deadline=None)
+@given(STATUS, HEADERS, BODIES, st.booleans())
+def test_an_answer_over_http(
+    raw_server: RawServer, status: bytes, headers: list[bytes], body: bytes, whole: bool
+) -> None:
+    raw_server.answer = b"\r\n".join([status, *headers, b"", body]) if whole else body
+    transport = WebTransport(
+        f"http://127.0.0.1:{raw_server.port}",
+        tls=None,
+        topics=Topics("plant"),
+        device="d1",
+        poll_seconds=1.0,
+        post=lambda _: None,
+    )
+    try:
+        data = transport.read("name", most=10)
+    except UnreachableError:
+        return
+    finally:
+        transport.forget()
+    assert data is None or len(data) <= 10
