@@ -39,6 +39,18 @@ def clock() -> datetime:
 
 def populate(plane: ControlPlane, bundles: list[Path], *, devices: int = 240) -> None:
     """Devices at three sites, versions, a rollout that was rolled back and one under way."""
+    names = populate_devices(plane, devices=devices)
+    registry = Registry(plane.database, plane.fleet.path / "bundles", actor="alice", clock=clock)
+    for bundle in bundles:
+        registry.add(bundle, source=bundle.name, tags={"team": "vision"})
+    registry.promote("digits", "1.4.0", Shelf.PRODUCTION)
+    registry.add_metric("digits", "1.4.0", "top1", 0.981, variant="onnx-float")
+    registry.add_metric("digits", "1.5.0", "top1", 0.984, variant="onnx-float")
+    populate_history(plane, names)
+
+
+def populate_devices(plane: ControlPlane, *, devices: int) -> list[str]:
+    """Devices that have spoken; their names."""
     inventory = Inventory(plane.database, actor="alice", clock=clock)
     names = [f"oven-{number:03d}" for number in range(1, devices + 1)]
     inventory.hear([_state(n, name) for n, name in enumerate(names)], _events(names))
@@ -46,12 +58,11 @@ def populate(plane: ControlPlane, bundles: list[Path], *, devices: int = 240) ->
         inventory.label(name, {"site": SITES[number % 3], "line": str(number % 4 + 1)})
     save_group(plane.database, "berlin", "site=berlin", actor="alice", clock=clock)
     save_group(plane.database, "large", "ram>=2GB", actor="alice", clock=clock)
-    registry = Registry(plane.database, plane.fleet.path / "bundles", actor="alice", clock=clock)
-    for bundle in bundles:
-        registry.add(bundle, source=bundle.name, tags={"team": "vision"})
-    registry.promote("digits", "1.4.0", Shelf.PRODUCTION)
-    registry.add_metric("digits", "1.4.0", "top1", 0.981, variant="onnx-float")
-    registry.add_metric("digits", "1.5.0", "top1", 0.984, variant="onnx-float")
+    return names
+
+
+def populate_history(plane: ControlPlane, names: list[str]) -> None:
+    """Rollouts, experiments, measurements and an alarm."""
     _rollouts(plane, names)
     _experiments(plane)
     _measurements(plane, names)
