@@ -270,7 +270,8 @@ class Conversion:
                 )
             self._warnings += [f"{written.artifact.path.name}: {remark}" for remark in remarks]
         diagnosis = None
-        if self._calibration is not None and (tuned.plain or not tuned.met):
+        wanted = self._request.diagnose or tuned.plain or not tuned.met
+        if self._calibration is not None and tuned.scheme.needs_ranges and wanted:
             self._progress(f"looking for the layers that plain {tuned.scheme} breaks")
             try:
                 diagnosis = diagnosis_of(

@@ -43,6 +43,7 @@ class ConversionRequest:
         range_method: How the ranges of activations are chosen.
         goal: How much quantized artifacts may lose and take.
         device: Predicts latency on a board.
+        diagnose: Whether layers are diagnosed although nothing is over a budget.
     """
 
     source: Path
@@ -60,6 +61,7 @@ class ConversionRequest:
     range_method: RangeMethod = DEFAULT_METHOD
     goal: AccuracyGoal = field(default_factory=AccuracyGoal)
     device: Device | None = None
+    diagnose: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,12 @@ def _check_quantization(request: ConversionRequest) -> None:
     )
     if any(scheme.needs_ranges for scheme in schemes):
         return
+    if request.diagnose:
+        raise UsageError(
+            "only schemes with fixed ranges are diagnosed layer by layer",
+            where="--report",
+            fix="leave it out, or choose int8, int16x8 or mixed",
+        )
     if request.io == "int8":
         raise UsageError(
             "only schemes that compute in integers have integer inputs and outputs",

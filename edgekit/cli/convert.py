@@ -153,6 +153,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Largest relative error of a float artifact against its source.",
 )
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write an HTML page with pictures: the layers that plain int8 breaks, and the search.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
     source: Path,
@@ -178,6 +185,7 @@ def convert(
     layout: str,
     trust_pickle: bool,
     max_error: float,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Convert SOURCE to ONNX and LiteRT (.tflite), quantize it, and prove that it still computes
@@ -206,7 +214,7 @@ def convert(
 
     # The converter's modules need it when they are imported.
     require("onnx", extra="convert")
-    from edgekit.cli.convert_text import show
+    from edgekit.cli.convert_text import show, write_diagnosis
     from edgekit.device import profiled_device
     from edgekit_converters.accuracy import AccuracyBudget
     from edgekit_converters.convert import ConversionRequest, Precision, convert_model
@@ -248,9 +256,13 @@ def convert(
                 keep_best=keep_best,
             ),
             device=profiled_device(profile) if profile else None,
+            diagnose=page is not None,
         ),
         progress=say,
     )
+    if page is not None:
+        write_diagnosis(page, report)
+        say(f"wrote {page}")
     if as_json:
         emit_json(report.to_json())
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from edgekit.cli.render import milliseconds, percent, size, table
+from edgekit_runtime.errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from edgekit_converters.accuracy import PairedAccuracy
@@ -29,6 +31,34 @@ def show(report: ConversionReport) -> None:
             click.echo(line)
     for warning in report.warnings:
         click.echo(click.style("Warning: ", fg="yellow", bold=True) + warning, err=True)
+
+
+def write_diagnosis(page: Path, report: ConversionReport) -> None:
+    """Write an HTML page on the first scheme whose layers were diagnosed.
+
+    Raises:
+        UnsupportedModelError: If none was: a `.tflite` file without an ONNX form has no layers to
+            compare.
+        EnvironmentLackError: If the page cannot be written.
+    """
+    from edgekit.pages.quantization import write_page
+
+    for scheme in report.schemes:
+        if scheme.diagnosis is not None:
+            search = scheme.tuned.search
+            write_page(
+                page,
+                scheme.diagnosis,
+                model=Path(report.source).name,
+                quantized=f"plain {scheme.tuned.scheme}",
+                search=search.to_json() if search else None,
+            )
+            return
+    raise UnsupportedModelError(
+        "no layer could be diagnosed, so that there is no page to write",
+        where=report.source,
+        fix="leave --report out; the warnings say why",
+    )
 
 
 def _artifacts(report: ConversionReport) -> tuple[list[list[str]], list[str]]:

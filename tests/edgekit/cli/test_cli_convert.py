@@ -80,6 +80,25 @@ def test_a_goal_that_is_missed_shows_the_best_and_ends_with_one(
     assert report == json.loads((tmp_path / "out" / "digits_v1.report.json").read_text())
 
 
+def test_a_page_on_what_int8_breaks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    done = convert(
+        MODEL, "--quantize", "int8", "--calibration", CALIBRATION, "--report", page, "--to", "onnx",
+        "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    text = page.read_text()
+    assert "plain int8" in text
+    assert "<svg" in text
+    report = json.loads((tmp_path / "out" / "digits_v1.report.json").read_text())
+    assert report["quantization"][0]["diagnosis"]["layers"]
+    code, _, err = ended(
+        MODEL, "--quantize", "fp16", "--report", page, "-o", tmp_path / "more", capsys=capsys
+    )
+    assert code == 2
+    assert "only schemes with fixed ranges" in err
+
+
 def closeness(answers: Any, labels: Any) -> float:
     """Less than one for everything but the float model."""
     with np.load(TEST) as data:
