@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.settings import (
+    STATUS_NAME,
     SampleSettings,
     StreamSettings,
     TelemetrySettings,
@@ -17,7 +18,6 @@ from edgekit_agent.settings import (
     read_telemetry,
     render_sections,
 )
-from edgekit_agent.status import STATUS_NAME
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import require_file

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from edgekit_agent.installed import installed_version
 from edgekit_runtime.bundle.manifest import Manifest, Variant
 from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.installed import installed_version
 
 # Runtime names as manifests use them, and the distribution that brings each.
 RUNTIMES: Final = {

@@ -24,14 +24,13 @@ from edgekit_agent.application import Application
 from edgekit_agent.connections import MAX_CONNECTIONS, ConnectionPool
 from edgekit_agent.lifeline import tie_to_parent
 from edgekit_agent.logs import set_up_logs
+from edgekit_agent.memory import resident_bytes
 from edgekit_agent.metrics import MetricsPage
 from edgekit_agent.plans import ServerPlan, read_server_plan
 from edgekit_agent.release import AGENT_VERSION
 from edgekit_agent.samples import SampleKeeper, SampleRing
-from edgekit_agent.settings import samples_folder
-from edgekit_agent.status import STATUS_NAME
+from edgekit_agent.settings import STATUS_NAME, samples_folder
 from edgekit_agent.telemetry.gauges import DeviceProbe
-from edgekit_agent.trial import resident_bytes
 from edgekit_runtime.errors import EdgekitError
 
 if TYPE_CHECKING:

@@ -9,6 +9,8 @@ from typing import Final
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.fields import FieldReader
 
+# Within the agent's folder, where a running agent says how it is.
+STATUS_NAME: Final = "status.json"
 _MAX_PORT: Final = 65_535
 _TOPIC_PATTERN: Final = r"[^#+\x00]{1,512}"
 _FILTER_PATTERN: Final = r"[^\x00]{1,512}"

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.reports import DeviceEvent, DeviceState
@@ -16,8 +16,6 @@ from edgekit_runtime.reports import DeviceEvent, DeviceState
 if TYPE_CHECKING:
     # Needs sqlite3, which a server has no use for.
     from edgekit_agent.telemetry.reporting import TelemetrySummary
-
-STATUS_NAME: Final = "status.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

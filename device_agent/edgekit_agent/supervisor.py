@@ -27,6 +27,7 @@ from edgekit_agent.inbox import Inbox, VerifyDone
 from edgekit_agent.installation import InstallerProcess
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.logs import RecentLines
+from edgekit_agent.memory import resident_bytes
 from edgekit_agent.plans import ModelPlan
 from edgekit_agent.proofs import TrialDone
 from edgekit_agent.release import AGENT_VERSION
@@ -57,7 +58,7 @@ from edgekit_agent.transports.arrivals import (
     RequestCame,
     Transport,
 )
-from edgekit_agent.trial import resident_bytes, run_trial
+from edgekit_agent.trial import run_trial
 from edgekit_agent.updates import Updates
 from edgekit_agent.verification import VerifierProcess
 from edgekit_agent.watchdog import ServiceManager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -10,10 +9,10 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from edgekit_agent.doors import describe_exit
+from edgekit_agent.memory import peak_memory_bytes
 from edgekit_agent.plans import ModelPlan, TrialPlan
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
@@ -117,23 +116,6 @@ def _watch(
         if stop.wait(_POLL_SECONDS):
             return "the trial was given up", peak
     return "", peak
-
-
-def peak_memory_bytes(pid: int) -> int:
-    """The largest resident memory that a process has had; 0 if it is gone."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
-
-
-def resident_bytes(pid: int) -> int:
-    """The resident memory of a process; 0 if it is gone."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 def _over_memory(peak: int, budget: Budget) -> str:

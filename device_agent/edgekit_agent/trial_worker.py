@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.lifeline import tie_to_parent
+from edgekit_agent.memory import peak_memory_bytes
 from edgekit_agent.plans import ModelPlan, read_trial_plan
-from edgekit_agent.trial import peak_memory_bytes
 from edgekit_runtime.errors import EdgekitError
 
 _NICENESS: Final = 10

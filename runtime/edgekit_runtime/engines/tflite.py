@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit_runtime.engines.checks import check_inputs
 from edgekit_runtime.errors import EnvironmentLackError, UnsupportedModelError
 from edgekit_runtime.graph.tflite_bounds import check_tflite_bounds
+from edgekit_runtime.installed import installed_version
 from edgekit_runtime.session import RuntimeInfo
 from edgekit_runtime.tensors import TensorQuantization, TensorSpec
 
@@ -84,7 +85,7 @@ class TfliteSession:
         self.outputs = tuple(_spec(detail) for detail in self._output_details)
         self.runtime = RuntimeInfo(
             name=engine.name,
-            version=importlib.metadata.version(engine.distribution),
+            version=installed_version(engine.distribution),
             threads=threads,
         )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_agent.installed import installed_version
 from edgekit_agent.release import AGENT_VERSION
+from edgekit_runtime.installed import installed_version
 
 
 @pytest.mark.parametrize("name", ["edgekit", "numpy", "paho-mqtt", "ai-edge-litert", "Paho.MQTT"])

@@ -1,6 +1,6 @@
 """Which version of a distribution is installed, told from the names of folders.
 
-`importlib.metadata` says the same, and keeps 4 MB in memory for it: too much for a supervisor.
+`importlib.metadata` says the same, and keeps 4 MB in memory for it: too much for a small device.
 """
 
 from __future__ import annotations
