@@ -27,6 +27,8 @@ _POSTINST: Final = """\
 #!/bin/sh
 set -e
 if [ "$1" = configure ]; then
+  # Now, because the agent's user may not write there: else every start would compile all.
+  python3 -m compileall -q -o 0 -o 2 /opt/edgekit/site || true
   if command -v systemd-sysusers >/dev/null; then
     systemd-sysusers edgekit.conf
   elif ! getent passwd edgekit >/dev/null; then

@@ -9,6 +9,7 @@ It runs on the device and may use nothing but the standard library.
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -84,6 +85,12 @@ def unpack(archive: zipfile.ZipFile, about: dict[str, Any], folder: Path) -> Non
         launcher.write_text(about["launcher"], encoding="utf-8")
         launcher.chmod(0o755)
         fresh.chmod(0o755)
+        # Now, because the agent's user may not write here: else every start would compile all,
+        # in both forms that its processes run in.
+        for level in (0, 2):
+            compileall.compile_dir(
+                fresh / "site", quiet=2, optimize=level, stripdir=str(fresh), prependdir=str(folder)
+            )
         old = fresh.with_name(fresh.name + ".old")
         if folder.exists():
             folder.rename(old)

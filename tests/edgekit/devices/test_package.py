@@ -93,6 +93,9 @@ def test_one_file_installs_below_a_root_and_goes_again(
     assert "edgekit-agent, version" in run(command, "--version").stdout
     site = root / "opt/edgekit/site"
     assert (site / "moved.py").exists()
+    compiled = {path.name.partition(".")[2] for path in (site / "click").rglob("core.*.pyc")}
+    tag = sys.implementation.cache_tag
+    assert compiled == {f"{tag}.pyc", f"{tag}.opt-2.pyc"}
     assert not (site / "click" / "tests").exists()
     assert not (site / "edgekit").exists()
     # An older version is replaced whole.
