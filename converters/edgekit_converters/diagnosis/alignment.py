@@ -33,6 +33,9 @@ def aligned(model: Any, quantized: Any) -> Any:
     Args:
         model: The float `onnx.ModelProto`; it is not changed.
         quantized: The same graph with the weights that were quantized.
+
+    Returns:
+        The model itself where nothing is scaled, or a new one.
     """
     graph, other = read_graph(model), read_graph(quantized)
     weights = ScaledWeights(graph)
@@ -44,7 +47,7 @@ def aligned(model: Any, quantized: Any) -> Any:
         factors = _factors(chain, weights[name], found)
         if max(factors.max(), 1 / factors.min()) > _LEAST_FACTOR:
             weights.scale(chain, factors)
-    return weights.apply(model)
+    return weights.apply(model) if weights.changed else model
 
 
 def unlike(reference: Any, quantized: Any) -> frozenset[str]:

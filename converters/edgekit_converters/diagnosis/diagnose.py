@@ -129,8 +129,7 @@ def diagnose(
     reference = aligned(model, subject.model)
     graph = read_graph(reference)
     pieces = Pieces(batches, graph)
-    scaled = reference.SerializeToString() != model.SerializeToString()
-    if statistics is None or scaled:
+    if statistics is None or reference is not model:
         statistics = collect_ranges(reference, pieces)
     nodes = {node.name: node for node in graph.nodes}
     ranges = subject.plan.ranges

@@ -26,6 +26,11 @@ class ScaledWeights:
         changed = self._changed.get(name)
         return self._constants[name] if changed is None else changed
 
+    @property
+    def changed(self) -> bool:
+        """Whether anything was scaled."""
+        return bool(self._changed)
+
     def scale(self, chain: Chain, factors: NDArray[np.float64]) -> None:
         """Multiply the channels of what flows through a chain.
 
