@@ -104,6 +104,11 @@ def test_a_network_that_int8_breaks_is_mended_in_both_formats(
     assert quantization["plan"]["ranges"]
     assert quantization["search"]["best"]["repairs"] == list(scheme.tuned.repairs)
     assert quantization["diagnosis"]["culprits"]
+    page = (Path(__file__).parents[2] / "docs" / "converting.md").read_text()
+    described = page.split("## The report")[1]
+    parts = [written, written["artifacts"][0], written["artifacts"][0]["accuracy"], quantization]
+    for key in (key for part in parts for key in part):
+        assert f"{key}`" in described or f"[{key}]`" in described or f"`{key}[]`" in described, key
 
 
 def test_a_depthwise_network_stays_within_a_point_at_full_int8(tmp_path: Path) -> None:
