@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.fleet_devices import devices, groups
+from edgekit.cli.fleet_experiment import experiment
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option
 from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.fleet_serve import serve
@@ -37,7 +38,7 @@ def fleet() -> None:
     """
 
 
-for _command in (rollout, simulate, devices, groups, audit, token, retention, serve):
+for _command in (rollout, experiment, simulate, devices, groups, audit, token, retention, serve):
     fleet.add_command(_command)
 
 

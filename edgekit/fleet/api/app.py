@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from edgekit.fleet.access import Access, ForbiddenError, UnknownTokenError
 from edgekit.fleet.api import (
     device_routes,
+    experiment_routes,
     page_routes,
     record_routes,
     rollout_routes,
@@ -29,6 +30,13 @@ from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, GateFailedError
 
 PREFIX: Final = "/api/v1"
+_ROUTES: Final = (
+    device_routes,
+    version_routes,
+    rollout_routes,
+    experiment_routes,
+    record_routes,
+)
 _STATUSES: Final[tuple[tuple[type[EdgekitError], int], ...]] = (
     (UnknownTokenError, 401),
     (ForbiddenError, 403),
@@ -77,7 +85,7 @@ def create_app(control_plane: ControlPlane) -> FastAPI:
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": text} for status, text in _MEANINGS.items()
     }
-    for routes in (device_routes, version_routes, rollout_routes, record_routes):
+    for routes in _ROUTES:
         app.include_router(routes.router, prefix=PREFIX, responses=problems)
     app.include_router(page_routes.router, include_in_schema=False)
     app.add_middleware(BodyLimit)

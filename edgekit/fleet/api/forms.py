@@ -106,6 +106,21 @@ class Resumption(_Form):
     accept: bool = Field(default=False, description="Overrule the criteria of the stages so far")
 
 
+class ExperimentForm(_Form):
+    """Two versions, and what is asked of them."""
+
+    id: str = Field(pattern=f"^{ID_PATTERN}$")
+    bundle: str = Field(pattern=f"^{NAME_PATTERN}$")
+    version_a: str = Field(pattern=_VERSION)
+    version_b: str = Field(pattern=_VERSION)
+    query: str = Field(default="", max_length=MAX_QUERY_LENGTH, pattern=_PRINTABLE)
+    comparable_by: list[_LabelName] = Field(default=[], max_length=16)
+    metric: Literal["accuracy", "errors", "latency"]
+    margin: float = Field(gt=1e-6, le=100, strict=False)
+    alpha: float = Field(default=0.05, gt=1e-6, lt=0.5, strict=False)
+    most_seconds: float = Field(default=30 * 86_400.0, ge=60, le=1e9, strict=False)
+
+
 class TokenForm(_Form):
     """A new token."""
 

@@ -86,7 +86,7 @@ def delete_device(
     """
     from sqlalchemy import select
 
-    from edgekit.fleet.store.tables import RolloutRow
+    from edgekit.fleet.store.tables import ExperimentRow, RolloutRow
 
     with database.write() as session:
         row = require_device(session, device, change=True)
@@ -95,6 +95,9 @@ def delete_device(
             if _names(rollout.state, name):
                 rollout.state = _renamed(rollout.state, name, pseudonym)
                 rollout.revision += 1
+        for experiment in session.scalars(select(ExperimentRow).with_for_update()):
+            if name in experiment.arms:
+                experiment.arms = _renamed(experiment.arms, name, pseudonym)
         session.delete(row)
         record(
             session,

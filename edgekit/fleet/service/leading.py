@@ -14,6 +14,7 @@ from edgekit.fleet.devices.retention import apply_retention
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import Decision
+from edgekit.fleet.service.comparing import Comparisons
 from edgekit.fleet.service.driving import RolloutDrivers
 from edgekit.fleet.service.hearing import Hearing
 from edgekit.fleet.store.alarms import note_alarms
@@ -94,13 +95,17 @@ class FleetService:
                 ),
             )
             stack.callback(drivers.stop)
-            self._work(goes_on, hearing, drivers, alarms)
+            comparisons = Comparisons(
+                self._fleet, self._database, self._broker, ledger=ledger, clock=self._clock
+            )
+            self._work(goes_on, hearing, drivers, comparisons, alarms)
 
     def _work(
         self,
         goes_on: Callable[[], bool],
         hearing: Hearing,
         drivers: RolloutDrivers,
+        comparisons: Comparisons,
         alarms: AlarmWatch,
     ) -> None:
         renewed = looked = time.monotonic()
@@ -115,6 +120,7 @@ class FleetService:
             if now - looked >= _LOOK_SECONDS:
                 looked = now
                 drivers.turn()
+                comparisons.turn()
                 alarms.turn(self._clock().timestamp())
                 note_alarms(self._database, alarms.alarms, now=self._clock().timestamp())
             if now - forgotten >= _RETENTION_SECONDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,15 @@ from edgekit.fleet.experiments.ab import (
     looked_from_json,
     question_from_json,
 )
+from edgekit.fleet.experiments.assignment import Arm
 from edgekit.fleet.rollouts.labels import parse_query
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.protocol import require_id
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from edgekit.fleet.store.database import Database
     from edgekit.fleet.store.tables import ExperimentRow
 
@@ -34,6 +38,9 @@ class Experiment:
         version_a: What is known.
         version_b: What is tried.
         query: Which devices take part.
+        comparable_by: Labels in which the two groups shall be equal.
+        arms: Which device is in which group; empty until that is decided.
+        told: When every device had been told to run its version; None before.
         created: Seconds since 1970.
         created_by: By whom.
         question: Fixed before the first look.
@@ -45,10 +52,17 @@ class Experiment:
     version_a: str
     version_b: str
     query: str
+    comparable_by: tuple[str, ...]
+    arms: dict[str, Arm]
+    told: float | None
     created: float
     created_by: str
     question: Question
     looked: Looked
+
+    def version_of(self, arm: Arm) -> str:
+        """What the devices of a group are to run."""
+        return self.version_a if arm is Arm.A else self.version_b
 
 
 class ExperimentTable:
@@ -73,6 +87,7 @@ class ExperimentTable:
         query: str,
         question: Question,
         who: str,
+        comparable_by: Sequence[str] = (),
     ) -> Experiment:
         """Keep a new experiment.
 
@@ -102,6 +117,9 @@ class ExperimentTable:
                 created=now,
                 created_by=who,
                 updated=now,
+                comparable_by=list(comparable_by),
+                arms={},
+                told=None,
                 question=question.to_json(),
                 looked=Looked().to_json(),
             )
@@ -140,18 +158,34 @@ class ExperimentTable:
         with self._database.read() as session:
             return tuple(map(_experiment, session.scalars(query)))
 
+    def begin(self, experiment: str, arms: Mapping[str, Arm]) -> None:
+        """Decide who is in which group; only once.
+
+        Raises:
+            NotFoundError: If there is no experiment of that id.
+        """
+        with self._database.write() as session:
+            row = _require(session, experiment)
+            if not row.arms:
+                row.arms = {device: arm.value for device, arm in arms.items()}
+
+    def note_told(self, experiment: str) -> None:
+        """Write down that every device has been told what to run.
+
+        Raises:
+            NotFoundError: If there is no experiment of that id.
+        """
+        with self._database.write() as session:
+            _require(session, experiment).told = self._clock().timestamp()
+
     def save(self, experiment: str, looked: Looked) -> None:
         """Keep what the last look gave; an answer that it gives for the first time is audited.
 
         Raises:
             NotFoundError: If there is no experiment of that id.
         """
-        from edgekit.fleet.store.tables import ExperimentRow
-
         with self._database.write() as session:
-            row = session.get(ExperimentRow, experiment, with_for_update=True)
-            if row is None:
-                raise NotFoundError(f"there is no experiment {experiment!r}")
+            row = _require(session, experiment)
             answered = row.answer != looked.answer.value
             row.answer = looked.answer.value
             row.looked = looked.to_json()
@@ -168,6 +202,15 @@ class ExperimentTable:
                 )
 
 
+def _require(session: Session, experiment: str) -> ExperimentRow:
+    from edgekit.fleet.store.tables import ExperimentRow
+
+    row = session.get(ExperimentRow, experiment, with_for_update=True)
+    if row is None:
+        raise NotFoundError(f"there is no experiment {experiment!r}")
+    return row
+
+
 def _experiment(row: ExperimentRow) -> Experiment:
     return Experiment(
         id=row.id,
@@ -175,6 +218,9 @@ def _experiment(row: ExperimentRow) -> Experiment:
         version_a=row.version_a,
         version_b=row.version_b,
         query=row.query,
+        comparable_by=tuple(row.comparable_by),
+        arms={device: Arm(arm) for device, arm in row.arms.items()},
+        told=row.told,
         created=row.created,
         created_by=row.created_by,
         question=question_from_json(row.question, where=row.id),

@@ -271,7 +271,11 @@ class RolloutRow(Base):
 
 
 class ExperimentRow(Base):
-    """Two versions side by side: question and answer are JSON that the experiments define."""
+    """Two versions side by side: question and answer are JSON that the experiments define.
+
+    `arms` says which device is in which group, once that was decided; `told` when every device
+    had been told to run its version.
+    """
 
     __tablename__ = "experiments"
 
@@ -284,6 +288,9 @@ class ExperimentRow(Base):
     created: Mapped[float] = mapped_column(Double)
     created_by: Mapped[str] = mapped_column(String(128))
     updated: Mapped[float] = mapped_column(Double)
+    comparable_by: Mapped[list[str]] = mapped_column(_JSON)
+    arms: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    told: Mapped[float | None] = mapped_column(Double)
     question: Mapped[dict[str, Any]] = mapped_column(_JSON)
     looked: Mapped[dict[str, Any]] = mapped_column(_JSON)
 
