@@ -212,7 +212,8 @@ def _search(search: Mapping[str, Any]) -> str:
     found = [
         Trade(
             label=_label(attempt),
-            drop=attempt["drop"],
+            # Null: it gave no numbers any more.
+            drop=1.0 if attempt["drop"] is None else attempt["drop"],
             size_bytes=attempt["size_bytes"],
             latency_ms=attempt["latency_ms"],
             on_curve=attempt in curve,

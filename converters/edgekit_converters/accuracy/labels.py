@@ -12,20 +12,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _HALF: Final = 0.5
+_NO_CLASS: Final = -1
 
 
 def as_classes(scores: NDArray[Any]) -> NDArray[np.int64]:
     """The class that each sample's answer names.
 
     Scores are judged by their largest; a single score is a probability, and above one half it
-    names class one; integers are class numbers already.
+    names class one; integers are class numbers already. An answer with NaN names none: -1.
     """
     if scores.dtype.kind in "iu" and (scores.ndim == 1 or scores.shape[-1] == 1):
         return scores.reshape(-1).astype(np.int64)
     flat = scores.reshape(scores.shape[0], -1) if scores.ndim else scores.reshape(1, 1)
     if flat.shape[1] == 1:
-        return np.asarray(flat[:, 0] > _HALF, dtype=np.int64)
-    return np.asarray(flat.argmax(axis=1), dtype=np.int64)
+        found = (flat[:, 0] > _HALF).astype(np.int64)
+    else:
+        found = flat.argmax(axis=1).astype(np.int64)
+    # The largest of scores is a NaN where there is one, whatever its class.
+    return np.asarray(np.where(np.isnan(flat).any(axis=1), _NO_CLASS, found), np.int64)
 
 
 def checked_classes(labels: NDArray[Any], scores: NDArray[Any]) -> NDArray[np.int64]:

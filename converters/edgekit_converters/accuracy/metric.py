@@ -62,7 +62,12 @@ class Metric:
         return self.whole(answers, labels)
 
     def drop(self, before: float, after: float) -> float:
-        """What was lost: points as a share of one, or the part of the float model's value."""
+        """What was lost: points as a share of one, or the part of the float model's value.
+
+        Infinite where the figure is no number any more, or the float model's was zero.
+        """
+        if not math.isfinite(after):
+            return math.inf
         lost = before - after if self.higher_is_better else after - before
         if self.is_share:
             return lost

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,13 +51,13 @@ class PairedAccuracy:
     agreement: float
 
     def to_json(self) -> dict[str, object]:
-        """The figures."""
+        """The figures; null stands for what is no number."""
         return {
             "metric": self.metric,
             "samples": self.samples,
-            "float": self.before,
-            "quantized": self.after,
-            "drop": self.drop,
+            "float": finite_or_none(self.before),
+            "quantized": finite_or_none(self.after),
+            "drop": finite_or_none(self.drop),
             "drop_low": self.low,
             "drop_high": self.high,
             "lost_samples": self.lost,
@@ -99,7 +100,8 @@ def compare_answers(
         changes = sign * (metric.per_sample(before, labels) - metric.per_sample(after, labels))
         lost, gained = int((changes > 0).sum()), int((changes < 0).sum())
         scale = 1.0 if metric.is_share or not value_before else 1 / abs(value_before)
-        low, high = (float(end) * scale for end in _interval(changes))
+        if np.isfinite(changes).all():
+            low, high = (float(end) * scale for end in _interval(changes))
     return PairedAccuracy(
         metric=metric.name,
         samples=len(first),
@@ -112,6 +114,11 @@ def compare_answers(
         gained=gained,
         agreement=float(np.mean(as_classes(first) == as_classes(second))),
     )
+
+
+def finite_or_none(value: float) -> float | None:
+    """A figure as JSON has it, which knows neither infinity nor NaN."""
+    return value if math.isfinite(value) else None
 
 
 def _interval(changes: NDArray[np.float64]) -> tuple[float, float]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from edgekit_converters.accuracy.paired import finite_or_none
+
 if TYPE_CHECKING:
     from edgekit_converters.quantize.plan import QuantizationPlan
 
@@ -74,7 +76,7 @@ class Attempt:
         return {
             "repairs": list(self.candidate.repairs),
             "scheme": plan.scheme.value,
-            "drop": self.drop,
+            "drop": finite_or_none(self.drop),
             "size_bytes": self.size_bytes,
             "latency_ms": self.latency_ms,
             "wide": sorted(plan.wide),

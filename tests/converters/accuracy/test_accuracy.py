@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -121,6 +122,21 @@ def test_labels_that_do_not_fit(metric: str, labels: np.ndarray) -> None:
 def test_answers_of_different_samples_cannot_be_paired() -> None:
     with pytest.raises(UsageError, match="cannot be paired"):
         compare_answers(metric_named("agreement"), {"y": SCORES}, {"y": SCORES[:2]}, None)
+
+
+def test_answers_that_are_no_numbers_are_wrong() -> None:
+    labels = np.array([0, 1])
+    right = np.array([[2.0, 1.0], [0.0, 3.0]])
+    broken = np.array([[np.nan, 1.0], [0.0, 3.0]])
+    found = compare_answers(metric_named("top1"), {"y": right}, {"y": broken}, labels)
+    assert (found.drop, found.lost) == (0.5, 1)
+    assert compare_answers(metric_named("agreement"), {"y": right}, {"y": broken}, None).drop == 0.5
+    wanted = np.array([[1.0, 1.0], [0.0, 2.0]])
+    error = compare_answers(metric_named("mae"), {"y": right}, {"y": broken}, wanted)
+    assert error.drop == np.inf
+    assert not AccuracyBudget(drop=1.0).holds(error.drop)
+    document = json.loads(json.dumps(error.to_json(), allow_nan=False))
+    assert (document["quantized"], document["drop"], document["drop_low"]) == (None, None, None)
 
 
 def test_budgets() -> None:
