@@ -14,6 +14,7 @@ from edgekit_converters.blame import (
     wrong_inside_litert,
     wrong_inside_onnx,
 )
+from edgekit_converters.intake import Intake, Integers
 from edgekit_converters.integer_border import seen_as_floats
 from edgekit_converters.parity import Comparison, Probe, compare, probes_for, user_probes
 from edgekit_converters.reordered import Borders, ReorderedSession
@@ -24,7 +25,6 @@ from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.session import Session, open_session
 
 if TYPE_CHECKING:
-    from edgekit_converters.intake import Intake
     from edgekit_converters.litert.compile import CompiledFile
     from edgekit_converters.request import PlannedArtifact
     from edgekit_converters.samples import Samples
@@ -107,7 +107,7 @@ class ArtifactCheck:
         """
         if artifact.precision is not Precision.FLOAT32:
             return self._check_reduced(artifact, path)
-        if self._source.quantized:
+        if self._source.integers is not Integers.NONE:
             return self._check_integers(artifact, path)
         return self._check_float(artifact, path)
 
@@ -186,7 +186,7 @@ class ArtifactCheck:
         return comparison
 
     def _check_integers(self, artifact: PlannedArtifact, path: Path) -> Comparison:
-        """Compare the ONNX form of a quantized `.tflite`: engines round the last bit their own way.
+        """Compare a source that holds integers: engines round the last bit their own way.
 
         Two steps of an integer are allowed, and as much of a float's range.
         """

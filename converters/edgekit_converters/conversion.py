@@ -12,7 +12,7 @@ from edgekit_converters.accuracy import PairedAccuracy
 from edgekit_converters.checking import ArtifactCheck
 from edgekit_converters.given import read_given
 from edgekit_converters.hardware import doubts_of, how_judged, slower_than_float
-from edgekit_converters.intake import Intake, take_in
+from edgekit_converters.intake import Intake, Integers, take_in
 from edgekit_converters.litert.compile import CompiledFile, compile_to_file
 from edgekit_converters.predicting import PredictedLatency
 from edgekit_converters.quantize.scheme import Scheme
@@ -292,7 +292,7 @@ class Conversion:
         paired = written.paired if judged else self._judged(artifact, path)
         size = path.stat().st_size
         self._warnings += self._doubts(artifact, paired, size)
-        kept = self._source.quantized and artifact.precision is Precision.FLOAT32
+        kept = self._source.integers is Integers.ALL
         return Artifact(
             path=str(artifact.path),
             format=artifact.format,
@@ -312,7 +312,8 @@ class Conversion:
     ) -> Iterator[str]:
         name, scheme = artifact.path.name, artifact.precision.scheme
         # The weights of a source that stores integers are as small as they get.
-        if scheme is not None and size >= self._source.size_bytes and not self._source.quantized:
+        stored = self._source.integers is not Integers.NONE
+        if scheme is not None and size >= self._source.size_bytes and not stored:
             yield (
                 f"{name}: {scheme} does not make this model smaller; it is so small that scales "
                 "and names outweigh what the weights save"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,16 @@ class OnnxForms:
     normalised: ParkedModel
 
 
+class Integers(Enum):
+    """What of a source is integers already."""
+
+    NONE = auto()
+    WEIGHTS = auto()
+    """Stored so, and made floats to compute with."""
+    ALL = auto()
+    """It computes in them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intake:
     """A source that has been read, understood and found fit for what is asked.
@@ -58,7 +69,7 @@ class Intake:
         source_bytes: The same.
         exporter: What wrote the ONNX form; "" where the source is ONNX.
         decision: How its label follows from its scores, for classifiers that give both.
-        quantized: Whether it holds integers already.
+        integers: What of it is integers already.
         size_bytes: Of its float form, to judge by whether a quantization saves anything.
         warnings: Sentences for the report.
     """
@@ -70,7 +81,7 @@ class Intake:
     source_bytes: int
     exporter: str
     decision: Decision | None
-    quantized: bool
+    integers: Integers
     size_bytes: int
     warnings: tuple[str, ...]
 
@@ -108,7 +119,7 @@ def take_in(
     """
     where = str(request.source)
     progress(f"reading {request.source}")
-    imported, quantized = _import(request, plan, progress)
+    imported, integers = _import(request, plan, progress)
     sha256, source_bytes = identify(request.source, imported.model)
     size_bytes = source_bytes
     if plan.source_kind not in {SourceKind.ONNX, SourceKind.TFLITE} and imported.model is not None:
@@ -152,7 +163,7 @@ def take_in(
         source_bytes=source_bytes,
         exporter=exporter,
         decision=decision,
-        quantized=quantized,
+        integers=integers,
         size_bytes=size_bytes,
         warnings=tuple(warnings),
     )
@@ -160,12 +171,12 @@ def take_in(
 
 def _import(
     request: ConversionRequest, plan: ConversionPlan, progress: Callable[[str], None]
-) -> tuple[ImportedModel, bool]:
+) -> tuple[ImportedModel, Integers]:
+    """Read a source, and refuse one that computes in integers unless it only becomes ONNX."""
     where = str(request.source)
     if plan.source_kind is not SourceKind.TFLITE:
         imported = import_source(request.source, plan.source_kind, request.options, progress)
-        refuse_quantized(quantized_operators(imported.model), where=where)
-        return imported, False
+        return imported, _integers(imported.model, where)
     evidence = quantized_tensors(request.source)
     reduced = any(artifact.precision is not Precision.FLOAT32 for artifact in plan.artifacts)
     to_onnx = any(artifact.format is ModelFormat.ONNX for artifact in plan.artifacts)
@@ -176,12 +187,21 @@ def _import(
             refuse_quantized(evidence, where=where)
         if to_onnx:
             raise
-        return _as_it_is(request.source, error), False
-    if reduced and evidence:
-        # Weights alone may be integers; a model that computes in them can become ONNX as it is,
-        # and nothing else.
-        float_source(imported.model, where=where)
-    return imported, bool(evidence)
+        return _as_it_is(request.source, error), Integers.NONE
+    try:
+        return imported, _integers(imported.model, where)
+    except UnsupportedModelError:
+        if reduced:
+            raise
+        return imported, Integers.ALL
+
+
+def _integers(model: Any, where: str) -> Integers:
+    """Whether weights are integers; raises where more is."""
+    if not quantized_operators(model):
+        return Integers.NONE
+    float_source(model, where=where)
+    return Integers.WEIGHTS
 
 
 def _as_it_is(source: Path, reason: UnsupportedModelError) -> ImportedModel:

@@ -248,11 +248,16 @@ def test_a_file_from_before_2021_without_a_signature(
         assert artifact.agreement >= 0.8
 
 
+@pytest.mark.parametrize("target", [ONNX, LITERT])
 def test_weights_that_a_file_stores_as_integers_are_opened(
-    cnn_file: Path, calibration_file: Path, tmp_path: Path
+    target: ModelFormat, cnn_file: Path, calibration_file: Path, tmp_path: Path
 ) -> None:
-    source = tmp_path / "stored.tflite"
-    _convert(cnn_file, source, targets=(LITERT,), precisions=(Precision.INT8_WEIGHTS,))
+    source = tmp_path / f"stored{target.suffix}"
+    _convert(cnn_file, source, targets=(target,), precisions=(Precision.INT8_WEIGHTS,))
+    (floats,) = _convert(
+        source, tmp_path / "float", targets=(ONNX,), precisions=(Precision.FLOAT32,)
+    ).artifacts
+    assert floats.precision is Precision.FLOAT32
     report = _convert(
         source, tmp_path / "out", precisions=(Precision.INT8,), calibration=calibration_file
     )
