@@ -338,11 +338,68 @@ def conditional() -> Any:
     )
 
 
+def inner_kinds(graph: Any) -> dict[str, int]:
+    """The types of the constants in all bodies of a graph."""
+    found = {}
+    for inner in graph.node:
+        for attribute in inner.attribute:
+            if attribute.HasField("g"):
+                found |= {t.name: t.data_type for t in attribute.g.initializer}
+                found |= inner_kinds(attribute.g)
+    return found
+
+
+def test_weights_inside_of_bodies_are_stored_in_half_where_that_holds_them() -> None:
+    large = w(16, 16, seed=4)
+    large[0, 0] = 1e6
+    value = helper.make_tensor_value_info
+
+    def nested(name: str) -> Any:
+        return helper.make_graph(
+            [node("MatMul", ["s", name], [f"{name}/y"])],
+            name, [], [value(f"{name}/y", FLOAT, None)],
+            [numpy_helper.from_array(w(16, 16, seed=3), name)],
+        )  # fmt: skip
+
+    body = helper.make_graph(
+        [
+            node("MatMul", ["state", "inner"], ["p"]),
+            node("Tanh", ["p"], ["s"]),
+            node("If", ["is"], ["q"], name="nested", then_branch=nested("a"),
+                 else_branch=nested("b")),
+            node("MatMul", ["q", "large"], ["r"]),
+            node("Tanh", ["r"], ["next"]),
+            node("Add", ["next", "row"], ["out"]),
+        ],
+        "step",
+        [value("state", FLOAT, [1, 16]), value("row", FLOAT, [1, 16])],
+        [value("next", FLOAT, [1, 16]), value("out", FLOAT, [1, 16])],
+        [
+            numpy_helper.from_array(array, name)
+            for name, array in (("inner", w(16, 16, seed=2)), ("large", large))
+        ],
+    )  # fmt: skip
+    model = model_of(
+        [
+            node("Scan", ["zero", "x"], ["last", "y"], name="loop", body=body, num_scan_inputs=1),
+        ],
+        {"x": [5, 1, 16]},
+        {"y": FLOAT},
+        {"zero": np.zeros((1, 16), F), "is": np.array(True)},
+    )  # fmt: skip
+    half = halved(model, {"x": w(5, 1, 16)})
+    assert "Scan 'loop' computes in float32, from weights in float16" in half.warnings
+    assert inner_kinds(half.model.graph) == {
+        "inner/half": HALF, "large": FLOAT, "a/half": HALF, "b/half": HALF,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_bodies_stay_and_read_what_has_become_half_outside(sign: int) -> None:
     x = np.abs(w(4, 4)) * sign
     half = halved(conditional(), {"x": x})
-    assert "If 'choice' computes in float32, and the weights inside it stay so" in half.warnings
+    # The weights inside are too few to save anything.
+    assert "If 'choice' computes in float32" in half.warnings
     assert kinds_of(half)["v"] == HALF
     choice = next(n for n in half.model.graph.node if n.op_type == "If")
     read = {name for a in choice.attribute for inner in a.g.node for name in inner.input}

@@ -74,11 +74,7 @@ def nodes_to_keep(
         for name in set(node.input):
             readers.setdefault(name, []).append(node)
     names |= {node.name for node in graph.node if _crashes(node, readers)}
-    warnings = [
-        f"{node.op_type} {node.name!r} computes in float32, and the weights inside it stay so"
-        for node in graph.node
-        if bodies_of(node)
-    ]
+    warnings = []
     for tensor, nodes in _float_constants(graph, readers):
         reason = misfit(numpy_helper.to_array(tensor))
         if reason:

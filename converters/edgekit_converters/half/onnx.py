@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from edgekit_converters.half.bodies import store_halves_in_bodies
 from edgekit_converters.half.casts import cast_captured, tidy_casts
 from edgekit_converters.half.element_types import captured, element_types, infer_values
 from edgekit_converters.half.kept import nodes_to_keep
 from edgekit_converters.half.limits import LARGEST, SMALLEST
+from edgekit_converters.onnx_graphs import bodies_of
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.extras import require
 from edgekit_runtime.formats import ModelFormat
@@ -48,7 +50,8 @@ def to_float16(model: Any, *, where: str, keep: Collection[str] = ()) -> HalfMod
 
     Weights and arithmetic become float16; inputs and outputs stay as they are. Some nodes stay
     in float32: those whose operator has no float16, those with bodies or of other domains, those
-    that compute sizes, and those that read a constant which float16 cannot hold.
+    that compute sizes, and those that read a constant which float16 cannot hold. The weights inside
+    of bodies are stored in float16 all the same.
 
     Args:
         model: A checked `onnx.ModelProto` with its weights loaded; it is left as it is.
@@ -95,8 +98,15 @@ def to_float16(model: Any, *, where: str, keep: Collection[str] = ()) -> HalfMod
     halves = {name for name, kind in element_types(half).items() if _is_half(kind)}
     cast_captured(half, halves)
     tidy_casts(half.graph, stand_ins=stand_ins)
-    _check(onnx, half, halves, where)
-    return HalfModel(model=half, warnings=kept.warnings, kept=kept.computing)
+    stored = store_halves_in_bodies(half.graph)
+    _check(onnx, half, halves | stored, where)
+    inside = [
+        f"{node.op_type} {node.name!r} computes in float32"
+        + (", from weights in float16" if node.name in stored else "")
+        for node in half.graph.node
+        if bodies_of(node)
+    ]
+    return HalfModel(model=half, warnings=(*inside, *kept.warnings), kept=kept.computing)
 
 
 def _refuse(model: Any, where: str) -> None:
@@ -264,7 +274,7 @@ def _read_instead(graph: Any, name: str, inner: str) -> None:
                 node.input[place] = inner
 
 
-def _check(onnx: Any, model: Any, halves: set[str], where: str) -> None:
+def _check(onnx: Any, model: Any, halves: Collection[str], where: str) -> None:
     require("onnxruntime", extra="convert")
     if not halves:
         raise UnsupportedModelError(
