@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulators.killed_updates import Killer
 from tests.simulators.signed_fleet import SignedFleet
 from tests.simulators.tiny_bundles import affine_bundle
 from tests.simulators.update_engine import (
@@ -99,47 +100,55 @@ def assert_works_at_once_and_completes(folder: Path, fleet: SignedFleet) -> None
     assert list((folder / "chunks").iterdir()) == []
 
 
-@pytest.mark.parametrize("tear", [False, True], ids=["kill", "power"])
-@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_cut_at_changes_of_the_disk(
-    fleet: SignedFleet, before: Path, operations: int, tmp_path: Path, step: int, tear: bool
+# Each part of the update gets its share in the quick run; the slow one takes every change.
+STEPS = [5, pytest.param(1, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_kill_at_changes_of_the_disk(
+    fleet: SignedFleet, before: Path, operations: int, tmp_path: Path, step: int
 ) -> None:
-    # Each part of the update gets its share in the quick run; the slow one takes every change.
-    for cut_at in range(0, operations, step):
+    with Killer(tmp_path, fleet) as killer:
+        for kill_at in range(0, operations, step):
+            folder = copy(before, tmp_path / str(kill_at))
+            assert killer.update(folder, kill_at=kill_at)
+            assert_works_at_once_and_completes(folder, fleet)
+            shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_power_cut_at_changes_of_the_disk(
+    fleet: SignedFleet, before: Path, operations: int, tmp_path: Path, step: int
+) -> None:
+    for cut_at in range(2, operations, step):
         folder = copy(before, tmp_path / str(cut_at))
-        cut_off(folder, fleet, FailingDisk(folder, cut_at=cut_at, tear=tear))
+        cut_off(folder, fleet, FailingDisk(folder, cut_at=cut_at))
         assert_works_at_once_and_completes(folder, fleet)
         shutil.rmtree(folder)
 
 
-def random_cuts(
-    number: int, seed: int, fleet: SignedFleet, before: Path, operations: int, tmp_path: Path
-) -> None:
-    rng = random.Random(seed)  # noqa: S311 - it only chooses instants
-    for run in range(number):
-        folder = copy(before, tmp_path / str(run))
-        # The power goes again while the device recovers, up to three times.
-        for _ in range(rng.randrange(1, 4)):
-            disk = FailingDisk(folder, cut_at=rng.randrange(operations), tear=rng.random() < 0.5)
-            cut_off(folder, fleet, disk)
-        assert_works_at_once_and_completes(folder, fleet)
-        shutil.rmtree(folder)
-
-
-def test_cuts_at_random_instants_and_while_recovering(
-    fleet: SignedFleet, before: Path, operations: int, tmp_path: Path
-) -> None:
-    random_cuts(25, 1, fleet, before, operations, tmp_path)
-
-
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number",
+    # CI takes a share of the 500, the same in every run.
+    [20, pytest.param(100 if os.environ.get("CI") else 500, marks=pytest.mark.slow)],
+)
 @pytest.mark.timeout(1200)
-def test_cuts_at_500_random_instants(
-    fleet: SignedFleet, before: Path, operations: int, tmp_path: Path
+def test_kills_and_power_cuts_at_random_instants_and_while_recovering(
+    fleet: SignedFleet, before: Path, operations: int, tmp_path: Path, number: int
 ) -> None:
-    # CI takes a share of them, the same in every run.
-    number = 100 if os.environ.get("CI") else 500
-    random_cuts(number, 2, fleet, before, operations, tmp_path)
+    rng = random.Random(number)  # noqa: S311 - it only chooses instants
+    with Killer(tmp_path, fleet) as killer:
+        for turn in range(number):
+            folder = copy(before, tmp_path / str(turn))
+            # It happens again while the device recovers, up to three times.
+            for _ in range(rng.randrange(1, 4)):
+                instant = rng.randrange(operations)
+                if rng.random() < 0.5:
+                    killer.update(folder, kill_at=instant)
+                else:
+                    cut_off(folder, fleet, FailingDisk(folder, cut_at=instant))
+            assert_works_at_once_and_completes(folder, fleet)
+            shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("code", [FULL, BROKEN, READ_ONLY], ids=["full", "EIO", "read-only"])
