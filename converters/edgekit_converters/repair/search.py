@@ -72,7 +72,8 @@ class Judges:
     Attributes:
         drop_of: What a simulated quantized `onnx.ModelProto` loses against the float model.
         confirm: What the files of a candidate lose, where they are to be tried too; asked about
-            those alone that hold the budget in simulation. The larger drop counts.
+            those alone that hold the budget in simulation. The larger drop counts; files that an
+            engine refuses lose everything.
         clock: Seconds, from anywhere.
         latency_of: Predicts a candidate's latency on the device in ms.
         progress: Told one plain sentence an attempt.
@@ -310,7 +311,13 @@ class _Search:
         )
         if confirm is None or not self.holds(attempt):
             return attempt
-        return dataclasses.replace(attempt, drop=max(attempt.drop, confirm(candidate)))
+        try:
+            confirmed = confirm(candidate)
+        except UnsupportedModelError as error:
+            # An engine may refuse what another one runs; the next candidate is another model.
+            self._judges.progress(f"{candidate.label}: {error.what}")
+            confirmed = math.inf
+        return dataclasses.replace(attempt, drop=max(attempt.drop, confirmed))
 
     def _line(self, attempt: Attempt, seconds: float) -> str:
         latency = f", {attempt.latency_ms:.3g} ms" if attempt.latency_ms is not None else ""

@@ -230,6 +230,28 @@ def test_only_what_holds_is_tried_as_files_and_the_files_count() -> None:
     assert "holds with" in found.verdict("10 points of top1")
 
 
+def test_files_that_an_engine_refuses_lose_everything() -> None:
+    network = trained(spread=2.6)
+    said: list[str] = []
+
+    def confirm(candidate: Candidate) -> float:
+        if not candidate.repairs:
+            raise UnsupportedModelError("LiteRT refuses it")
+        return 0.01
+
+    found = search(
+        network.model,
+        network.calibration,
+        judges(network, drop_of=lambda _: 0.0, confirm=confirm, progress=said.append),
+        SearchLimits(drop=0.1),
+    )
+    assert [one.drop for one in found.attempts] == [np.inf, 0.01]
+    assert "plain min-max: LiteRT refuses it" in said
+    assert found.met
+    document: Any = found.to_json()
+    assert document["attempts"][0]["drop"] is None
+
+
 def test_the_best_trade_under_a_latency_is_shown_as_a_curve() -> None:
     network = trained(spread=2.6)
 
