@@ -80,7 +80,9 @@ def _artifacts(report: ConversionReport) -> tuple[list[list[str]], list[str]]:
 
 
 def _error(artifact: Artifact) -> str:
-    return f"{max((one.max_relative_error for one in artifact.parity), default=0.0):.2g}"
+    # A class number has no size: that another class is named is in the column beside.
+    errors = [one.max_relative_error for one in artifact.parity if one.dtype.startswith("float")]
+    return f"{max(errors):.2g}" if errors else "-"
 
 
 def _accuracy(artifact: Artifact) -> str:
@@ -136,9 +138,10 @@ def _notes(report: ConversionReport) -> Iterator[str]:
 def _scheme(scheme: SchemeReport, report: ConversionReport) -> Iterator[str]:
     tuned = scheme.tuned
     if tuned.search is not None:
+        count = len(tuned.search.attempts)
         yield ""
         yield (
-            f"{tuned.scheme}: {len(tuned.search.attempts)} attempts, "
+            f"{tuned.scheme}: {count} attempt{'s' * (count > 1)}, "
             + (", ".join(tuned.repairs) or "the plain scheme is the best")
             + (" (interrupted)" if tuned.interrupted else "")
         )

@@ -64,7 +64,7 @@ def test_a_goal_that_is_missed_shows_the_best_and_ends_with_one(
     code, out, err = ended(*arguments, capsys=capsys)
     assert code == 1
     assert "digits_v1-int8.onnx" in out
-    assert "int8: 1 attempts, the plain scheme is the best" in out
+    assert "int8: 1 attempt, the plain scheme is the best" in out
     assert "does not hold: the time was over" in err
     assert "nothing was published" in err
     assert not (tmp_path / "out").exists()
@@ -130,3 +130,38 @@ def test_options_that_cannot_be_used(
     assert "fix:" in err
     assert not out
     assert not (tmp_path / "out").exists()
+
+
+def test_errors_are_those_of_numbers_that_have_a_size() -> None:
+    from edgekit.cli.convert_text import show
+    from edgekit_converters.litert.layout import BorderLayout
+    from edgekit_converters.parity import OutputParity
+    from edgekit_converters.report import Artifact, ConversionReport, Precision
+    from edgekit_converters.sources.kind import SourceKind
+    from edgekit_runtime.formats import ModelFormat
+
+    def parity(name: str, error: float, dtype: str) -> OutputParity:
+        return OutputParity(
+            name=name, max_abs_error=error, max_relative_error=error, sqnr_db=None,
+            worst_probe="", fault="", dtype=dtype,
+        )  # fmt: skip
+
+    def artifact(path: str, *outputs: OutputParity) -> Artifact:
+        return Artifact(
+            path=path, format=ModelFormat.ONNX, precision=Precision.INT8, size_bytes=1, sha256="",
+            parity=outputs, probes=1,
+        )  # fmt: skip
+
+    label, scores = parity("label", float("inf"), "int64"), parity("scores", 0.25, "float32")
+    report = ConversionReport(
+        source="m", source_kind=SourceKind.ONNX, source_sha256="", source_size_bytes=1, exporter="",
+        reference="engine 1", layout=BorderLayout.KEEP, warnings=(), tools={},
+        artifacts=(artifact("both", label, scores), artifact("label", label)),
+        calibration_sha256=None,
+    )  # fmt: skip
+    runner = CliRunner()
+    with runner.isolation() as (out, *_):
+        show(report)
+        rows = out.getvalue().decode().splitlines()
+    assert rows[2].split()[-1] == "0.25"
+    assert rows[3].split()[-1] == "-"
