@@ -10,6 +10,7 @@ from typing import Final
 
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.repositories import open_images
+from edgekit.fleet.rollouts.engine import is_finished
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
 from edgekit.fleet.rollouts.state import Decision, RolloutState
@@ -113,7 +114,11 @@ def drive_rollout(
             alarms.turn(clock())
             return goes_on()
 
-        return runner.run(goes_on=still)
+        state = runner.run(goes_on=still)
+        if is_finished(state):
+            # The broker would go on to keep everything that devices say for this rollout.
+            listener.forget()
+        return state
 
 
 class OwnerLabels:

@@ -70,6 +70,7 @@ class FleetListener:
         self._closing = threading.Event()
         self._failure = ""
         self._connections = 0
+        self._five = self._forgets = False
         self._client = self._open(broker, name)
 
     def __enter__(self) -> FleetListener:
@@ -109,11 +110,25 @@ class FleetListener:
             self._client.subscribe([(topic, 1) for topic in topics])
             self._client.unsubscribe(topics)
 
+    def forget(self) -> None:
+        """Let the broker keep nothing more for this name: `close` is for good."""
+        self._client.unsubscribe([topic for topic, _ in self._subscriptions])
+        self._forgets = True
+
     def close(self) -> None:
-        """Say goodbye; the broker goes on to keep what comes for this name."""
+        """Say goodbye; the broker goes on to keep what comes for this name, unless told not to."""
         self._closing.set()
-        self._client.disconnect()
+        properties = None
+        if self._five and self._forgets:
+            from paho.mqtt.packettypes import PacketTypes
+            from paho.mqtt.properties import Properties
+
+            properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 0
+        self._client.disconnect(properties=properties)
         self._client.loop_stop()
+        # paho closes its inner sockets when it is freed, which a cycle of references would delay.
+        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
 
     def _open(self, broker: BrokerAddress, name: str) -> Client:
         mqtt = require("paho.mqtt.client", extra="fleet")
@@ -123,7 +138,7 @@ class FleetListener:
 
         # A client that tries again for ever does not say what is wrong: find out first.
         with connected_to(broker) as probe:
-            five = probe.protocol == "MQTT 5"
+            five = self._five = probe.protocol == "MQTT 5"
         client: Client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=name,

@@ -90,6 +90,17 @@ def test_what_came_before_a_rollout_does_not_count_for_it(ledger: Ledger) -> Non
     assert requests(ledger) == 20
 
 
+def test_two_who_write_do_not_undo_each_other(ledger: Ledger, tmp_path: Path) -> None:
+    other = Ledger(tmp_path / "telemetry.db")
+    for number in range(1, 6):
+        message = batch("d1", window(), first=number)
+        # A broker delivers to both.
+        for one in (ledger, other):
+            one.take([("d1", message)], now=NOW)
+    assert requests(ledger) == requests(other) == 50
+    other.close()
+
+
 def test_feedback_is_counted(ledger: Ledger) -> None:
     ledger.take([("d1", batch("d1", window()))], now=NOW)
     ledger.add_feedback("d1", "digits", "2.0.0", right=7, wrong=2, now=NOW)
