@@ -28,6 +28,13 @@ _LONGEST: Final = 44
     help="Typical inputs of MODEL, as for `edgekit convert`.",
 )
 @click.option(
+    "--preprocessing",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Run this bundle's preprocessing on a folder of images or sound.  [default: the folder's "
+    "preprocessing.json]",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -53,6 +60,7 @@ def quantize_report(
     model: Path,
     quantized: Path,
     calibration: Path,
+    preprocessing: Path | None,
     output: Path | None,
     samples: int,
     search: Path | None,
@@ -76,7 +84,14 @@ def quantize_report(
     from edgekit_converters.diagnosis.past_search import find_search
 
     past = find_search(quantized, search)
-    found = diagnose_files(model, quantized, calibration, samples=samples, progress=say)
+    found = diagnose_files(
+        model,
+        quantized,
+        calibration,
+        preprocessing=preprocessing,
+        samples=samples,
+        progress=say,
+    )
     if output:
         write_page(output, found, model=model.name, quantized=quantized.name, search=past)
         say(f"wrote {output}")

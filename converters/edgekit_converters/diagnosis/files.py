@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.calibration import CalibrationSet
+from edgekit_converters.calibration.preprocessing import bundle_steps
 from edgekit_converters.diagnosis.alignment import aligned, unlike
 from edgekit_converters.diagnosis.diagnose import QuantizationDiagnosis, diagnose
 from edgekit_converters.diagnosis.litert_file import litert_subject
@@ -46,6 +47,7 @@ def diagnose_files(
     quantized: Path,
     calibration: Path,
     *,
+    preprocessing: Path | None = None,
     samples: int = SAMPLES,
     progress: Callable[[str], None],
 ) -> QuantizationDiagnosis:
@@ -55,6 +57,7 @@ def diagnose_files(
         model: The float model, ONNX or TFLite.
         quantized: Its quantized form, ONNX or TFLite, whatever wrote it.
         calibration: Typical inputs, of any kind that `CalibrationSet.load` reads.
+        preprocessing: A bundle whose steps are run on a folder of images or sound.
         samples: How many of them are used at most, spread evenly over the data.
         progress: Told one plain sentence a step.
 
@@ -68,7 +71,8 @@ def diagnose_files(
     progress(f"reading {model}")
     plain, specs = _read_float(model, progress)
     scheme = _check_quantized(quantized, specs, model)
-    data = CalibrationSet.load(calibration, specs)
+    steps = bundle_steps(preprocessing) if preprocessing else None
+    data = CalibrationSet.load(calibration, specs, steps=steps)
     batches = _batches(data, specs, samples)
     progress(f"reading {quantized}")
     first = {name: array[:1] for name, array in batches[0].items()}

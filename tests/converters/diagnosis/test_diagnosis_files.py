@@ -12,6 +12,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from onnx import helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+from PIL import Image
 
 from edgekit_converters.diagnosis import QuantizationDiagnosis
 from edgekit_converters.diagnosis.causes import Cause
@@ -29,10 +30,13 @@ from edgekit_converters.repair.attempts import Candidate
 from edgekit_converters.repair.bias_correction import correct_biases
 from edgekit_converters.repair.equalize import equalize
 from edgekit_converters.repair.written import write_candidate
+from edgekit_runtime.bundle.archive import write_bundle
+from edgekit_runtime.bundle.manifest import MANIFEST_NAME, Step, parse_manifest
 from edgekit_runtime.errors import UnsupportedModelError, UsageError
 from edgekit_runtime.formats import ModelFormat
 from tests.converters.repair.chain_models import chain_model, images, plan_of
 from tests.converters.repair.small_networks import Trained, broken, trained
+from tests.simulators.tiny_bundles import affine_bundle
 
 FORMATS = tuple(ModelFormat)
 NETWORK, PAIRS = broken(outlier=1.0)
@@ -123,6 +127,30 @@ def test_other_schemes_are_compared_too(
     own = [layer for layer in found.layers if layer.noise.own_sqnr_db is not None]
     assert len(own) >= quantized_layers
     assert bool(own) == bool(quantized_layers)
+
+
+def test_images_get_a_bundles_preprocessing(tmp_path: Path, floats: Path, data: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(NETWORK.calibration[0]["x"][:16]):
+        pixels = (255 * image[0]).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    files = affine_bundle("digits", "1.0.0", 2.0)
+    manifest = parse_manifest(files.pop(MANIFEST_NAME), where="test")
+    step = Step(op="affine", tensor="x", parameters={"scale": 1 / 255})
+    bundle = tmp_path / "digits.ekb"
+    write_bundle(bundle, dataclasses.replace(manifest, preprocessing=(step,)), files)
+    path = written(tmp_path, candidate(), ModelFormat.ONNX)
+
+    def found(calibration: Path) -> QuantizationDiagnosis:
+        return diagnose_files(
+            floats, path, calibration, preprocessing=bundle, progress=lambda _: None
+        )
+
+    diagnosis = found(tmp_path / "images")
+    assert diagnosis.samples == 16
+    assert named(diagnosis) == CULPRITS
+    with pytest.raises(UsageError, match="folders of images or sound"):
+        found(data)
 
 
 def test_what_stays_float_in_the_file_has_no_noise_of_its_own(
