@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.fleet_options import broker_address, broker_option, json_option
-from edgekit.cli.render import emit_json, say, wait_for_interrupt
+from edgekit.cli.render import emit_json, say, size, wait_for_interrupt
 from edgekit.cli.rollout_options import plan_options
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--requests-per-second", type=float, default=2.0, show_default=True, help="Of each device."
 )
+@click.option(
+    "--telemetry-seconds",
+    type=float,
+    help="Of theirs, between two batches of measurements.  [default: 10, or 5 of ours]",
+)
 @click.option("--fetching", type=int, default=0, help="Devices that really fetch every chunk.")
 @click.option(
     "--bundle-kb", type=click.IntRange(1), default=256, show_default=True, help="Size of BUNDLE."
@@ -70,6 +75,7 @@ def simulate(
     vanish: float,
     fetch_seconds: float,
     requests_per_second: float,
+    telemetry_seconds: float | None,
     fetching: int,
     bundle_kb: int,
     speed: float,
@@ -101,7 +107,7 @@ def simulate(
         vanish=vanish,
         fetch_seconds=fetch_seconds,
         requests_per_second=requests_per_second,
-        telemetry_seconds=max(10.0, 5.0 * speed),
+        telemetry_seconds=telemetry_seconds or max(10.0, 5.0 * speed),
     )
     if attach is not None:
         _attach(attach, broker, devices, behaviour, fetching)
@@ -168,6 +174,7 @@ def _show(report: TrialReport) -> None:
         click.echo(f"{title}: " + (", ".join(f"{n} {what}" for what, n in counts.items()) or "-"))
     click.echo(
         f"{report.simulated_seconds / 60:.1f} simulated minutes in {report.rollout_seconds:.1f} s; "
-        f"{report.control_cpu_seconds:.1f} CPU s of control plane; "
+        f"{report.control_cpu_seconds:.1f} CPU s and "
+        f"{size(report.control_rss_bytes)} of control plane; "
         f"{len(report.wrong)} devices in a wrong state"
     )

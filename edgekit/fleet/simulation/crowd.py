@@ -70,6 +70,7 @@ class Crowd:
         behaviour: What they do.
         fetching: How many of them really fetch every chunk of what they are told.
         speed: How many seconds pass for them in one of ours.
+        began: When their time began, by `time.time` and `time.monotonic`; now by default.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Crowd:
         behaviour: Behaviour,
         fetching: int = 0,
         speed: float = 1.0,
+        began: tuple[float, float] | None = None,
     ) -> None:
         require("tuf", extra="fleet")
         from edgekit.fleet.simulation.orders import OrderVerifier
@@ -91,7 +93,7 @@ class Crowd:
         self.topics = topics
         self._broker = broker
         self._speed = speed
-        self._began = (time.time(), time.monotonic())
+        self._began = began or (time.time(), time.monotonic())
         self._verifier: OrderVerifier = OrderVerifier(image_root, director_root)
         names = [device_name(number) for number in range(count)]
         self._members = {
@@ -108,7 +110,6 @@ class Crowd:
         self._stopping: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cpu_seconds = 0.0
         self.orders = self.refused = self.chunks = 0
 
     @classmethod
@@ -127,7 +128,8 @@ class Crowd:
         )
 
     def __enter__(self) -> Crowd:
-        self.start()
+        if self._thread is None:
+            self.start()
         return self
 
     def __exit__(
@@ -260,11 +262,6 @@ class Crowd:
         except OSError as error:
             self._failure = error
 
-    @property
-    def cpu_seconds(self) -> float:
-        """Processor time that the devices have taken so far."""
-        return self._cpu_seconds
-
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -290,7 +287,6 @@ class Crowd:
         pinged = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            self._cpu_seconds = time.thread_time()
             now = self.now
             while self._queue and self._queue[0][0] <= now:
                 _, name = heapq.heappop(self._queue)

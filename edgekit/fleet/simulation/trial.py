@@ -22,7 +22,8 @@ from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import RolloutState
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name, site_of
-from edgekit.fleet.simulation.crowd import Crowd, CrowdFigures
+from edgekit.fleet.simulation.crowd import CrowdFigures
+from edgekit.fleet.simulation.crowd_process import CrowdProcess
 from edgekit_runtime.bundle.archive import entry_of, write_bundle
 from edgekit_runtime.bundle.manifest import (
     Binding,
@@ -71,7 +72,8 @@ class TrialReport:
         wrong: Devices that do not run what the rollout's record says.
         rollout_seconds: From its beginning to its end, by our clock.
         simulated_seconds: The same by the devices' clock.
-        control_cpu_seconds: Of this process in that time, simulated devices not counted.
+        control_cpu_seconds: Of this process in that time; the devices are in another.
+        control_rss_bytes: The most resident memory of this process so far.
     """
 
     state: RolloutState
@@ -80,6 +82,7 @@ class TrialReport:
     rollout_seconds: float
     simulated_seconds: float
     control_cpu_seconds: float
+    control_rss_bytes: int
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON, without every device."""
@@ -96,6 +99,7 @@ class TrialReport:
             "rollout_seconds": round(self.rollout_seconds, 3),
             "simulated_seconds": round(self.simulated_seconds, 3),
             "control_cpu_seconds": round(self.control_cpu_seconds, 3),
+            "control_rss_bytes": self.control_rss_bytes,
         }
 
 
@@ -127,7 +131,7 @@ def try_rollout(
         with start_broker(folder / "broker") as broker:
             say(f"{broker.name} at {broker.address}; telling {settings.devices} devices")
             _tell_before(fleet, plan, settings, broker)
-            crowd = Crowd.of_fleet(
+            crowd = CrowdProcess(
                 fleet,
                 broker.address,
                 count=settings.devices,
@@ -141,7 +145,7 @@ def try_rollout(
                 return _run(fleet, plan, crowd, broker.address, settings, on_decision, goes_on)
 
 
-def labels_of(crowd: Crowd) -> Mapping[str, Mapping[str, str]]:
+def labels_of(crowd: CrowdProcess) -> Mapping[str, Mapping[str, str]]:
     """A site for each simulated device: what queries can ask for, beside the hardware."""
     return {name: {"site": site_of(name)} for name in crowd.names}
 
@@ -149,7 +153,7 @@ def labels_of(crowd: Crowd) -> Mapping[str, Mapping[str, str]]:
 def _run(
     fleet: Fleet,
     plan: RolloutPlan,
-    crowd: Crowd,
+    crowd: CrowdProcess,
     broker: BrokerAddress,
     settings: TrialSettings,
     on_decision: OnDecision,
@@ -157,7 +161,7 @@ def _run(
 ) -> TrialReport:
     store = rollout_folder(fleet)
     store.create(replace(plan, created=crowd.now))
-    began, began_there, cpu = time.monotonic(), crowd.now, _cpu_without(crowd)
+    began, began_there, cpu = time.monotonic(), crowd.now, time.process_time()
     labels = labels_of(crowd)
     state = drive_rollout(
         fleet,
@@ -169,7 +173,7 @@ def _run(
         turn_seconds=min(1.0, max(0.2, settings.devices / 10_000)),
         labels=lambda: labels,
     )
-    spent, cpu = time.monotonic() - began, _cpu_without(crowd) - cpu
+    spent, cpu = time.monotonic() - began, time.process_time() - cpu
     return TrialReport(
         state=state,
         crowd=crowd.figures(),
@@ -177,32 +181,37 @@ def _run(
         rollout_seconds=spent,
         simulated_seconds=crowd.now - began_there,
         control_cpu_seconds=cpu,
+        control_rss_bytes=_peak_rss_bytes(),
     )
 
 
-def _wrong(fleet: Fleet, plan: RolloutPlan, crowd: Crowd) -> tuple[str, ...]:
+def _wrong(fleet: Fleet, plan: RolloutPlan, crowd: CrowdProcess) -> tuple[str, ...]:
     """Devices whose own record does not follow the newest order of the director."""
     book = OrderBook(fleet)
     wrong = []
-    for name in crowd.names:
-        device = crowd.device(name)
-        if device.gone:
+    for name, outcome in crowd.outcomes().items():
+        if outcome.gone:
             continue
         entry = book.entry(name)
-        ordered, record = entry.of(plan.bundle), device.records.get(plan.bundle)
-        active = record.active.version if record and record.active else ""
-        refused = record is not None and record.refused is not None and record.candidate is None
-        follows = device.order_version == entry.version
-        if not follows or (ordered is not None and active != ordered.version and not refused):
+        ordered = entry.of(plan.bundle)
+        active, settled = outcome.active.get(plan.bundle, ""), outcome.settled.get(plan.bundle)
+        # A device that has refused what it was told serves what it had.
+        right = ordered is None or active in (ordered.version, BEFORE)
+        if outcome.order_version != entry.version or not settled or not right:
             wrong.append(name)
     return tuple(wrong)
 
 
-def _cpu_without(crowd: Crowd) -> float:
-    return time.process_time() - crowd.cpu_seconds
+def _peak_rss_bytes() -> int:
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    line = next((line for line in text.splitlines() if line.startswith("VmHWM:")), "VmHWM: 0")
+    return int(line.split()[1]) * 1024
 
 
-def _settle(crowd: Crowd, plan: RolloutPlan) -> None:
+def _settle(crowd: CrowdProcess, plan: RolloutPlan) -> None:
     wanted = {f"{plan.bundle} {BEFORE} (active)": len(crowd.names)}
     # Slow devices take longer, and many need the processor for a while.
     deadline = time.monotonic() + 60.0 + len(crowd.names) / 50
