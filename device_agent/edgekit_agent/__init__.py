@@ -3,8 +3,8 @@
 `machine` decides, as a pure function of what happened; `supervisor` carries out, and holds the
 adapters together: `transports` (the network), `verification` (signatures), `chunks` and `slots`
 (files), `trial` and `doors` (processes), `telemetry` (what is measured and reported). `server` is
-the process that holds the models; only it and `trial_worker` load an inference engine, and only
-`verify_worker` python-tuf.
+the process that holds the models; only it and `trial_worker` load an inference engine, only
+`verify_worker` python-tuf, and only `install_worker` reads indexes, chunks and deltas.
 
 Applications in Python load a model into their own process with `load`.
 """
