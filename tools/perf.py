@@ -362,6 +362,24 @@ def agent_doors() -> list[Comparison]:
     ]
 
 
+def fleet_work() -> list[Comparison]:
+    """What the control plane does all day, against what it may take."""
+    from perf_fleet import BATCHES, DEVICES, deciding, taking_in
+
+    return [
+        compared(
+            f"{BATCHES:,} batches of measurements into SQLite / at 2,000 a second",
+            "s",
+            [taking_in() for _ in range(RUNS_OF_LARGE)],
+        ),
+        compared(
+            f"a step of the rollout engine with {DEVICES:,} devices / a turn of 1 s",
+            "s",
+            [deciding() for _ in range(RUNS_OF_LARGE)],
+        ),
+    ]
+
+
 def travelling() -> list[Comparison]:
     """What is sent of two kinds of new version, the index included, against their targets."""
     import numpy as np
@@ -451,6 +469,7 @@ def main() -> None:
             chunking(),
             *travelling(),
             *agent_doors(),
+            *fleet_work(),
         ]
     if "--json" in sys.argv[1:]:
         print(json.dumps([asdict(result) for result in results], indent=1))

@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgekit_benchmarks.features import Counting, count_features, count_macs
-from edgekit_benchmarks.footprint import Footprint, compare_activations, plan_footprint
+from edgekit_benchmarks.footprint import (
+    DeviceMemory,
+    Footprint,
+    compare_activations,
+    memory_on,
+    plan_footprint,
+)
 from edgekit_benchmarks.gates import Verdict, check_baseline, compare_with_baseline, judge
 from edgekit_benchmarks.layers import ModelLayers, list_layers
 from edgekit_benchmarks.measure import (
@@ -70,6 +76,10 @@ class ModelBench:
     def measurement(self) -> Measurement | None:
         """The first measurement, or None."""
         return self.measurements[0] if self.measurements else None
+
+    def memory_on(self, prediction: Prediction) -> DeviceMemory | None:
+        """What it needs of that board's memory; None if it cannot be read as a graph."""
+        return memory_on(self.footprint, prediction.ram_mb) if self.footprint else None
 
     def to_json(self) -> dict[str, object]:
         """The model's figures as a JSON object."""

@@ -16,6 +16,8 @@ _CLOSE: Final = 0.15
 # Resident memory is told to about this: allocators grow by the megabyte, and the kernel counts
 # pages in batches.
 _RESOLUTION_BYTES: Final = 1_000_000
+# No board that runs Linux and Python has less.
+_MICROCONTROLLER_MB: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,51 @@ class Footprint:
     def to_json(self) -> dict[str, object]:
         """The figures as a JSON object."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceMemory:
+    """What a model needs of a board's memory, and what there is.
+
+    Attributes:
+        needed_bytes: The whole process; on a microcontroller, where weights stay in flash and an
+            engine is compiled in, the activations alone.
+        ram_mb: The sizes that the board is sold with, ascending.
+        micro: Whether it is a microcontroller.
+    """
+
+    needed_bytes: int
+    ram_mb: tuple[float, ...]
+    micro: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the largest size has room for it; what else runs there is not counted."""
+        return self.needed_bytes <= self.ram_mb[-1] * 2**20
+
+    @property
+    def ram(self) -> str:
+        """The sizes for people: "640 kB", "1 to 8 GB"."""
+        least, most = _capacity(self.ram_mb[0]), _capacity(self.ram_mb[-1])
+        if least == most:
+            return most
+        return f"{least.removesuffix(most[-3:])} to {most}"
+
+
+def memory_on(footprint: Footprint, ram_mb: tuple[float, ...]) -> DeviceMemory:
+    """What of a footprint lies in a board's memory."""
+    micro = ram_mb[-1] < _MICROCONTROLLER_MB
+    return DeviceMemory(
+        needed_bytes=footprint.activations_bytes if micro else footprint.peak_bytes,
+        ram_mb=ram_mb,
+        micro=micro,
+    )
+
+
+def _capacity(megabytes: float) -> str:
+    if megabytes < 1:
+        return f"{megabytes * 1000:.0f} kB"
+    return f"{megabytes:g} MB" if megabytes < 2**10 else f"{megabytes / 2**10:g} GB"
 
 
 def plan_footprint(graph: Graph, *, file_bytes: int, engine: str) -> Footprint:

@@ -148,8 +148,9 @@ def _judge_predicted(bench: ModelBench, prediction: Prediction, limits: Limits) 
         verdicts.append(
             _verdict(bench.model, "p99", on, at_most * _TAIL, limits.p99_ms, "ms", sure)
         )
-    if limits.memory_mb is not None and bench.footprint is not None:
-        figure = bench.footprint.peak_bytes / 1e6
+    memory = bench.memory_on(prediction)
+    if limits.memory_mb is not None and memory is not None:
+        figure = memory.needed_bytes / 1e6
         verdicts.append(_verdict(bench.model, "memory", on, figure, limits.memory_mb, "MB"))
     return verdicts
 

@@ -14,6 +14,7 @@ from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgekit_benchmarks.bench import BenchReport, ModelBench
+    from edgekit_benchmarks.footprint import DeviceMemory
     from edgekit_benchmarks.measure import Measurement
     from edgekit_benchmarks.predict import Prediction
 
@@ -120,7 +121,18 @@ def _summary(models: Sequence[ModelBench]) -> str:
                 f"{_needs(measured)}."
             )
         sentences += [_prediction_sentence(name, p) for p in _few(entry.predictions)]
+        sentences += [
+            f"<b>{name}</b> <span class='fail'>does not fit</span> a {escape(board)}: it needs "
+            f"{_mb(memory.needed_bytes)} of memory, and there are {memory.ram}."
+            for board, memory in _too_large(entry).items()
+        ]
     return "<ul>" + "".join(f"<li>{sentence}</li>" for sentence in sentences) + "</ul>"
+
+
+def _too_large(entry: ModelBench) -> dict[str, DeviceMemory]:
+    """The boards whose memory has no room for it."""
+    found = {p.board: entry.memory_on(p) for p in entry.predictions}
+    return {board: memory for board, memory in found.items() if memory and not memory.fits}
 
 
 def _few(predictions: Sequence[Prediction]) -> list[Prediction]:
@@ -261,6 +273,7 @@ def _predicted(models: Iterable[ModelBench]) -> list[str]:
     found = [(Path(entry.model).name, p) for entry in models for p in entry.predictions]
     if not found:
         return []
+    memories = [entry.memory_on(p) for entry in models for p in entry.predictions]
     rows = [
         [
             escape(name),
@@ -268,12 +281,15 @@ def _predicted(models: Iterable[ModelBench]) -> list[str]:
             str(p.threads),
             _ms(p.latency_ms),
             f"{_ms(p.low_ms)} to {_ms(p.high_ms)}",
+            f"{_mb(memory.needed_bytes)} of {memory.ram}" if memory else "-",
             escape(p.kind),
             _because(p),
         ]
-        for name, p in found
+        for (name, p), memory in zip(found, memories, strict=True)
     ]
-    head = ["model", "board", "threads", "latency", "90 % band", "kind", "what it rests on"]
+    head = [
+        "model", "board", "threads", "latency", "90 % band", "memory", "kind", "what it rests on",
+    ]  # fmt: skip
     kinds = dict.fromkeys(prediction.kind for _, prediction in found)
     meanings = "".join(f"<li><b>{escape(kind)}</b>: {escape(_KINDS[kind])}</li>" for kind in kinds)
     return [
@@ -284,7 +300,7 @@ def _predicted(models: Iterable[ModelBench]) -> list[str]:
         ),
         charts.predictions(found),
         f"<ul>{meanings}</ul>",
-        _table(head, rows, numbers=range(2, 5)),
+        _table(head, rows, numbers=range(2, 6)),
     ]
 
 
@@ -341,9 +357,19 @@ def _memory(models: Iterable[ModelBench]) -> list[str]:
         name = Path(entry.model).name
         words = (
             f"Weights {_mb(found.weights_bytes)}, activations {_mb(found.activations_bytes)} "
-            f"planned. The whole process would need {_mb(found.peak_bytes)}: {found.note}. On "
-            f"flash, with the engine and without Python and numpy, {_mb(found.flash_bytes)}."
+            "planned. "
         )
+        memories = [entry.memory_on(p) for p in entry.predictions]
+        if any(memory and memory.micro for memory in memories):
+            words += (
+                "On a microcontroller activations lie in memory, and weights in flash; the "
+                "engine's code and stack come on top. "
+            )
+        if entry.measurements or not all(memory and memory.micro for memory in memories):
+            words += (
+                f"The whole process would need {_mb(found.peak_bytes)}: {found.note}. On flash, "
+                f"with the engine and without Python and numpy, {_mb(found.flash_bytes)}."
+            )
         parts.append(_section(f"Memory over the model: {name}", words))
         if entry.steps:
             parts.append(charts.memory_course(entry.steps, planned_bytes=found.activations_bytes))

@@ -69,6 +69,7 @@ class Prediction:
         latency_ms: The most likely median latency.
         low_ms: The lower end of the 90 % band.
         high_ms: The upper end.
+        ram_mb: The sizes of memory that the board is sold with, ascending.
         reasons: Why this is an estimate only, or weak; empty if it is neither.
         provenance: What the figure rests on.
         sources: Where those measurements were published.
@@ -84,6 +85,7 @@ class Prediction:
     latency_ms: float
     low_ms: float
     high_ms: float
+    ram_mb: tuple[float, ...]
     reasons: tuple[str, ...]
     provenance: str
     sources: tuple[str, ...]
@@ -177,6 +179,7 @@ def predict(
         latency_ms=likely_ms * factor,
         low_ms=priced_ms * low / wide,
         high_ms=max(priced_ms * wide, likely_ms, fixed_ms if doubts else 0.0) * high,
+        ram_mb=profile.hardware.ram_mb,
         reasons=(*reasons, *([calibration.weak] if calibration.weak else [])),
         provenance=_provenance(calibration, changes),
         sources=calibration.sources,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from edgekit_benchmarks.bench import BenchReport, ModelBench
+    from edgekit_benchmarks.footprint import Footprint
     from edgekit_benchmarks.measure import Measurement
     from edgekit_benchmarks.operators import OperatorTime
 
@@ -179,11 +180,12 @@ def _show_predicted(models: Iterable[ModelBench]) -> None:
             str(prediction.threads),
             milliseconds(prediction.latency_ms),
             f"{_short(prediction.low_ms)} to {_short(prediction.high_ms)}",
-            size(entry.footprint.peak_bytes) if entry.footprint else "-",
+            f"{size(memory.needed_bytes)} of {memory.ram}" if memory else "-",
             prediction.kind,
         ]
         for entry in models
         for prediction in entry.predictions
+        for memory in (entry.memory_on(prediction),)
     ]
     if rows:
         head = ["not measured", "board", "threads", "latency", "90 % band", "memory", "kind"]
@@ -191,19 +193,36 @@ def _show_predicted(models: Iterable[ModelBench]) -> None:
         _show_doubts(models)
     for entry in models:
         if entry.footprint:
-            found = entry.footprint
-            click.echo(
-                f"  {Path(entry.model).name}: planned {size(found.weights_bytes)} of weights and "
-                f"{size(found.activations_bytes)} of activations (most at {found.busiest[-48:]}); "
-                f"on flash {size(found.flash_bytes)} with the engine, without Python and numpy"
-            )
+            _show_footprint(entry, entry.footprint)
         for note in entry.notes:
             click.echo(f"  {Path(entry.model).name}: {note}")
     if rows:
         click.echo(
-            "\nMemory: the whole process, planned. What each prediction rests on, with sources: "
-            "--json."
+            "\nMemory: the whole process, planned, of what the board is sold with; on a "
+            "microcontroller\nactivations alone. What each prediction rests on: --json."
         )
+
+
+def _show_footprint(entry: ModelBench, found: Footprint) -> None:
+    memories = {p.board: entry.memory_on(p) for p in entry.predictions}
+    micro = [memory.micro for memory in memories.values() if memory]
+    flash = []
+    if entry.measurements or not micro or not all(micro):
+        flash.append(f"{size(found.flash_bytes)} with the engine, without Python and numpy")
+    if any(micro):
+        flash.append(f"{size(found.weights_bytes)} and the engine's code on a microcontroller")
+    name = Path(entry.model).name
+    click.echo(
+        f"  {name}: planned {size(found.weights_bytes)} of weights and "
+        f"{size(found.activations_bytes)} of activations (most at {found.busiest[-48:]}); "
+        f"on flash {', '.join(flash)}"
+    )
+    for board, memory in memories.items():
+        if memory and not memory.fits:
+            click.echo(
+                click.style(f"  {name} does not fit a {board}: ", fg="red")
+                + f"it needs {size(memory.needed_bytes)} of memory, and there are {memory.ram}"
+            )
 
 
 def _short(value: float) -> str:

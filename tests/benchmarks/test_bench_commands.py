@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from benchmarks.networks import NETWORKS
 from edgekit.cli.bench import bench
 from edgekit.cli.profiles import profiles
 from edgekit_benchmarks.profile import list_profiles
@@ -79,6 +80,22 @@ def test_a_prediction_is_a_gate_with_a_confidence(model: str) -> None:
     limit = ["--predict-only", "--profile", "raspberrypi4", "--max-latency-ms", "1"]
     assert run(model, *limit, "--confidence", "0.5").exit_code == 0
     assert isinstance(refused(run(model, *limit, "--confidence", "0.99")), GateFailedError)
+
+
+def test_what_does_not_fit_a_board_is_said(tmp_path: Path) -> None:
+    model = str(NETWORKS["squeezenet"](tmp_path / "squeezenet.onnx"))
+    page = tmp_path / "page.html"
+    options = ["--profile", "disco-f746ng", "--profile", "raspberrypi-zero2w", "--predict-only"]
+    done = CliRunner().invoke(bench, [model, *options, "--report", str(page)])
+    assert done.exit_code == 0, done.output
+    assert "10.2 MB of 320 kB" in done.output
+    assert "of 512 MB" in done.output
+    assert "does not fit a DISCO-F746NG: it needs 10.2 MB of memory" in done.output
+    assert "does not fit a Raspberry Pi" not in done.output
+    assert "does not fit</span> a DISCO-F746NG" in page.read_text()
+    limit = ["--max-memory-mb", "1", "--profile", "disco-f746ng", "--predict-only"]
+    done = CliRunner().invoke(bench, [model, *limit])
+    assert "10.24 MB is over 1 MB" in refused(done).what
 
 
 def test_a_baseline(model: str, tmp_path: Path) -> None:

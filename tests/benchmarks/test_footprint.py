@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ from click.testing import CliRunner
 
 from benchmarks.networks import NETWORKS
 from edgekit.cli.convert import convert
-from edgekit_benchmarks.footprint import Footprint, compare_activations, plan_footprint
+from edgekit_benchmarks.footprint import (
+    Footprint,
+    compare_activations,
+    memory_on,
+    plan_footprint,
+)
 from edgekit_benchmarks.job import ModelMemory
 from edgekit_benchmarks.measure import measure_plain_memory
 from edgekit_runtime.graph.read import read_graph
@@ -83,6 +89,26 @@ def test_an_engine_that_loads_its_arena_is_compared_as_a_whole() -> None:
     assert found[0] == (
         "weights and activations: planned 9.0 MB, the first inference took 9.5 MB, as planned"
     )
+
+
+@pytest.mark.parametrize(
+    ("ram_mb", "needed", "ram", "fits"),
+    [
+        ((512.0,), 600 * MEGA, "512 MB", False),
+        ((1024.0, 2048.0, 8192.0), 600 * MEGA, "1 to 8 GB", True),
+        ((512.0, 1024.0), 600 * MEGA, "512 MB to 1 GB", True),
+        # Weights stay in flash, and no Python runs.
+        ((0.64,), 20 * MEGA, "640 kB", False),
+        ((0.32, 15.0), 20 * MEGA, "320 kB to 15 MB", False),
+    ],
+)
+def test_what_lies_in_a_boards_memory(
+    ram_mb: tuple[float, ...], needed: int, ram: str, fits: bool
+) -> None:
+    model = replace(footprint(20 * MEGA), peak_bytes=600 * MEGA)
+    memory = memory_on(model, ram_mb)
+    assert (memory.needed_bytes, memory.ram, memory.fits) == (needed, ram, fits)
+    assert memory.micro == (ram_mb[-1] < 16)
 
 
 def test_engines_hold_more_than_the_model(tmp_path: Path) -> None:
