@@ -84,7 +84,9 @@ class LiveStats:
         self.latency.merge(other.latency)
         for name, counts in other.values.items():
             mine = self.values.get(name, [0] * len(counts))
-            self.values[name] = [a + b for a, b in zip(mine, counts, strict=True)]
+            # Other bins belong to another reference, and cannot be added.
+            if len(mine) == len(counts):
+                self.values[name] = [a + b for a, b in zip(mine, counts, strict=True)]
 
     def since(self, earlier: LiveStats) -> LiveStats:
         """What was added after `earlier`, which these counters once were.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mimetypes
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,10 +15,12 @@ from edgekit_agent.config import load_config
 from edgekit_agent.hardware import choose_runtime, choose_variant, detect_hardware
 from edgekit_agent.hosted import HostedModel
 from edgekit_agent.journal import load_journal
+from edgekit_agent.live_stats import LiveStats
 from edgekit_agent.plain_bodies import is_media, read_media
 from edgekit_agent.plans import ModelPlan
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Slot
+from edgekit_agent.telemetry.spool import write_counted
 from edgekit_runtime.arrays import read_arrays
 from edgekit_runtime.bundle.archive import BundleArchive
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, Manifest
@@ -29,10 +33,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekit_agent.live_stats import LiveStats
-
 BUNDLE_SUFFIX: Final = ".ekb"
 ARRAY_SUFFIXES: Final = (".npy", ".npz")
+_TELL_SECONDS: Final = 30.0
 _MEDIA_TYPES: Final = {".wav": "audio/wav", ".webp": "image/webp"}
 
 
@@ -43,10 +46,26 @@ class LocalModel:
     computed at a time.
     """
 
-    def __init__(self, hosted: HostedModel, folder: tempfile.TemporaryDirectory[str] | None = None):
-        """Wrap a hosted model; `folder` goes when it is closed."""
+    def __init__(
+        self,
+        hosted: HostedModel,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
+        *,
+        data: Path | None = None,
+    ) -> None:
+        """Wrap a hosted model.
+
+        Args:
+            hosted: The model.
+            folder: Goes when the model is closed.
+            data: Of the agent that is told what it did; None for none.
+        """
         self._hosted = hosted
         self._folder = folder
+        self._data = data
+        self._told = LiveStats()
+        self._telling = threading.Lock()
+        self._next_telling = time.monotonic() + _TELL_SECONDS
 
     def __enter__(self) -> LocalModel:
         return self
@@ -85,7 +104,11 @@ class LocalModel:
             InsaneAnswerError: If the answer holds NaN or infinity.
             EdgekitError: If the model fails on them.
         """
-        return self._hosted.infer(inputs)
+        try:
+            return self._hosted.infer(inputs)
+        finally:
+            if self._data and time.monotonic() >= self._next_telling:
+                self._tell()
 
     def read_file(self, path: Path) -> Iterator[dict[str, NDArray[np.generic]]]:
         """The requests that a file holds.
@@ -114,10 +137,20 @@ class LocalModel:
             raise UsageError(error.what, where=str(path), fix=error.fix) from error
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Let go of the model, and leave what it did to the agent's report."""
         self._hosted.close()
+        self._tell()
         if self._folder:
             self._folder.cleanup()
+
+    def _tell(self) -> None:
+        with self._telling:
+            self._next_telling = time.monotonic() + _TELL_SECONDS
+            total = LiveStats()
+            total.merge(self._hosted.stats)
+            done = total.since(self._told)
+            if self._data and done.requests and write_counted(self._data, self._hosted.plan, done):
+                self._told = total
 
     def _read_arrays(self, path: Path) -> Iterator[dict[str, NDArray[np.generic]]]:
         arrays = read_arrays(path, kind="inputs")
@@ -175,7 +208,8 @@ def load_model(model: str | Path, *, config: Path, threads: int | None = None) -
                 slot,
                 threads=threads or settings.limits.inference_threads,
             )
-        )
+        ),
+        data=settings.data,
     )
 
 

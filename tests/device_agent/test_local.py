@@ -13,6 +13,7 @@ import pytest
 
 import edgekit_agent
 from edgekit_agent.batch import find_files, run_batch
+from edgekit_agent.telemetry.spool import take_counted
 from edgekit_runtime.bundle.archive import write_bundle
 from edgekit_runtime.bundle.manifest import parse_manifest
 from edgekit_runtime.errors import UsageError
@@ -49,6 +50,12 @@ def test_what_the_agent_serves_is_loaded_by_its_name(agent: RunningAgent) -> Non
     with edgekit_agent.load("double", config=config) as model:
         assert model.manifest.version == "1.0.0"
         assert model.infer({"x": np.ones((1, 4), np.float32)})["y"][0, 0] == 3
+    # The agent reports it with its own.
+    assert len(list((agent.config.data / "local").glob("*.json"))) == 1
+    (agent.config.data / "local" / "junk.json").write_text("{")
+    taken = take_counted(agent.config.data)
+    assert [(plan.bundle, stats.requests) for plan, stats in taken] == [("double", 1)]
+    assert not list((agent.config.data / "local").iterdir())
     with pytest.raises(UsageError, match="serves no bundle 'triple'") as caught:
         edgekit_agent.load("triple", config=config)
     assert caught.value.fix == "there are: double; or give the path of an .ekb file"

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.plans import ModelPlan
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.recorder import DriftChange, Recorder, Totals
+from edgekit_agent.telemetry.spool import take_counted
 from edgekit_agent.telemetry.store import TelemetryStore
 from edgekit_agent.telemetry.watching import Drift
 from edgekit_agent.transports.arrivals import ReportKind
@@ -23,6 +26,7 @@ LOOK_SECONDS: Final = 10.0
 # Events and batches that are on their way at a time.
 _EVENT_WINDOW: Final = 20
 _BATCH_WINDOW: Final = 1
+_MAX_ELSEWHERE: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,9 @@ class Reporting:
         """
         self._store = TelemetryStore(data / "telemetry.db", device=device, most_bytes=store_bytes)
         self._recorder = Recorder(DeviceProbe(data), now=wall_clock())
+        self._data = data
+        # What programs with a model of their own did, by digest; only ever rises.
+        self._elsewhere: dict[str, tuple[ModelPlan, LiveStats]] = {}
         self._window_seconds = window_seconds
         self._wall_clock = wall_clock
         self._send = send
@@ -149,10 +156,22 @@ class Reporting:
         self._store.close()
 
     def _close_window(self, totals: Totals) -> tuple[DriftChange, ...]:
-        windows, changes = self._recorder.close_window(totals, now=self._wall_clock())
+        everywhere = self._with_elsewhere(totals)
+        windows, changes = self._recorder.close_window(everywhere, now=self._wall_clock())
         self._guarded(lambda: self._store.add(*windows))
         self._flush()
         return changes
+
+    def _with_elsewhere(self, totals: Totals) -> Totals:
+        """What the servers did, and what other programs left in their files."""
+        for plan, stats in take_counted(self._data):
+            if len(self._elsewhere) < _MAX_ELSEWHERE or plan.digest in self._elsewhere:
+                known = self._elsewhere.setdefault(plan.digest, (plan, LiveStats()))
+                known[1].merge(stats)
+        everywhere: dict[str, tuple[ModelPlan, LiveStats]] = {}
+        for plan, stats in (*totals.values(), *self._elsewhere.values()):
+            everywhere.setdefault(plan.digest, (plan, LiveStats()))[1].merge(stats)
+        return everywhere
 
     def _flush(self) -> None:
         if self._connected:

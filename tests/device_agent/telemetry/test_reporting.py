@@ -15,11 +15,13 @@ from edgekit_agent.live_stats import LiveStats
 from edgekit_agent.settings import TelemetrySettings
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.reporting import Reporting
+from edgekit_agent.telemetry.spool import write_counted
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.bundle.archive import entry_of
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
 from edgekit_runtime.reports import DeviceEvent
 from edgekit_runtime.telemetry import Window, parse_batch
+from tests.simulators.hosted_models import make_slot
 from tests.simulators.local_agent import RunningAgent, infer_body, make_config
 from tests.simulators.signed_fleet import SignedFleet, quick_order
 from tests.simulators.tiny_bundles import affine_bundle
@@ -204,3 +206,22 @@ def test_counters_that_were_begun_anew_count_in_full() -> None:
     assert LiveStats(requests=3, values={"x": [1, 2]}).since(before).requests == 3
     after = LiveStats(requests=12, errors=1, values={"x": [6, 6]}).since(before)
     assert (after.requests, after.errors, after.values) == (2, 1, {"x": [1, 1]})
+
+
+def test_what_other_programs_did_is_counted_with_it(tmp_path: Path) -> None:
+    reports = reporting(tmp_path, [])
+    plan = make_slot(tmp_path / "slots", with_statistics(affine_bundle("double", "1.0.0", 2.0)))
+    served = LiveStats(requests=5, values={"input:x": [1] * 22})
+    assert write_counted(tmp_path, plan, LiveStats(requests=3, values={"input:x": [2] * 22}))
+    assert write_counted(tmp_path, plan, LiveStats(requests=4))
+    # Of another reference: its values are not added.
+    assert write_counted(tmp_path, plan, LiveStats(requests=1, values={"input:x": [9]}))
+    reports.tick(lambda: {plan.digest: (plan, served)}, lambda: 1, 0.0)
+    reports.tick(lambda: {plan.digest: (plan, served)}, lambda: 1, 60.0)
+    reports.tick(lambda: {plan.digest: (plan, served)}, lambda: 1, 120.0)
+    batch = reports._store.next_batch()
+    assert batch
+    models = [w.model for _, w in parse_batch(batch.message, where="").records if w.model]
+    assert [model.requests for model in models] == [13]
+    assert models[0].features["input:x"].total == 3 * 22
+    reports.close({})
