@@ -369,12 +369,12 @@ def fleet_work() -> list[Comparison]:
     return [
         compared(
             f"{BATCHES:,} batches of measurements into SQLite / at 2,000 a second",
-            "s",
+            "CPU s",
             [taking_in() for _ in range(RUNS_OF_LARGE)],
         ),
         compared(
             f"a step of the rollout engine with {DEVICES:,} devices / a turn of 1 s",
-            "s",
+            "CPU s",
             [deciding() for _ in range(RUNS_OF_LARGE)],
         ),
     ]
