@@ -30,6 +30,8 @@ from edgekit_runtime.errors import EnvironmentLackError, UsageError
 SYSTEM: Final = Path("/")
 _FOLDERS: Final = (CONFIG_FOLDER, DATA_FOLDER)
 _DEBIAN_COMMAND: Final = PurePosixPath("/usr/bin/edgekit-agent")
+# What sd_booted(3) looks at.
+_SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 _LINK_ENABLES: Final = PurePosixPath("/etc/systemd/system/multi-user.target.wants") / SERVICE
 
 
@@ -113,8 +115,12 @@ def install(
     run(["systemd-sysusers", str(SYSUSERS_FILE)])
     _give_away(root, placed)
     steps.append(f"made the user {USER}")
-    run(["systemctl", "daemon-reload"])
     run(["systemctl", "enable", SERVICE])
+    if not _systemd_runs():
+        steps.append(f"enabled {SERVICE}")
+        left = "nothing was started: systemd does not run here, and starts it with the machine"
+        return Done(steps=tuple(steps), left=(left,))
+    run(["systemctl", "daemon-reload"])
     run(["systemctl", "restart", SERVICE])
     steps.append(f"enabled and started {SERVICE}")
     return Done(steps=tuple(steps))
@@ -144,17 +150,18 @@ def uninstall(*, root: Path = SYSTEM, keep_data: bool = False, run: Run = run_co
     if not found:
         raise UsageError("no agent is installed here", where=str(root))
     steps = []
-    if live and UNIT_FILE in found:
+    running = live and _systemd_runs()
+    if running and UNIT_FILE in found:
         run(["systemctl", "disable", "--now", SERVICE])
         steps.append(f"stopped {SERVICE}")
     for path in found:
         _delete(_below(root, path))
         steps.append(f"deleted {path}")
-    if live:
+    if running:
         run(["systemctl", "daemon-reload"])
-        if not keep_data:
-            run(["userdel", USER])
-            steps.append(f"deleted the user {USER}")
+    if live and not keep_data:
+        run(["userdel", USER])
+        steps.append(f"deleted the user {USER}")
     left = ("sudo apt purge edgekit-agent",) if packaged else ()
     return Done(steps=tuple(steps), left=left)
 
@@ -170,6 +177,11 @@ def running_executable() -> str:
         return str(own)
     found = shutil.which("edgekit-agent")
     return found or f"{sys.executable} -m edgekit_agent"
+
+
+def _systemd_runs() -> bool:
+    """Whether it does on this machine: in a chroot and in most containers it does not."""
+    return _SYSTEMD_RUNS.is_dir()
 
 
 def _below(root: Path, path: PurePosixPath) -> Path:
