@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from edgekit_runtime.session import RuntimeInfo, Session
 
 
+_INTEGERS: Final = frozenset({"int8", "int16"})
+
+
 def seen_as_floats(session: Session, path: Path, source: Session) -> Session:
     """A session that takes and gives floats wherever the source does.
 
@@ -29,7 +32,7 @@ def seen_as_floats(session: Session, path: Path, source: Session) -> Session:
     """
     floats = {s.name for s in (*source.inputs, *source.outputs) if s.dtype == "float32"}
     border = (*session.inputs, *session.outputs)
-    integers = [spec for spec in border if spec.name in floats and spec.dtype == "int8"]
+    integers = [spec for spec in border if spec.name in floats and spec.dtype in _INTEGERS]
     if not integers:
         return session
     known = {spec.name: spec.quantization for spec in integers if spec.quantization}
@@ -50,6 +53,7 @@ class FloatBorderSession:
         """
         self._session = session
         self._integers = integers
+        self._dtypes = {spec.name: spec.dtype for spec in session.inputs}
         self.inputs = tuple(self._as_float(spec) for spec in session.inputs)
         self.outputs = tuple(self._as_float(spec) for spec in session.outputs)
 
@@ -61,7 +65,9 @@ class FloatBorderSession:
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         """Run one inference; see `Session.run`."""
         given = {
-            name: _rounded(array, self._integers[name]) if name in self._integers else array
+            name: _rounded(array, self._integers[name], self._dtypes[name])
+            if name in self._integers
+            else array
             for name, array in inputs.items()
         }
         return {
@@ -79,10 +85,10 @@ class FloatBorderSession:
         return dataclasses.replace(spec, dtype="float32", quantization=None)
 
 
-def _rounded(values: NDArray[Any], how: TensorQuantization) -> NDArray[np.generic]:
-    least, most = np.iinfo(np.int8).min, np.iinfo(np.int8).max
+def _rounded(values: NDArray[Any], how: TensorQuantization, dtype: str) -> NDArray[np.generic]:
+    kind = np.dtype(dtype)
     integers = np.rint(values / np.float32(how.scale)) + how.zero_point
-    return np.asarray(np.clip(integers, least, most), np.int8)
+    return np.asarray(np.clip(integers, np.iinfo(kind).min, np.iinfo(kind).max), kind)
 
 
 def _real(integers: NDArray[Any], how: TensorQuantization) -> NDArray[np.generic]:

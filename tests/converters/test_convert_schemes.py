@@ -87,13 +87,17 @@ def test_remarks_of_the_writers_are_warnings_with_the_file_that_they_are_about(
     assert any(w.startswith("cnn-int16x8.onnx: onnxruntime has no") for w in report.warnings)
 
 
-def test_integers_at_the_border(cnn_file: Path, calibration_file: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"precisions": (Precision.INT8,), "calibration": calibration_file}
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT16X8, Precision.MIXED])
+def test_integers_at_the_border(
+    precision: Precision, cnn_file: Path, calibration_file: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"precisions": (precision,), "calibration": calibration_file}
+    kind = "int16" if precision is Precision.INT16X8 else "int8"
     plain = _convert(cnn_file, tmp_path / "float", **options)
     report = _convert(cnn_file, tmp_path / "int8", io="int8", **options)
     for floats, integers in zip(plain.artifacts, report.artifacts, strict=True):
         session = open_session(Path(integers.path))
-        assert [s.dtype for s in (*session.inputs, *session.outputs)] == ["int8", "int8"]
+        assert [s.dtype for s in (*session.inputs, *session.outputs)] == [kind, kind]
         # It is judged in the numbers that the integers stand for.
         assert integers.agreement is not None
         assert integers.agreement > 0.95
