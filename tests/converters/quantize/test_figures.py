@@ -44,11 +44,20 @@ def own(request: pytest.FixtureRequest) -> Subject:
     return found
 
 
-def test_models_of_the_project_keep_their_accuracy(own: Subject, tmp_path: Path) -> None:
-    for key, found in judged(own, tmp_path, (Scheme.INT8, *CAREFUL)).items():
+def check_own(subject: Subject, folder: Path, schemes: tuple[Scheme, ...]) -> None:
+    for key, found in judged(subject, folder, schemes).items():
         assert found.source_accuracy > 0.95
         assert found.drop <= 0.2, key
         assert found.agreement >= 0.99, key
+
+
+def test_models_of_the_project_keep_their_accuracy(own: Subject, tmp_path: Path) -> None:
+    check_own(own, tmp_path, (Scheme.INT8,))
+
+
+@pytest.mark.slow
+def test_careful_schemes_cost_nothing(own: Subject, tmp_path: Path) -> None:
+    check_own(own, tmp_path, CAREFUL)
 
 
 def memory_of_digits() -> Subject:
