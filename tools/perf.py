@@ -437,6 +437,24 @@ def travelled(what: str, old: bytes, new: bytes, target: float) -> Comparison:
     return compared(f"sent of a new version, {what}", "MB", [(sent / 1e6, target * len(new) / 1e6)])
 
 
+def agent_memory(folder: Path) -> list[Comparison]:
+    """Resident memory of an idle agent, against what a small device can spare."""
+    import perf_agent
+
+    from edgekit_converters.convert import convert_model
+
+    def convert(source: Path) -> Path:
+        request = conversion_request(source, folder)
+        convert_model(request)
+        return request.output
+
+    supervisor, server = perf_agent.agent_memory(convert)
+    return [
+        compared("resident supervisor, idle / 30 MB", "MB", [(supervisor, 30.0)]),
+        compared("with a server and a LiteRT model / 75 MB", "MB", [(supervisor + server, 75.0)]),
+    ]
+
+
 def main() -> None:
     """Print every comparison."""
     if sys.argv[1:2] == ["--peak-of"]:
@@ -469,6 +487,7 @@ def main() -> None:
             chunking(),
             *travelling(),
             *agent_doors(),
+            *agent_memory(folder),
             *fleet_work(),
         ]
     if "--json" in sys.argv[1:]:

@@ -7,6 +7,8 @@ import json
 import os
 import queue
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ LARGE_LAYERS = 27
 TINY_SIZE = 8
 REQUESTS = 150
 TINY_REQUESTS = 3000
+SETTLE_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +60,23 @@ class DoorCosts:
         return list(zip(self.cpu_seconds[door], self.cpu_seconds[baseline], strict=True))
 
 
-def make_bundle(folder: Path, name: str, *, layers: int, size: int) -> ModelPlan:
-    """A slot with a float model: `layers` 3x3 convolutions on a [1, 3, size, size] image."""
+def make_bundle(
+    folder: Path,
+    name: str,
+    *,
+    layers: int,
+    size: int,
+    convert: Callable[[Path], Path] | None = None,
+) -> ModelPlan:
+    """A slot with a float model: `layers` 3x3 convolutions on a [1, 3, size, size] image.
+
+    Args:
+        folder: Where the slot goes.
+        name: Of the bundle.
+        layers: How many convolutions.
+        size: Height and width.
+        convert: Makes a LiteRT model of the ONNX file; None to serve that itself.
+    """
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -75,6 +93,7 @@ def make_bundle(folder: Path, name: str, *, layers: int, size: int) -> ModelPlan
         Variant,
     )
     from edgekit_runtime.formats import ModelFormat
+    from edgekit_runtime.session import open_session
 
     random = np.random.default_rng(3)
     width, taken = 16, "x"
@@ -107,6 +126,15 @@ def make_bundle(folder: Path, name: str, *, layers: int, size: int) -> ModelPlan
         "golden/outputs.npz": save_arrays({"y": np.zeros((1, width), np.float32)}),
         "model.onnx": model.SerializeToString(),
     }
+    tensors, served = ("x", "y"), "model.onnx"
+    if convert:
+        source = folder / f"{name}.onnx"
+        source.write_bytes(files["model.onnx"])
+        converted, served = convert(source), "model.tflite"
+        files[served] = converted.read_bytes()
+        session = open_session(converted)
+        tensors = (session.inputs[0].name, session.outputs[0].name)
+        session.close()
     manifest = Manifest(
         name=name,
         version="1.0.0",
@@ -117,12 +145,12 @@ def make_bundle(folder: Path, name: str, *, layers: int, size: int) -> ModelPlan
         variants=(
             Variant(
                 id="plain",
-                format=ModelFormat.ONNX,
+                format=ModelFormat.LITERT if convert else ModelFormat.ONNX,
                 precision="float32",
-                file="model.onnx",
-                inputs={"x": Binding(tensor="x")},
-                outputs={"y": Binding(tensor="y")},
-                requires=Requirements(runtimes=("onnxruntime",)),
+                file=served,
+                inputs={"x": Binding(tensor=tensors[0])},
+                outputs={"y": Binding(tensor=tensors[1])},
+                requires=Requirements(runtimes=("litert" if convert else "onnxruntime",)),
                 golden=GoldenOutputs(file="golden/outputs.npz", atol=1e-5, rtol=1e-5),
             ),
         ),
@@ -140,7 +168,7 @@ def make_bundle(folder: Path, name: str, *, layers: int, size: int) -> ModelPlan
         digest=name,
         folder=str(slot),
         variant="plain",
-        runtime="onnxruntime",
+        runtime="litert" if convert else "onnxruntime",
         threads=1,
     )
 
@@ -259,6 +287,46 @@ def measure_doors() -> DoorCosts:
             tcp.close()
             unix.close()
         return DoorCosts(seconds=seconds, cpu_seconds=cpu_seconds, tiny_cpu_ms=tiny_cpu * 1e3)
+
+
+def agent_memory(convert: Callable[[Path], Path]) -> tuple[float, float]:
+    """Resident megabytes of an idle supervisor, and of a server with a small LiteRT model.
+
+    The supervisor is the real command, with a broker that does not answer.
+
+    Args:
+        convert: Makes a LiteRT model of an ONNX file.
+    """
+    from edgekit_agent.memory import resident_bytes
+    from edgekit_agent.provision import create_agent
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        root = folder / "root.json"
+        root.write_text('{"signed": {"_type": "root"}}')
+        config = create_agent(
+            folder / "agent",
+            device="perf",
+            fleet="perf",
+            broker_host="127.0.0.1",
+            broker_port=9,
+            image_root=root,
+            director_root=root,
+            http_port=0,
+        )
+        command = [sys.executable, "-m", "edgekit_agent", "run", "--config", str(config)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(SETTLE_SECONDS)
+            supervisor = resident_bytes(process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+        plan = make_bundle(folder, "small", layers=2, size=TINY_SIZE, convert=convert)
+        with served(plan) as doors:
+            time.sleep(1.0)
+            server = resident_bytes(doors.pid or 0)
+    return supervisor / 1e6, server / 1e6
 
 
 def _processor_seconds(pid: int | None) -> float:
