@@ -135,7 +135,10 @@ class Tuner:
         plan = self._reduced.plan(scheme) if self._reduced.has_onnx_form else None
         tuned = Tuned(scheme=scheme, written=written, plan=plan, met=self._holds(written))
         self._tell(tuned)
-        if tuned.met or plan is None or scheme not in _SEARCHED or self._goal.budget is None:
+        if tuned.met or scheme not in _SEARCHED or self._goal.budget is None:
+            return tuned
+        if plan is None:
+            self._progress("no repair can be tried: the file has no ONNX form")
             return tuned
         return self._search(tuned, plan, files)
 

@@ -13,11 +13,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from edgekit_converters import shortcomings, tuning
+from edgekit_converters import intake, shortcomings, tuning
 from edgekit_converters.accuracy import AccuracyBudget
 from edgekit_converters.calibration import CalibrationSet
 from edgekit_converters.convert import ConversionReport, ConversionRequest, Precision, convert_model
 from edgekit_converters.goal import AccuracyGoal
+from edgekit_converters.litert.layout import BorderLayout
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.ranges import DEFAULT_METHOD, RangeMethod
 from edgekit_converters.tuning import RepeatedBatches
@@ -147,6 +148,38 @@ def test_what_a_user_fixed_stays_fixed(fragile: Files, tmp_path: Path) -> None:
         assert open_session(Path(artifact.path)).inputs[0].dtype == "int8"
         assert artifact.paired is not None
         assert artifact.paired.drop <= 0.005
+
+
+def test_channels_last_are_repaired_alike(fragile: Files, tmp_path: Path) -> None:
+    report = _convert(fragile, tmp_path / "out", layout=BorderLayout.NHWC)
+    assert not report.shortfall
+    onnx_file, litert_file = report.artifacts
+    assert (dict(onnx_file.axes), dict(litert_file.axes)) == ({}, {"x": (0, 2, 3, 1)})
+    assert open_session(Path(litert_file.path)).inputs[0].shape == (None, 8, 8, 1)
+
+
+def test_a_file_without_an_onnx_form_is_judged_and_not_repaired(
+    fragile: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "net.tflite"
+    made: dict[str, Any] = {
+        "targets": (LITERT,), "goal": AccuracyGoal(), "range_method": DEFAULT_METHOD,
+    }  # fmt: skip
+    _convert(fragile, source, precisions=(Precision.FLOAT32,), **made)
+
+    def refuse(*_: object) -> None:
+        raise UnsupportedModelError("it has an operator that ONNX lacks")
+
+    monkeypatch.setattr(intake, "import_source", refuse)
+    steps: list[str] = []
+    report = _convert(
+        dataclasses.replace(fragile, model=source), tmp_path / "out", targets=(LITERT,),
+        progress=steps.append,
+    )  # fmt: skip
+    assert "no repair can be tried: the file has no ONNX form" in steps
+    assert report.shortfall.startswith("int8 loses")
+    assert report.schemes[0].tuned.plan is None
+    assert report.to_json()["quantization"][0]["plan"] is None  # type: ignore[index]
 
 
 # Data to judge by.
