@@ -33,14 +33,15 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e6e9ec; --muted: #98a4b0;
   --line: #2b333c; --band: #4a5866; --good: #3fc49f; --bad: #ff8a7a; } }
 body { background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, sans-serif;
-  max-width: 920px; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 1040px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .3rem; }
 p { margin: .3rem 0; } .muted { color: var(--muted); } ul { margin: .3rem 0; padding-left: 1.2rem; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line);
   vertical-align: top; } th { color: var(--muted); font-weight: 600; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-td { overflow-wrap: break-word; } a, summary { color: inherit; } summary { cursor: pointer; }
+td { overflow-wrap: break-word; } td p { min-width: 11em; } a, summary { color: inherit; }
+summary { cursor: pointer; }
 .pass { color: var(--good); font-weight: 600; } .fail { color: var(--bad); font-weight: 600; }
 svg { width: 100%; height: auto; display: block; } svg text { font: 12px system-ui, sans-serif; }
 svg .ink { fill: var(--ink); } svg .muted { fill: var(--muted); }
@@ -120,11 +121,13 @@ def _summary(models: Sequence[ModelBench]) -> str:
                 f"({escape(measured.engine)}, {_threads(measured.threads)})"
                 f"{_needs(measured)}."
             )
-        sentences += [_prediction_sentence(name, p) for p in _few(entry.predictions)]
+        too_large = _too_large(entry)
+        fitting = [p for p in entry.predictions if p.board not in too_large]
+        sentences += [_prediction_sentence(name, p) for p in _few(fitting)]
         sentences += [
             f"<b>{name}</b> <span class='fail'>does not fit</span> a {escape(board)}: it needs "
             f"{_mb(memory.needed_bytes)} of memory, and there are {memory.ram}."
-            for board, memory in _too_large(entry).items()
+            for board, memory in too_large.items()
         ]
     return "<ul>" + "".join(f"<li>{sentence}</li>" for sentence in sentences) + "</ul>"
 
