@@ -54,7 +54,8 @@ def collect_ranges(
         threads: For the engine; 0: as many as there are cores.
 
     Returns:
-        Statistics by name. A value that never held an element is not among them.
+        Statistics by name, none where the model has no float32 value. A value that never held an
+        element is not among them.
 
     Raises:
         UsageError: If there are no batches, or no float32 value has one of the names.
@@ -63,6 +64,8 @@ def collect_ranges(
     """
     graph = read_graph(model)
     values = _chosen(graph, names)
+    if not values:
+        return {}
     importances = channel_importances(graph, watchable(graph))
     observers = {
         value.name: Observer(value.channel_axis, importances.get(value.name)) for value in values

@@ -226,3 +226,10 @@ def test_names_of_the_model_are_not_taken_for_probes(make_model: MakeModel) -> N
     seen = collect_ranges(model, batches(1, 1, 2, name="watched/limit"))
     assert set(seen) == {"watched/limit", "watched/0/low"}
     assert isinstance(seen["watched/0/low"], RangeStatistics)
+
+
+def test_a_model_without_floats_has_nothing_to_watch(make_model: Any) -> None:
+    model = make_model(
+        [helper.make_node("Add", ["x", "x"], ["y"])], {"x": [2]}, ["y"], dtype=TensorProto.INT64
+    )
+    assert collect_ranges(model, [{"x": np.array([1, 2])}]) == {}
