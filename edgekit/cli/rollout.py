@@ -218,12 +218,14 @@ def stop(name: str, by: str, reason: str, folder: Path, broker: str | None) -> N
         plan, state, who=by, now=now, reason=reason))  # fmt: skip
     fleet = Fleet.open(folder)
     if not is_driven(fleet, name):
-        _drive(fleet, name, broker, as_json=False)
+        _drive(fleet, name, broker, as_json=False, wanted="rolled_back")
 
 
-def _drive(fleet: Fleet, name: str, broker: str | None, *, as_json: bool) -> None:
+def _drive(
+    fleet: Fleet, name: str, broker: str | None, *, as_json: bool, wanted: str = "completed"
+) -> None:
     from edgekit.fleet.rollouts.driving import drive_rollout
-    from edgekit.fleet.rollouts.state import Phase
+    from edgekit.fleet.rollouts.state import ENDED
     from edgekit_runtime.errors import GateFailedError
 
     def tell(_plan: RolloutPlan, decision: Decision) -> None:
@@ -239,7 +241,7 @@ def _drive(fleet: Fleet, name: str, broker: str | None, *, as_json: bool) -> Non
         )
     if as_json:
         emit_json(_json(fleet, name))
-    if state.phase in (Phase.ROLLED_BACK, Phase.ABORTED):
+    if state.phase in ENDED and state.phase.value != wanted:
         raise GateFailedError(
             f"the rollout is {state.phase.value}: {state.reason}",
             where=name,

@@ -106,11 +106,9 @@ class World:
     def act(self, action: Order) -> None:
         """What the director does: the same check as the engine's own."""
         device = self.devices[action.device]
-        back = action.order != self.plan.order
-        before = self.state.before(action.device)
         fate = fate_of(
             after=action.after,
-            expected=self.plan.order if back else before,
+            expected=action.expected,
             wanted=action.order,
             order_version=device.order_version,
             ordered=device.ordered,

@@ -1,0 +1,160 @@
+"""`edgekit fleet rollout`, as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from edgekit.cli.fleet import fleet as fleet_group
+from edgekit.fleet.broker import RunningBroker
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keys import init_keys
+from edgekit.fleet.simulation.behaviour import Behaviour
+from edgekit.fleet.simulation.crowd import Crowd
+from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
+from tests.edgekit.fleet.rollouts.conftest import ReadyFleet, release
+
+START = ("rollout", "start", "double@2.0.0", "--by", "ada")
+
+
+def invoke(folder: Path, *arguments: str) -> Result:
+    place = () if "--dry-run" in arguments else ("--fleet", str(folder))
+    return CliRunner().invoke(fleet_group, [*arguments, *place])
+
+
+def ask(folder: Path, *arguments: str) -> str:
+    result = invoke(folder, *arguments)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.output
+
+
+def refused(folder: Path, *arguments: str) -> EdgekitError:
+    result = invoke(folder, *arguments)
+    assert isinstance(result.exception, EdgekitError), result.exception
+    return result.exception
+
+
+@pytest.fixture
+def quiet_fleet(tmp_path: Path) -> Path:
+    """A fleet with a release and no broker."""
+    made = Fleet.create(tmp_path / "fleet", "plant-7")
+    init_keys(made)
+    release(made, "2.0.0", tmp_path)
+    return made.path
+
+
+def test_a_plan_can_be_looked_at_written_down_and_taken_again(
+    quiet_fleet: Path, tmp_path: Path
+) -> None:
+    options = (
+        *("--group", "site=berlin", "--stage", "canary=3", "--stage", "50%", "--stage", "100%"),
+        *("--min-requests", "100", "--max-error-share", "0.02", "--stage-deadline", "9000"),
+        *("--approve-from", "50%", "--window", "mon-fri 22:00-04:00", "--comparable-by", "arch"),
+        *("--gate-requests", "5", "--on-failure", "pause"),
+    )
+    text = ask(quiet_fleet, *START, *options, "--dry-run")
+    plan = json.loads(text)
+    assert [stage["needs_approval"] for stage in plan["stages"]] == [False, True, True]
+    assert plan["stages"][0]["criteria"]["deadline_seconds"] == 9000
+    assert plan["order"]["gates"]["min_requests"] == 5
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    said = ask(quiet_fleet, "rollout", "start", "--plan", str(path), "--no-run")
+    assert said.startswith("rollout double-2.0.0: double 2.0.0, stages canary (3), 50% (50 %)")
+    stored = json.loads(ask(quiet_fleet, "rollout", "status", "double-2.0.0", "--json"))
+    assert stored["plan"] == plan
+    assert stored["state"]["phase"] == "new"
+
+
+def test_people_decide_and_it_is_on_record(quiet_fleet: Path) -> None:
+    ask(quiet_fleet, *START, "--no-run", "--stage", "a=1", "--stage", "b=2", "--approve-from", "a")
+    own = refused(quiet_fleet, "rollout", "approve", "double-2.0.0", "--by", "ada")
+    assert isinstance(own, GateFailedError)
+    said = ask(quiet_fleet, "rollout", "approve", "double-2.0.0", "--by", "bob")
+    assert said == "double-2.0.0: approve stage a, by bob; it is new now\n"
+    ask(quiet_fleet, "rollout", "approve", "double-2.0.0", "--by", "bob", "--stage", "b")
+    ask(quiet_fleet, "rollout", "abort", "double-2.0.0", "--by", "eve", "--reason", "not today")
+    shown = ask(quiet_fleet, "rollout", "status", "double-2.0.0")
+    assert "made by ada: aborted, not today" in shown
+    assert "bob: approve stage b" in shown
+    rows = json.loads(ask(quiet_fleet, "rollout", "status", "--json"))
+    assert [(row["rollout"], row["phase"]) for row in rows] == [("double-2.0.0", "aborted")]
+    assert "aborted" in ask(quiet_fleet, "rollout", "status")
+    for command in ("pause", "resume", "abort", "approve"):
+        assert "aborted" in refused(quiet_fleet, "rollout", command, "double-2.0.0").what
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (("rollout", "start"), "no bundle is named"),
+        (("rollout", "start", "double"), "'double' names no version"),
+        (("rollout", "start", "double@9.0.0"), "double 9.0.0 is not released"),
+        ((*START, "--stage", "many"), "'many' is no stage"),
+        ((*START, "--stage", "5", "--stage", "3"), "each count must be larger"),
+        ((*START, "--approve-from", "x"), "there is no stage 'x'"),
+        ((*START, "--group", "site="), "the query cannot be read"),
+        ((*START, "--window", "always"), "'always' is no window"),
+        ((*START, "--max-error-share", "2"), "max_error_share: 2 is a share"),
+        (("rollout", "run", "nothing"), "there is no rollout 'nothing'"),
+        (("rollout", "status", "nothing"), "there is no rollout 'nothing'"),
+    ],
+)
+def test_what_cannot_be_is_said(quiet_fleet: Path, arguments: tuple[str, ...], what: str) -> None:
+    error = refused(quiet_fleet, *arguments, *(("--broker", "127.0.0.1:9") * ("run" in arguments)))
+    assert isinstance(error, UsageError)
+    assert what in error.what
+
+
+def test_from_the_first_command_to_the_emergency_stop(
+    ready_fleet: ReadyFleet, mosquitto: RunningBroker
+) -> None:
+    fleet = ready_fleet(4)
+    command = [sys.executable, "-m", "edgekit", "fleet", "rollout"]
+    place = ["--fleet", str(fleet.path)]
+    options = ["--stage", "canary=1", "--stage", "100%", "--gate-seconds", "0"]
+    behaviour = Behaviour(fetch_seconds=0.1, prove_seconds=0.1, telemetry_seconds=0.5)
+    with Crowd.of_fleet(fleet, mosquitto.address, count=4, behaviour=behaviour) as crowd:
+        started = subprocess.Popen(
+            [*command, "start", "double@2.0.0", "--min-seconds", "2", *options, *place],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert started.stdout is not None
+        lines = [started.stdout.readline() for _ in range(3)]
+        assert "stage canary passed" in lines[2]
+        # Ctrl-C leaves it as it is, and `run` goes on.
+        started.send_signal(signal.SIGINT)
+        assert started.wait(30) == 0
+        started.stdout.close()
+        done = subprocess.run(
+            [*command, "run", "double-2.0.0", *place],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "complete" in done.stdout
+        assert crowd.figures().phases == {"double 2.0.0 (active)": 4}
+        stopped = subprocess.run(
+            [*command, "stop", "double-2.0.0", "--by", "eve", "--reason", "smoke", *place],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert stopped.returncode == 0, stopped.stderr
+        assert "rolled back  4 devices are back" in stopped.stdout
+        assert "rollback, by eve; it is rolling_back now" in stopped.stdout
+        deadline = time.monotonic() + 20
+        while crowd.figures().phases != {"double 1.0.0 (active)": 4}:
+            assert time.monotonic() < deadline, crowd.figures()
+            time.sleep(0.05)
