@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -198,9 +200,36 @@ def _check_tls(config: AgentConfig) -> tuple[Finding, ...]:
         for path in (config.tls.ca, config.tls.certificate, config.tls.key):
             if path is not None:
                 require_file(path, kind="a PEM file")
+        if config.tls.certificate is None or config.tls.key is None:
+            return (Finding(name="TLS", ok=True, detail="without a certificate of its own"),)
+        return (_check_identity(config.tls.certificate, config.tls.key, device=config.device),)
     except EdgekitError as error:
         return (_bad("TLS", error),)
-    return (Finding(name="TLS", ok=True, detail="its files are there"),)
+
+
+def _check_identity(certificate: Path, key: Path, *, device: str) -> Finding:
+    """Does the certificate fit the key and the device, and is it valid now?"""
+    from edgekit_agent.identity.keys import check_certificate, validity
+
+    text = certificate.read_text(encoding="ascii", errors="replace")
+    check_certificate(text, key=key, device=device)
+    _, ends = validity(text)
+    until = f"{dt.datetime.fromtimestamp(ends, dt.UTC):%Y-%m-%d}"
+    if key.stat().st_mode & 0o077:
+        return Finding(
+            name="TLS",
+            ok=False,
+            detail=f"others may read the key {key}",
+            fix=f"chmod 600 {key}, and enrol again if it may have been copied",
+        )
+    if ends < time.time():
+        return Finding(
+            name="TLS",
+            ok=False,
+            detail=f"the certificate expired on {until}",
+            fix="set the clock if it is wrong; else enrol again into another folder",
+        )
+    return Finding(name="TLS", ok=True, detail=f"{device}, certificate valid until {until}")
 
 
 def _check_data(config: AgentConfig) -> Finding:

@@ -94,9 +94,18 @@ def renewal_time(certificate: Path) -> float:
         VerificationError: If it is none.
         OSError: If it cannot be read.
     """
-    found = _load_certificate(certificate.read_text(encoding="ascii", errors="replace"))
-    begins, ends = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+    begins, ends = validity(certificate.read_text(encoding="ascii", errors="replace"))
     return begins + RENEW_SHARE * (ends - begins)
+
+
+def validity(certificate: str) -> tuple[float, float]:
+    """From when to when a certificate is valid, in seconds since 1970.
+
+    Raises:
+        VerificationError: If it is none.
+    """
+    found = _load_certificate(certificate)
+    return found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
 
 
 def install_certificate(tls: Tls, certificate: str, authorities: str, *, device: str) -> None:

@@ -57,6 +57,32 @@ def test_a_token_gives_a_folder_that_is_complete(server: EnrolmentServer, tmp_pa
         join(server, tmp_path / "agent")
 
 
+def test_check_looks_at_the_identity(server: EnrolmentServer, tmp_path: Path) -> None:
+    path = join(server, tmp_path / "agent")
+    tls = load_config(path).tls
+    assert tls
+    assert tls.key
+    assert tls.certificate
+
+    def found() -> str:
+        (finding,) = [finding for finding in check_agent(path) if finding.name == "TLS"]
+        return f"{finding.ok} {finding.detail}"
+
+    assert found().startswith("True cam-7, certificate valid until 20")
+    tls.key.chmod(0o644)
+    assert "False others may read the key" in found()
+    tls.key.chmod(0o600)
+    request = signing_request(tls.key, device="cam-7", fleet="plant")
+    tls.certificate.write_text(server.authority.sign(request, days=-1, passed=9))
+    assert "False the certificate expired on" in found()
+    make_key(tmp_path / "other.pem")
+    request = signing_request(tmp_path / "other.pem", device="cam-7", fleet="plant")
+    tls.certificate.write_text(server.authority.sign(request))
+    assert found() == "False the certificate is for another key"
+    tls.key.unlink()
+    assert found().startswith("False no such file")
+
+
 def test_a_token_works_once_and_for_one_device(server: EnrolmentServer, tmp_path: Path) -> None:
     with pytest.raises(EdgekitError, match="403"):
         join(server, tmp_path / "other", device="cam-8")
