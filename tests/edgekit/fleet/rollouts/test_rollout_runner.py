@@ -24,8 +24,10 @@ from edgekit.fleet.rollouts.state import Phase, RolloutState, Status
 from edgekit.fleet.rollouts.store import RolloutFolder
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.crowd import Crowd
-from edgekit.fleet.telemetry.listener import FleetListener
+from edgekit.fleet.telemetry.listener import FleetListener, Heard
+from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.orders import BundleOrder
+from edgekit_runtime.telemetry import parse_batch
 from tests.edgekit.fleet.rollouts.conftest import GATES, ReadyFleet, release
 
 QUICK = Criteria(min_seconds=0.0, max_failed_share=0.5, min_installed_share=0.5)
@@ -273,4 +275,69 @@ def test_a_broker_that_is_away_delays_and_loses_nothing(
                 state = runner.run(goes_on=lambda: time.monotonic() < deadline)
                 assert state.phase is Phase.COMPLETED, state
                 wait_until(lambda: crowd.figures().phases == {"double 2.0.0 (active)": 6})
+    assert {device_order(fleet, name).version for name in crowd.names} == {2}
+
+
+class FlakyStore(RolloutFolder):
+    """A store that is away for a while, like a database that is started again."""
+
+    away = 0
+
+    def save(self, rollout: str, state: RolloutState, *, revision: int) -> int:
+        if self.away:
+            self.away -= 1
+            raise EnvironmentLackError("the database does not answer")
+        return super().save(rollout, state, revision=revision)
+
+
+def test_a_store_that_is_away_delays_and_loses_nothing(
+    ready_fleet: ReadyFleet, mosquitto: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.fleet.rollouts.runner._RETRY_SECONDS", 0.1)
+    fleet = ready_fleet(3)
+    create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
+    store = FlakyStore(fleet.path / "rollouts")
+    store.away = 5
+    taken: list[bytes] = []
+    refusals = 3
+
+    def take(messages: list[Heard]) -> None:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise EnvironmentLackError("the disk is full")
+        for message in messages:
+            taken.append(message.payload)
+            message.done()
+
+    behaviour = replace(FAST, telemetry_seconds=0.5)
+    with (
+        Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=behaviour) as crowd,
+        FleetListener(fleet.id, mosquitto.address, name="control") as listener,
+    ):
+        settle(crowd, "1.0.0")
+        runner = RolloutRunner(
+            fleet,
+            store,
+            "r1",
+            listener=listener,
+            broker=mosquitto.address,
+            settings=RunnerSettings(turn_seconds=0.05, take_telemetry=take),
+        )
+        deadline = time.monotonic() + 60
+        state = runner.run(
+            goes_on=lambda: time.monotonic() < deadline or not taken,
+        )
+        assert state.phase is Phase.COMPLETED
+        while not taken and time.monotonic() < deadline:
+            runner.turn()
+            runner._listen(0.1)
+    assert (store.away, refusals) == (0, 0)
+    sequences: dict[str, list[int]] = {}
+    for payload in taken:
+        batch = parse_batch(payload, where="test")
+        sequences.setdefault(batch.device, []).extend(number for number, _ in batch.records)
+    # What was refused at first was kept and taken later: none is missing.
+    assert sequences
+    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
