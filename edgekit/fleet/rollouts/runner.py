@@ -41,6 +41,7 @@ _MOST_SETTLING_SECONDS: Final = 30.0
 _ASK_AGAIN_SECONDS: Final = 60.0
 _ASKED_AT_ONCE: Final = 500
 _RETRY_SECONDS: Final = 5.0
+_REST: Final = 5.0
 _MOST_UNTAKEN: Final = 20_000
 _NO_STATE: Final = BundleState()
 
@@ -142,6 +143,7 @@ class RolloutRunner:
         """Drive the rollout until it is finished, or `goes_on` says no; its state then."""
         self._settle(goes_on)
         while goes_on():
+            began = time.thread_time()
             try:
                 self.turn()
             except EnvironmentLackError as error:
@@ -150,7 +152,9 @@ class RolloutRunner:
                 self._listen(_RETRY_SECONDS)
             if is_finished(self._stored.state):
                 break
-            self._listen(self._settings.turn_seconds)
+            # With many devices a turn takes long: looking must not be all that we do.
+            spent = time.thread_time() - began
+            self._listen(max(self._settings.turn_seconds, _REST * spent))
         return self._stored.state
 
     def turn(self) -> None:
