@@ -328,6 +328,22 @@ def test_an_integer_border_needs_ranges(encoder: Any, tmp_path: Path) -> None:
         write_onnx(normalise(encoder, where="test"), plan, tmp_path / "a.onnx", where="test")
 
 
+def test_an_input_that_is_an_output_too_becomes_an_integer_once(
+    make_model: Any, write: Any
+) -> None:
+    model = make_model(
+        [node("Conv", ["x", "w"], ["y"])], {"x": [1, 8, 5, 5]}, ["y"], {"w": w(8, 8, 1, 1)}
+    )
+    model.graph.output.append(model.graph.input[0])
+    plain = normalise(model, where="test")
+    feeds = {"x": w(1, 8, 5, 5, scale=1)}
+    path, _ = write(plain, Scheme.INT8, [feeds], io="int8")
+    given = {"x": np.random.default_rng(1).integers(-128, 128, (1, 8, 5, 5)).astype(np.int8)}
+    found = run_onnx(path, given)
+    assert (found["x"] == given["x"]).all()
+    assert found["y"].dtype == np.int8
+
+
 def test_integer_inputs_of_the_source_stay_what_they_are(encoder: Any, write: Any) -> None:
     path, _ = write(normalise(encoder, where="test"), Scheme.INT8, [tokens()], io="int8")
     (ids,) = onnx.load(str(path)).graph.input

@@ -34,13 +34,17 @@ class IntegerBorder:
         from onnx import TensorProto
 
         self._constants = constants
-        self._declared = {value.name: value for value in (*model.graph.input, *model.graph.output)}
+        # An input may be an output as well.
+        self._declared: dict[str, list[Any]] = {}
+        for value in (*model.graph.input, *model.graph.output):
+            self._declared.setdefault(value.name, []).append(value)
+        self._inputs = frozenset(value.name for value in model.graph.input)
         self._affines: Mapping[str, Affine] = {}
         if plan.io == "float":
             return
         floats = [
             name
-            for name, value in self._declared.items()
+            for name, (value, *_) in self._declared.items()
             if value.type.tensor_type.elem_type == TensorProto.FLOAT
         ]
         unknown = [name for name in floats if name not in placement.values]
@@ -74,7 +78,7 @@ class IntegerBorder:
         from onnx import helper
 
         affine = self._affines.get(name)
-        if affine is None:
+        if affine is None or name in self._inputs:
             return
         self._declare(name, affine)
         operands = self._constants.affine(affine)
@@ -84,7 +88,8 @@ class IntegerBorder:
         from onnx import helper
 
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(affine.codes.dtype))
-        self._declared[name].type.tensor_type.elem_type = kind
+        for value in self._declared[name]:
+            value.type.tensor_type.elem_type = kind
 
 
 def _signed(affine: Affine) -> Affine:
