@@ -320,6 +320,17 @@ def test_other_metrics(
         assert artifact.paired.after != artifact.paired.before or share
 
 
+def test_an_error_where_there_was_none_is_null_in_json(sturdy: Files, tmp_path: Path) -> None:
+    images = np.load(sturdy.evaluation)["x"]
+    (scores,) = open_session(sturdy.model).run({"x": images[:64]}).values()
+    np.savez(sturdy.evaluation, x=images[:64], labels=scores)
+    report = _convert(sturdy, tmp_path / "out", goal=AccuracyGoal(metric="mae"))
+    assert report.artifacts[0].paired is not None
+    assert report.artifacts[0].paired.drop == np.inf
+    text = json.dumps(report.to_json(), allow_nan=False)
+    assert json.loads(text)["artifacts"][0]["accuracy"]["drop"] is None
+
+
 def largest_error(answers: Any, labels: Any) -> float:
     """A metric of a user's: smaller is better."""
     return float(np.abs(next(iter(answers.values())) - labels).max())
