@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
-from edgekit.fleet.simulation.client import KEEPALIVE_SECONDS, DeviceConnection
-from edgekit.fleet.simulation.device import Gone, Outgoing, Said, SimulatedDevice
+from edgekit.fleet.simulation.client import KEEPALIVE_SECONDS
+from edgekit.fleet.simulation.device import SimulatedDevice
+from edgekit.fleet.simulation.member import RECONNECT_SECONDS, Member
 from edgekit_runtime.errors import EnvironmentLackError, VerificationError
 from edgekit_runtime.extras import require
 from edgekit_runtime.protocol import Topics
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS: Final = 0.1
 _OPENING_AT_ONCE: Final = 200
-_RECONNECT_SECONDS: Final = 2.0
 _START_SECONDS: Final = 120.0
 # Sockets of our own, and what else a process has open.
 _SPARE_FILES: Final = 200
-_CHUNK_WINDOW: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class Crowd:
         self._verifier: OrderVerifier = OrderVerifier(image_root, director_root)
         names = [device_name(number) for number in range(count)]
         self._members = {
-            name: _Member(
+            name: Member(
                 SimulatedDevice(name, topics=topics, behaviour=behaviour),
                 crowd=self,
                 fetches=number < fetching,
@@ -207,14 +206,14 @@ class Crowd:
         """Let one device vanish."""
         self._on_loop(self._members[name].vanish)
 
-    def schedule(self, member: _Member) -> None:
+    def schedule(self, member: Member) -> None:
         """Remember when something happens to a device by itself."""
         due = member.device.due
         if due is not None and (member.scheduled is None or due < member.scheduled):
             member.scheduled = due
             heapq.heappush(self._queue, (due, member.device.name))
 
-    def take(self, member: _Member, topic: str, payload: bytes) -> None:
+    def take(self, member: Member, topic: str, payload: bytes) -> None:
         """Do what a message says."""
         now = self.now
         try:
@@ -235,7 +234,7 @@ class Crowd:
         except VerificationError:
             self.refused += 1
 
-    def _follow(self, member: _Member, now: float) -> None:
+    def _follow(self, member: Member, now: float) -> None:
         if member.order is None or not self._verifier.has_images:
             return
         order, member.order = member.order, None
@@ -299,7 +298,7 @@ class Crowd:
                 for member in self._members.values():
                     member.ping()
 
-    def reopen(self, member: _Member) -> None:
+    def reopen(self, member: Member) -> None:
         """Connect a device again, after a while."""
         if self._loop is None or self._stopping is None or self._stopping.is_set():
             return
@@ -308,132 +307,9 @@ class Crowd:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reopen(self, member: _Member) -> None:
-        await asyncio.sleep(_RECONNECT_SECONDS)
+    async def _reopen(self, member: Member) -> None:
+        await asyncio.sleep(RECONNECT_SECONDS)
         await member.open(self._broker, asyncio.Semaphore(1))
-
-
-class _Member:
-    """A device and its connection."""
-
-    __slots__ = (
-        "_connection",
-        "_crowd",
-        "_missing",
-        "_unsent",
-        "device",
-        "fetches",
-        "order",
-        "ready",
-        "scheduled",
-    )
-
-    def __init__(self, device: SimulatedDevice, *, crowd: Crowd, fetches: bool) -> None:
-        self.device = device
-        self.fetches = fetches
-        self.ready = False
-        self.order: bytes | None = None
-        self.scheduled: float | None = None
-        self._crowd = crowd
-        self._connection: DeviceConnection | None = None
-        self._unsent: list[Outgoing] = []
-        self._missing: list[str] = []
-
-    async def open(self, broker: BrokerAddress, limit: asyncio.Semaphore) -> None:
-        """Connect, again and again until it works."""
-        loop = asyncio.get_running_loop()
-        while not self.device.gone:
-            async with limit:
-                try:
-                    _, self._connection = await loop.create_connection(
-                        self._make, broker.host, broker.port
-                    )
-                except OSError:
-                    pass
-                else:
-                    return
-            await asyncio.sleep(_RECONNECT_SECONDS)
-
-    def want(self, chunks: list[str]) -> None:
-        """Fetch chunks, a window of them at a time."""
-        self._missing += chunks
-        for name in self._missing[:_CHUNK_WINDOW]:
-            self._subscribe_chunk(name)
-
-    def has_chunk(self, name: str) -> None:
-        """Move the window on."""
-        if name in self._missing and self._connection is not None:
-            self._connection.unsubscribe([self._crowd.topics.chunk(name)])
-            self._missing.remove(name)
-            if len(self._missing) >= _CHUNK_WINDOW:
-                self._subscribe_chunk(self._missing[_CHUNK_WINDOW - 1])
-
-    def say(self, said: list[Said]) -> None:
-        """Publish, now or when connected again."""
-        for item in said:
-            if isinstance(item, Gone):
-                self.vanish()
-            elif self.ready and self._connection is not None:
-                self._connection.say(item)
-            elif not self.device.gone:
-                self._unsent.append(item)
-
-    def vanish(self) -> None:
-        """Break the connection for good."""
-        self.device.gone = True
-        if self._connection is not None:
-            self._connection.abort()
-
-    def ping(self) -> None:
-        """Show that we live."""
-        if self._connection is not None:
-            self._connection.ping()
-
-    def say_goodbye(self, now: float) -> None:
-        """Leave a state that says offline."""
-        if self.ready and self._connection is not None:
-            self._connection.say(self.device.state(now, online=False))
-
-    def close(self) -> None:
-        """End the connection in good order."""
-        self.device.gone = True
-        if self._connection is not None:
-            self._connection.close()
-
-    def _subscribe_chunk(self, name: str) -> None:
-        if self._connection is not None:
-            self._connection.subscribe([self._crowd.topics.chunk(name)])
-
-    def _make(self) -> DeviceConnection:
-        return DeviceConnection(
-            self.device.name,
-            will=self.device.last_will(),
-            on_ready=self._on_ready,
-            on_message=lambda topic, payload: self._crowd.take(self, topic, payload),
-            on_lost=self._on_lost,
-        )
-
-    def _on_ready(self) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        topics = self._crowd.topics
-        # The metadata first: an order is believed only with it.
-        connection.subscribe([topics.metadata, topics.order(self.device.name)])
-        connection.say(self.device.state(self._crowd.now))
-        for item in self._unsent:
-            connection.say(item)
-        self._unsent.clear()
-        self.ready = True
-
-    def _on_lost(self, _reason: str) -> None:
-        self.ready = False
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # A state is said anew at the next connection; everything else must not be lost.
-            self._unsent += [item for item in connection.unacknowledged if not item.retain]
-        if not self.device.gone:
-            self._crowd.reopen(self)
 
 
 def _first_root(folder: Path) -> bytes:
