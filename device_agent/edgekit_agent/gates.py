@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.telemetry.watching import LEAST_REQUESTS, measure_drift
 from edgekit_runtime.orders import Gates
+from edgekit_runtime.telemetry import FeatureCounts
 
 # A 90th percentile of fewer answers says nothing.
 LEAST_LATENCIES: Final = 10
@@ -29,7 +32,13 @@ class Judgement:
     reason: str = ""
 
 
-def judge(stats: LiveStats, gates: Gates, *, seconds: float) -> Judgement:
+def judge(
+    stats: LiveStats,
+    gates: Gates,
+    *,
+    seconds: float,
+    features: Mapping[str, FeatureCounts] | None = None,
+) -> Judgement:
     """Judge a candidate in live use.
 
     A share is judged against the number of requests that the gates wait for, or those answered
@@ -40,6 +49,7 @@ def judge(stats: LiveStats, gates: Gates, *, seconds: float) -> Judgement:
         stats: Since the candidate went live.
         gates: What must hold.
         seconds: Since the candidate went live.
+        features: Its inputs and outputs in the bins of the reference; None where there is none.
     """
     base = max(stats.requests, gates.min_requests)
     faults = []
@@ -53,7 +63,8 @@ def judge(stats: LiveStats, gates: Gates, *, seconds: float) -> Judgement:
             f"{stats.insane} of {stats.requests} answers held NaN or infinity; "
             f"a share of {gates.max_insane_share:g} is allowed"
         )
-    enough = stats.requests >= gates.min_requests and seconds >= gates.min_seconds
+    drift_known = not (gates.max_psi and features) or stats.requests >= LEAST_REQUESTS
+    enough = stats.requests >= gates.min_requests and seconds >= gates.min_seconds and drift_known
     p90_ms = stats.latency.quantile_ms(0.9)
     if (
         gates.max_p90_ms
@@ -64,6 +75,13 @@ def judge(stats: LiveStats, gates: Gates, *, seconds: float) -> Judgement:
             f"the 90th percentile of its latency is {p90_ms:.3g} ms; "
             f"{gates.max_p90_ms:g} ms are allowed"
         )
+    if gates.max_psi and stats.requests >= max(LEAST_REQUESTS, gates.min_requests):
+        drifts = measure_drift(features or {}, requests=stats.requests, limit=gates.max_psi)
+        faults += [
+            f"{name} has drifted: its PSI is {drift.psi:.2f}; {gates.max_psi:g} is allowed"
+            for name, drift in drifts.items()
+            if drift.drifted
+        ]
     if faults:
         return Judgement(verdict=Verdict.FAILED, reason="; ".join(faults))
     if enough:

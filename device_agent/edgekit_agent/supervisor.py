@@ -315,7 +315,7 @@ class Supervisor:
 
     def _settle(self, now: float) -> None:
         """Bring everything in line with the records."""
-        self._updates.judge(self._doors.stats_of, now)
+        self._updates.judge(self._doors.stats_of, now, features_of=self._reporting.features_of)
         self._doors.serve(self._updates.models(now), now)
         self._doors.tick(now)
         self._updates.tick(connected=self._connected, now=now)

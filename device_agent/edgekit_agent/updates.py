@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -41,12 +41,15 @@ from edgekit_agent.state import UNDER_WAY, BundleRecord, Slot, Target
 from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
 from edgekit_runtime.reports import DeviceEvent, Phase
+from edgekit_runtime.telemetry import FeatureCounts
 
 _log = logging.getLogger(__name__)
 
 # A version that keeps taking the server down, and has none before it, is left out so long: the
 # other bundles are served meanwhile.
 BENCH_SECONDS: Final = 60.0
+
+FeaturesOf = Callable[[ModelPlan, LiveStats], Mapping[str, FeatureCounts]]
 
 
 class Updates:
@@ -246,14 +249,29 @@ class Updates:
             if len(record.active_crashes) >= ACTIVE_CRASH_LIMIT:
                 self._benched[model.digest] = now + BENCH_SECONDS
 
-    def judge(self, stats_of: Callable[[str], LiveStats], now: float) -> None:
-        """Ask the gates of every candidate in live use."""
+    def judge(
+        self,
+        stats_of: Callable[[str], LiveStats],
+        now: float,
+        *,
+        features_of: FeaturesOf | None = None,
+    ) -> None:
+        """Ask the gates of every candidate in live use.
+
+        Args:
+            stats_of: What a version has done, by its digest.
+            now: Seconds on a clock that never goes back.
+            features_of: What a version has seen, in the bins of its reference; None for unknown.
+        """
         for bundle, (digest, since) in list(self._live.items()):
             record = self.records.get(bundle)
             if record is None or record.phase is not Phase.TRYING or record.candidate is None:
                 del self._live[bundle]
                 continue
-            judgement = judge(stats_of(digest), record.candidate.order.gates, seconds=now - since)
+            stats, gates = stats_of(digest), record.candidate.order.gates
+            plan = self._servable(bundle, now) if gates.max_psi else None
+            features = features_of(plan, stats) if plan and features_of else None
+            judgement = judge(stats, gates, seconds=now - since, features=features)
             if judgement.verdict is Verdict.PASSED:
                 self.apply(bundle, GatesPassed(digest=digest), now)
             elif judgement.verdict is Verdict.FAILED:

@@ -56,6 +56,8 @@ class Gates:
         max_error_share: Largest share of requests that may fail, 0 to 1.
         max_insane_share: Largest share of answers that may hold NaN or infinity, 0 to 1.
         max_p90_ms: Largest 90th percentile of the model's latency; 0 for no limit.
+        max_psi: Largest population stability index of any input or output against the bundle's
+            reference, beyond what chance makes of so few requests; 0 for no limit.
         max_crashes: Server crashes after which it is rolled back at once.
     """
 
@@ -65,6 +67,7 @@ class Gates:
     max_error_share: float = 0.01
     max_insane_share: float = 0.0
     max_p90_ms: float = 0.0
+    max_psi: float = 0.0
     max_crashes: int = 2
 
 
@@ -196,6 +199,7 @@ def parse_order(path: str, custom: object) -> BundleOrder:
             max_error_share=_decimal(gates, "max_error_share", default=limits.max_error_share),
             max_insane_share=_decimal(gates, "max_insane_share", default=limits.max_insane_share),
             max_p90_ms=_decimal(gates, "max_p90_ms", default=limits.max_p90_ms),
+            max_psi=_decimal(gates, "max_psi", default=limits.max_psi),
             max_crashes=gates.integer("max_crashes", default=limits.max_crashes),
         ),
         conditions=_read_conditions(reader.nested("conditions", optional=True)),

@@ -10,6 +10,7 @@ from edgekit_agent.gates import Verdict, judge
 from edgekit_agent.live_stats import LatencyHistogram, LiveStats, read_stats
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.orders import Gates
+from edgekit_runtime.telemetry import FeatureCounts
 
 LATENCIES = st.lists(st.floats(0.01, 1e5), min_size=1, max_size=200)
 
@@ -88,3 +89,33 @@ def test_broken_counters_are_faults(latency: object) -> None:
     reader = FieldReader({"requests": 1, "errors": 0, "insane": 0, "latency": latency})
     read_stats(reader)
     assert reader.faults
+
+
+def features(counts: list[int]) -> dict[str, FeatureCounts]:
+    return {"input:x": FeatureCounts(expected=(0.25,) * 4, counts=tuple(counts))}
+
+
+@pytest.mark.parametrize(
+    ("requests", "counts", "verdict"),
+    [
+        (199, [0, 0, 0, 199], Verdict.PENDING),
+        (200, [50, 50, 50, 50], Verdict.PASSED),
+        (200, [0, 0, 0, 200], Verdict.FAILED),
+        # A shift as large as chance makes of so few requests.
+        (200, [42, 58, 44, 56], Verdict.PASSED),
+    ],
+)
+def test_drift_is_a_gate_as_soon_as_it_can_be_told(
+    requests: int, counts: list[int], verdict: Verdict
+) -> None:
+    gates = Gates(min_seconds=0.0, max_psi=0.1)
+    judgement = judge(LiveStats(requests=requests), gates, seconds=1.0, features=features(counts))
+    assert judgement.verdict is verdict
+    if verdict is Verdict.FAILED:
+        assert "input:x has drifted" in judgement.reason
+        assert "0.1 is allowed" in judgement.reason
+
+
+def test_without_a_reference_there_is_no_drift_to_wait_for() -> None:
+    gates = Gates(min_seconds=0.0, max_psi=0.1)
+    assert judge(LiveStats(), gates, seconds=1.0, features={}).verdict is Verdict.PASSED

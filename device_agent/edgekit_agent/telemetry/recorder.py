@@ -13,7 +13,7 @@ from edgekit_agent.telemetry.references import Reference, load_references
 from edgekit_agent.telemetry.watching import Drift, DriftWatch
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.telemetry import DeviceGauges, ModelCounts, Window
+from edgekit_runtime.telemetry import DeviceGauges, FeatureCounts, ModelCounts, Window
 
 Totals = Mapping[str, tuple[ModelPlan, LiveStats]]
 
@@ -55,6 +55,12 @@ class Recorder:
         """Each bundle's drift by feature, as last judged."""
         return {each.plan.bundle: each.drift for each in self._watched.values() if each.drift}
 
+    def features_of(self, plan: ModelPlan, stats: LiveStats) -> Mapping[str, FeatureCounts]:
+        """Counters of a version, in the bins of its reference; zeros before it is asked."""
+        references = self._watch(plan).references
+        unseen = {name: each.counted([0] * len(each.expected)) for name, each in references.items()}
+        return unseen | dict(_counts(stats, references).features)
+
     def look(self, *, agent_rss_bytes: int) -> None:
         """Measure the device once more in this window."""
         seen = self._probe.look(agent_rss_bytes=agent_rss_bytes)
@@ -78,10 +84,8 @@ class Recorder:
         if self._gauges:
             windows.append(Window(start=start, end=end, device=self._gauges))
             self._gauges = None
-        for digest, (plan, total) in totals.items():
-            watched = self._watched.get(digest)
-            if watched is None:
-                watched = self._watched[digest] = _Watched(plan=plan, references=_references(plan))
+        for plan, total in totals.values():
+            watched = self._watch(plan)
             done = total.since(watched.counted)
             watched.counted = total
             if not (done.requests or done.busy):
@@ -95,6 +99,12 @@ class Recorder:
                 changes.append(change)
         self._watched = {d: each for d, each in self._watched.items() if d in totals}
         return tuple(windows), tuple(changes)
+
+    def _watch(self, plan: ModelPlan) -> _Watched:
+        watched = self._watched.get(plan.digest)
+        if watched is None:
+            watched = self._watched[plan.digest] = _Watched(plan=plan, references=_references(plan))
+        return watched
 
 
 def _judge(watched: _Watched, model: ModelCounts) -> DriftChange | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from edgekit_agent.telemetry.store import TelemetryStore
 from edgekit_agent.telemetry.watching import Drift
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.reports import DeviceEvent
+from edgekit_runtime.telemetry import FeatureCounts
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +96,10 @@ class Reporting:
     def last_event(self) -> int:
         """The number of the last event that was kept here."""
         return self._store.last_event
+
+    def features_of(self, plan: ModelPlan, stats: LiveStats) -> Mapping[str, FeatureCounts]:
+        """Counters of a version, in the bins of its reference."""
+        return self._recorder.features_of(plan, stats)
 
     def summary(self) -> TelemetrySummary:
         """How it goes, for whoever asks on the device."""

@@ -61,18 +61,21 @@ class DriftWatch:
         return measure_drift(merged.features, requests=requests)
 
 
-def measure_drift(features: Mapping[str, FeatureCounts], *, requests: int) -> dict[str, Drift]:
+def measure_drift(
+    features: Mapping[str, FeatureCounts], *, requests: int, limit: float = SHIFT_PSI
+) -> dict[str, Drift]:
     """Compare counts with their references.
 
     Args:
         features: By name.
         requests: How many requests they come from; at least one.
+        limit: The index that counts as a drift, beyond what chance makes.
     """
     return {
         name: Drift(
             psi=psi,
             kolmogorov_smirnov=counts.kolmogorov_smirnov(),
-            drifted=psi > SHIFT_PSI + _chance(len(counts.counts), requests),
+            drifted=psi > limit + _chance(len(counts.counts), requests),
         )
         for name, counts in features.items()
         if counts.total

@@ -102,6 +102,19 @@ def test_drift_is_told_and_its_end_too_and_every_request_is_counted_once(
     assert sequences == list(range(1, len(sequences) + 1))
 
 
+def test_a_candidate_whose_answers_drift_is_rolled_back(quick: RunningAgent) -> None:
+    quick.install("1.0.0", 2.0)
+    # Right on its golden samples, and far from its reference in live use.
+    quick.release("double", "2.0.0", with_statistics(affine_bundle("double", "2.0.0", 3.0)))
+    quick.order(quick_order("double", "2.0.0", max_psi=0.2))
+    quick.wait_for(lambda: quick.served_versions() == ["2.0.0"])
+    ask(quick, 250, shift=0.0)
+    quick.wait_for_phase("rolled_back")
+    assert "output:y has drifted" in quick.bundle()["reason"]
+    assert "input:x" not in quick.bundle()["reason"]
+    quick.wait_for(lambda: quick.answer() == [2.0, 4.0, 6.0, 8.0])
+
+
 def test_what_happened_offline_is_told_after_a_restart(quick: RunningAgent) -> None:
     quick.install("1.0.0", 2.0)
     quick.broker.set_online(online=False)
