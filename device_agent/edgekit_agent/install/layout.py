@@ -33,7 +33,7 @@ class PlacedFile:
         path: On the installed machine.
         data: Its content.
         mode: Its permissions.
-        private: Whether it belongs to the agent's user; else to root, readable by its group.
+        private: Whether it belongs to the agent's user; else to root, readable by all.
     """
 
     path: PurePosixPath
@@ -97,7 +97,8 @@ def place_agent(config: AgentConfig, text: str, *, executable: str) -> tuple[Pla
         PlacedFile(
             path=CONFIG_FOLDER / "agent.toml",
             data=move_paths(text, values).encode(),
-            mode=0o640,
+            # It holds no secrets, and in an image the agent's group does not exist yet.
+            mode=0o644,
         ),
         PlacedFile(path=SYSUSERS_FILE, data=SYSUSERS.encode(), mode=0o644),
         PlacedFile(path=UNIT_FILE, data=unit_text(executable).encode(), mode=0o644),

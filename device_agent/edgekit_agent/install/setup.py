@@ -209,17 +209,15 @@ def _write(root: Path, file: PlacedFile) -> None:
 
 
 def _give_away(root: Path, placed: Sequence[PlacedFile]) -> None:
-    """Let the agent read its configuration, and own what is private to it."""
+    """Let the agent's user own what is private to it."""
     data = _below(root, DATA_FOLDER)
     data.mkdir(mode=0o750, parents=True, exist_ok=True)
     shutil.chown(data, USER, USER)
     for file in placed:
-        target = _below(root, file.path)
         if file.private:
+            target = _below(root, file.path)
             shutil.chown(target.parent, USER, USER)
             shutil.chown(target, USER, USER)
-        elif file.path.is_relative_to(CONFIG_FOLDER):
-            shutil.chown(target, "root", USER)
 
 
 def _delete(path: Path) -> None:

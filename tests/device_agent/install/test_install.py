@@ -70,6 +70,8 @@ def test_an_image_gets_everything_in_its_place(agent: Path, tmp_path: Path) -> N
     key = root / "var/lib/edgekit/identity/device-key.pem"
     assert key.stat().st_mode & 0o777 == 0o600
     assert key.parent.stat().st_mode & 0o777 == 0o700
+    # The agent's user does not exist in an image, and has to read it all the same.
+    assert (root / "etc/edgekit/agent.toml").stat().st_mode & 0o777 == 0o644
     config = load_config(root / "etc/edgekit/agent.toml")
     assert config.data == Path("/var/lib/edgekit")
     assert config.image_root == Path("/etc/edgekit/image-root.json")
