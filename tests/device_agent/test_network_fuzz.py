@@ -76,10 +76,11 @@ def damaged(draw: st.DrawFn, document: Any) -> Any:
 
 
 def built() -> tuple[dict[str, Any], dict[str, bytes]]:
-    old = [(MANIFEST_NAME, b"{}"), ("model", onnx_file(int8_weights()))]
+    old = [(MANIFEST_NAME, b"{}"), ("model", onnx_file(int8_weights(small=True)))]
     index, wire = build_index("m", "1.0.0", old)
     base = Base(index=index, read=lambda entry: b"".join(assemble(entry, lambda c: wire[c.sha256])))
-    new = [(MANIFEST_NAME, b"{}"), ("model", onnx_file(step_one_in_twenty(int8_weights())))]
+    stepped = step_one_in_twenty(int8_weights(small=True))
+    new = [(MANIFEST_NAME, b"{}"), ("model", onnx_file(stepped))]
     made, more = build_index("m", "1.1.0", new, bases=[base])
     return json.loads(made.to_json()), wire | more
 

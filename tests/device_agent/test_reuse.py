@@ -73,9 +73,9 @@ def test_small_steps_of_int8_weights_travel_as_deltas(device: Device) -> None:
 
 
 def test_chunks_come_from_any_installed_version(device: Device) -> None:
-    weights = float_weights()
+    weights = float_weights(small=True)
     update(device, "1.0.0", onnx_file(weights))
-    update(device, "2.0.0", onnx_file(float_weights(seed=5)))
+    update(device, "2.0.0", onnx_file(float_weights(seed=5, small=True)))
     # Back to the tensors of the first, with other ones around them.
     third = {"more": np.ones(3000, np.float32)} | weights
     _, moved = update(device, "3.0.0", onnx_file(third))
@@ -83,7 +83,7 @@ def test_chunks_come_from_any_installed_version(device: Device) -> None:
 
 
 def test_chunks_come_from_another_bundle(device: Device) -> None:
-    weights = float_weights()
+    weights = float_weights(small=True)
     update(device, "1.0.0", onnx_file(weights))
     files = bundle_files("other", "1.0.0", [("plain", onnx_file(weights))], expected=GOLDEN)
     target = device.target("1.0.0", files, bundle="other")
@@ -94,7 +94,7 @@ def test_chunks_come_from_another_bundle(device: Device) -> None:
 
 
 def test_a_damaged_base_is_found_by_its_hash_and_whole_chunks_come(device: Device) -> None:
-    weights = int8_weights()
+    weights = int8_weights(small=True)
     first, whole = update(device, "1.0.0", onnx_file(weights))
     model = device.slots.path("m", first.digest) / "models/plain"
     data = bytearray(model.read_bytes())
@@ -107,7 +107,7 @@ def test_a_damaged_base_is_found_by_its_hash_and_whole_chunks_come(device: Devic
 def test_a_base_that_changes_after_it_was_proven_costs_only_time(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = int8_weights()
+    weights = int8_weights(small=True)
     first, _ = update(device, "1.0.0", onnx_file(weights))
     model = device.slots.path("m", first.digest) / "models/plain"
     monkeypatch.setattr(InstalledFiles, "_is_proven", lambda _self, path: path.exists())
@@ -120,7 +120,7 @@ def test_a_base_that_changes_after_it_was_proven_costs_only_time(
 
 
 def test_a_slot_whose_index_is_damaged_gives_nothing(device: Device) -> None:
-    weights = float_weights()
+    weights = float_weights(small=True)
     first, whole = update(device, "1.0.0", onnx_file(weights))
     (device.slots.path("m", first.digest) / "index.json").write_bytes(b"{}")
     _, moved = update(device, "1.1.0", onnx_file(retrain(weights, "head")))
@@ -129,7 +129,7 @@ def test_a_slot_whose_index_is_damaged_gives_nothing(device: Device) -> None:
 
 
 def test_the_recipe_prefers_what_is_fetched_already(device: Device) -> None:
-    weights = int8_weights()
+    weights = int8_weights(small=True)
     update(device, "1.0.0", onnx_file(weights))
     target, _ = update(device, "1.1.0", onnx_file(step_one_in_twenty(weights)))
     data = (device.slots.path("m", target.digest) / "index.json").read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from functools import cache
 
 import numpy as np
 import pytest
@@ -39,6 +40,18 @@ def build(model: bytes, version: str = "1.0.0", *, before: Built | None = None) 
     return build_index("model", version, [MANIFEST, ("model", model)], bases=bases)
 
 
+@cache
+def floats(kind: str) -> Built:
+    """The float network's first version; made once for all tests."""
+    return build(WRITERS[kind](float_weights()))
+
+
+@cache
+def integers(kind: str) -> Built:
+    """The int8 network's first version."""
+    return build(WRITERS[kind](int8_weights()))
+
+
 def content(entry: IndexedFile, wire: dict[str, bytes]) -> bytes:
     return b"".join(assemble(entry, lambda chunk: wire[chunk.sha256]))
 
@@ -68,8 +81,9 @@ def size(built: Built) -> int:
     return sum(entry.size_bytes for entry in built[0].files)
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_every_large_tensor_is_cut_by_itself(write) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_large_tensor_is_cut_by_itself(kind: str) -> None:
+    write = WRITERS[kind]
     weights = float_weights()
     data = write(weights)
     regions = {region.name: region for region in find_regions(data)}
@@ -82,8 +96,9 @@ def test_every_large_tensor_is_cut_by_itself(write) -> None:
             assert data[region.start : region.end] == array.tobytes()
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_regions_cover_a_file_and_pieces_cover_a_region(write) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_regions_cover_a_file_and_pieces_cover_a_region(kind: str) -> None:
+    write = WRITERS[kind]
     data = write(float_weights())
     place = 0
     for region in find_regions(data):
@@ -121,10 +136,11 @@ def _small() -> dict[str, bytes]:
 _SMALL = _small()
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_tensor_that_moved_in_the_file_travels_under_the_same_name(write) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_tensor_that_moved_in_the_file_travels_under_the_same_name(kind: str) -> None:
+    write = WRITERS[kind]
     weights = float_weights()
-    first = build(write(weights))
+    first = floats(kind)
     moved = {"inserted": np.arange(9001, dtype=np.float32)} | weights
     second = build(write(moved))
     new = second[1].keys() - first[1].keys()
@@ -132,10 +148,11 @@ def test_a_tensor_that_moved_in_the_file_travels_under_the_same_name(write) -> N
     assert sum(len(second[1][name]) for name in new) < 50_000
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_last_layer_changed(write) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_last_layer_changed(kind: str) -> None:
+    write = WRITERS[kind]
     weights = float_weights()
-    before = build(write(weights))
+    before = floats(kind)
     after = build(write(retrain(weights, "head", "head_bias")), "1.1.0", before=before)
     assert travels(after, before) <= 0.10 * size(after)
     # The target holds without deltas too where the last layer is small; with them it is halved.
@@ -143,32 +160,35 @@ def test_last_layer_changed(write) -> None:
     assert 0 < deltas < 0.75 * weights["head"].nbytes
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_int8_with_one_value_in_twenty_changed_by_one(write) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_int8_with_one_value_in_twenty_changed_by_one(kind: str) -> None:
+    write = WRITERS[kind]
     weights = int8_weights()
-    before = build(write(weights))
+    before = integers(kind)
     after = build(write(step_one_in_twenty(weights)), "1.1.0", before=before)
     assert travels(after, before) <= 0.05 * size(after)
 
 
 def test_noise_on_every_float_halves_what_travels() -> None:
-    weights = float_weights()
+    weights = float_weights(small=True)
     before = build(onnx_file(weights))
-    after = build(onnx_file(retrain(weights, *weights, share=0.001)), "1.1.0", before=before)
+    noisy = retrain(weights, *weights, share=0.001)
+    after = build(onnx_file(noisy), "1.1.0", before=before)
     assert travels(after, before) < 0.55 * size(after)
 
 
 def test_other_weights_get_no_deltas() -> None:
-    before = build(onnx_file(int8_weights(seed=0)))
+    before = integers("onnx")
     after = build(onnx_file(int8_weights(seed=9)), "1.1.0", before=before)
     large = [s for d in after[0].file("model").deltas for s in d.steps if s.wire_bytes > 5000]
     assert large == []
 
 
-@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_every_delta_gives_what_its_chunks_give(write) -> None:
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_delta_gives_what_its_chunks_give(kind: str) -> None:
+    write = WRITERS[kind]
     old = write(int8_weights())
-    before = build(old)
+    before = integers(kind)
     new = write(step_one_in_twenty(int8_weights()))
     index, wire = build(new, "1.1.0", before=before)
     index = parse_index(index.to_json(), where="test")
@@ -200,14 +220,14 @@ def test_a_base_whose_chunks_are_lost_is_left_out() -> None:
     def lost(entry: IndexedFile) -> bytes:
         raise VerificationError("it is gone", where=entry.path)
 
-    index, _ = build(onnx_file(int8_weights()))
+    index, _ = integers("onnx")
     files = [MANIFEST, ("model", onnx_file(step_one_in_twenty(int8_weights())))]
     made, _ = build_index("model", "2.0.0", files, bases=[Base(index=index, read=lost)])
     assert made.file("model").deltas == ()
 
 
 def test_a_renamed_model_is_told_by_the_nearest_of_its_kind() -> None:
-    weights = int8_weights()
+    weights = int8_weights(small=True)
     index, wire = build_index(
         "model", "1.0.0", [MANIFEST, ("old.onnx", onnx_file(weights)), ("tiny.onnx", b"x" * 50)]
     )
@@ -218,7 +238,7 @@ def test_a_renamed_model_is_told_by_the_nearest_of_its_kind() -> None:
 
 
 def test_float_weights_are_packed_in_planes() -> None:
-    index, wire = build(onnx_file(float_weights()))
+    index, wire = floats("onnx")
     assert sum(map(len, wire.values())) < 0.9 * size((index, wire))
     kinds = {chunk.compression for chunk in index.file("model").chunks}
     assert Compression.ZLIB_PLANES_4 in kinds

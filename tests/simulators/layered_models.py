@@ -22,24 +22,26 @@ _SHAPES = {
     "head": (100, 512),
     "head_bias": (100,),
 }
+_SMALL = ("wide", "wide_bias", "head", "head_bias")
 
 
-def float_weights(seed: int = 0) -> Weights:
-    """About 1.2 million float32 weights."""
+def float_weights(seed: int = 0, *, small: bool = False) -> Weights:
+    """About 1.2 million float32 weights; a quarter of that if small."""
     random = np.random.default_rng(seed)
     return {
-        name: random.normal(0, 0.05, shape).astype(np.float32) for name, shape in _SHAPES.items()
+        name: random.normal(0, 0.05, _SHAPES[name]).astype(np.float32)
+        for name in (_SMALL if small else _SHAPES)
     }
 
 
-def int8_weights(seed: int = 0) -> Weights:
+def int8_weights(seed: int = 0, *, small: bool = False) -> Weights:
     """As many int8 weights; biases are int32."""
     random = np.random.default_rng(seed)
     return {
-        name: random.integers(-2000, 2000, shape, dtype=np.int32)
+        name: random.integers(-2000, 2000, _SHAPES[name], dtype=np.int32)
         if name.endswith("bias")
-        else np.clip(random.normal(0, 40, shape), -127, 127).astype(np.int8)
-        for name, shape in _SHAPES.items()
+        else np.clip(random.normal(0, 40, _SHAPES[name]), -127, 127).astype(np.int8)
+        for name in (_SMALL if small else _SHAPES)
     }
 
 
