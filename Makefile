@@ -1,9 +1,11 @@
 # Everything a contributor runs. `make` alone prints this list.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+# In a folder of its own: it is a whole system, owned by root.
+ARM_ROOT ?= build/arm64
 SOURCES := edgekit converters runtime benchmarks device_agent tests examples tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format lint types imports docs-check docs test test-fast perf quickstart
+.PHONY: help install check format lint types imports docs-check docs test test-fast test-arm perf quickstart
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +45,10 @@ test: ## Run the whole test suite
 
 test-fast: ## Run the tests that take no time
 	$(PYTHON) -m pytest -m "not slow"
+
+test-arm: ## Run a packaged agent on an emulated arm64 Debian (takes root and qemu)
+	$(PYTHON) tools/arm_root.py $(ARM_ROOT)
+	EDGEKIT_ARM_ROOT=$(ARM_ROOT) $(PYTHON) -m pytest tests/arm
 
 perf: ## Run the performance benchmarks
 	$(PYTHON) tools/perf.py
