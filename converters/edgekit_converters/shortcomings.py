@@ -58,6 +58,8 @@ def shortfall_of(outcomes: Sequence[Tuned], goal: AccuracyGoal, metric: Metric |
     if budget is None or metric is None or not missed:
         return ""
     allowed = budget.describe(metric)
+    if goal.max_latency_ms is not None:
+        allowed += f" within {goal.max_latency_ms:g} ms"
     parts = []
     for tuned in missed:
         slow = [

@@ -543,6 +543,9 @@ def test_the_best_trade_below_a_latency(fragile: Files, tmp_path: Path) -> None:
     assert "is predicted to take" in report.shortfall
     assert "of the 1 ms allowed" in report.shortfall
     nodes = len(onnx.load(str(fragile.model)).graph.node)
+    goal = AccuracyGoal(budget=nothing, max_latency_ms=float(nodes), search_seconds=1e-9)
+    report = _convert(fragile, tmp_path / "out", goal=goal, device=board)
+    assert f"0 points of top1 within {nodes} ms does not hold" in report.shortfall
     goal = AccuracyGoal(budget=HALF_A_POINT, max_latency_ms=0.6 * nodes)
     report = _convert(fragile, tmp_path / "kept", goal=goal, device=board)
     assert not report.shortfall
