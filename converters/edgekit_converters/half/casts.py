@@ -30,7 +30,7 @@ def cast_captured(model: Any, halved: set[str]) -> None:
                         "Cast", [name], [made[name]], name=made[name], to=TensorProto.FLOAT
                     )
                 )
-        _rename_inside(node, made)
+        rename_inside(node, made)
 
 
 def tidy_casts(graph: Any, *, stand_ins: set[str]) -> None:
@@ -160,10 +160,10 @@ def _rename(node: Any, names: dict[str, str], *, outputs: bool = False) -> None:
         for place, name in enumerate(field):
             if name in names:
                 field[place] = names[name]
-    _rename_inside(node, names)
+    rename_inside(node, names)
 
 
-def _rename_inside(node: Any, names: dict[str, str]) -> None:
+def rename_inside(node: Any, names: dict[str, str]) -> None:
     """Rename what the bodies of a node read from outside."""
     if not names:
         return

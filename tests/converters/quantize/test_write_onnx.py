@@ -344,6 +344,49 @@ def test_an_input_that_is_an_output_too_becomes_an_integer_once(
     assert found["y"].dtype == np.int8
 
 
+def test_branches_read_the_floats_that_an_integer_border_stands_for(
+    make_model: Any, write: Any
+) -> None:
+    value = helper.make_tensor_value_info
+
+    def branch(name: str, op: str) -> Any:
+        read = [node(op, ["x", "m"], [f"{name}_y"])]
+        return helper.make_graph(read, name, [], [value(f"{name}_y", TensorProto.FLOAT, None)])
+
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["m"]),
+            node("ReduceSum", ["m"], ["total"], keepdims=0),
+            node("Greater", ["total", "zero"], ["is"]),
+            node("If", ["is"], ["y"], then_branch=branch("a", "Add"),
+                 else_branch=branch("b", "Sub")),
+        ],
+        {"x": [1, 8, 5, 5]},
+        ["m", "y"],
+        {"w": w(8, 8, 1, 1), "zero": F(0)},
+    )  # fmt: skip
+    plain = normalise(model, where="test")
+    feeds = {"x": w(1, 8, 5, 5, scale=1)}
+    path, _ = write(plain, Scheme.INT8, [feeds], io="int8")
+    (entry,) = (n for n in onnx.load(str(path)).graph.node if "x" in n.input)
+    scale, zero = (
+        numpy_helper.to_array(t)
+        for name in entry.input[1:]
+        for t in onnx.load(str(path)).graph.initializer
+        if t.name == name
+    )
+    given = np.clip(np.rint(feeds["x"] / scale) + zero, -128, 127).astype(np.int8)
+    floats = (given.astype(F) - zero) * scale
+    found = run_onnx(path, {"x": given})
+    expected = run_onnx(plain, {"x": floats})
+    for name, values in found.items():
+        assert values.dtype == np.int8
+        # One step of 255, for the middle and for the sum.
+        steps = expected[name] / (np.ptp(expected[name]) / 255)
+        shifted = values - np.rint(steps).astype(int)
+        assert np.ptp(shifted) <= 4
+
+
 def test_integer_inputs_of_the_source_stay_what_they_are(encoder: Any, write: Any) -> None:
     path, _ = write(normalise(encoder, where="test"), Scheme.INT8, [tokens()], io="int8")
     (ids,) = onnx.load(str(path)).graph.input

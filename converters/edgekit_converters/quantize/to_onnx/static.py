@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edgekit_converters.graph import read_graph
+from edgekit_converters.half.casts import rename_inside
+from edgekit_converters.half.element_types import captured
 from edgekit_converters.quantize.affine import (
     INT16,
     UINT8,
@@ -111,6 +113,9 @@ class _Static:
                 proto.input[at] = self._dequantized[name]
             else:
                 proto.input[at] = self._raw.get(name, name)
+        # What bodies read from outside are floats, as before.
+        integers = [name for name in captured(proto) if self._border.is_integer(name)]
+        rename_inside(proto, {name: self._raw[name] for name in integers})
 
     def _rename_outputs(self, node: Node, proto: Any) -> None:
         for at, name in enumerate(node.outputs):
