@@ -1,6 +1,6 @@
 """Make an arm64 Debian in a folder, for trying on it what is built for devices: `make test-arm`.
 
-Run as root: `python tools/arm_root.py FOLDER`. It needs debootstrap and qemu's user emulation
+Run as root: `python tools/arm_root.py [FOLDER]`. It needs debootstrap and qemu's user emulation
 (on Debian: `apt install debootstrap qemu-user-static binfmt-support`), and takes some minutes the
 first time; a folder that is complete is taken as it is.
 """
@@ -25,13 +25,16 @@ _COMPLETE: Final = ".complete"
 def main() -> None:
     """Make the folder, or say what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("build/arm64"))
+    parser.add_argument("--check", action="store_true", help="say only whether it can be made")
+    options = parser.parse_args()
     lacking = what_lacks()
     if lacking:
-        sys.exit(f"an arm64 Debian cannot be made here: {lacking}")
-    make_root(folder)
-    print(folder)
+        print(f"an arm64 Debian cannot be made here: {lacking}")
+        sys.exit(1)
+    if not options.check:
+        make_root(options.folder)
+        print(options.folder)
 
 
 def what_lacks() -> str:
