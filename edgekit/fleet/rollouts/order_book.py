@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Others may sign between two batches; a batch takes a second or so.
 BATCH: Final = 100
+_MOST_PROVEN: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class OrderBook:
         self._topics = Topics(fleet.id)
         self._entries: dict[str, tuple[tuple[int, int], Entry]] = {}
         self._signers: dict[str, Signer] = {}
+        self._proven: set[tuple[str, bytes]] = set()
         self._root: Root | None = None
 
     def devices(self) -> tuple[str, ...]:
@@ -93,6 +95,7 @@ class OrderBook:
         for start in range(0, len(waiting), BATCH):
             # The keys may have been rotated since the last batch.
             self._signers.clear()
+            self._proven.clear()
             self._root = None
             with self._fleet.locked():
                 images = open_images(self._fleet).published_targets()
@@ -136,12 +139,21 @@ class OrderBook:
 
     def _open(self, device: str) -> DeviceOrders:
         if self._root is None:
-            # Also says what is missing where tuf is not installed.
+            # Also says what is missing where tuf is not installed. What an older root has
+            # signed is to be proven anew.
+            self._proven.clear()
             self._root = open_orders(self._fleet, device).root()
+        if len(self._proven) > _MOST_PROVEN:
+            self._proven.clear()
         from edgekit.fleet.rollouts.bulk_orders import BulkDeviceOrders
 
         return BulkDeviceOrders(
-            self._fleet, device, root=self._root, sign_with=self._signer, clock=self._clock
+            self._fleet,
+            device,
+            root=self._root,
+            proven=self._proven,
+            sign_with=self._signer,
+            clock=self._clock,
         )
 
     def _signer(self, role: str) -> Signer:

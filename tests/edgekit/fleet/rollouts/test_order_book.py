@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keys import init_keys
+from edgekit.fleet.ordering import device_order, order_bundle
+from edgekit.fleet.publisher import packed_order
+from edgekit.fleet.rollouts.engine import Order
+from edgekit.fleet.rollouts.order_book import Entry, OrderBook
+from edgekit_runtime.errors import UsageError, VerificationError
+from edgekit_runtime.orders import BundleOrder
+from tests.edgekit.fleet.rollouts.conftest import release
+
+OLD, NEW = (BundleOrder(bundle="double", version=version) for version in ("1.0.0", "2.0.0"))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    made = Fleet.create(tmp_path / "fleet", "plant-7")
+    init_keys(made)
+    for version in ("1.0.0", "2.0.0"):
+        release(made, version, tmp_path)
+    return made
+
+
+def tell(book: OrderBook, *actions: Order) -> dict[str, bytes]:
+    return dict(message for batch in book.carry_out(actions) for message in batch)
+
+
+def test_an_intent_is_carried_out_once(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    first = Order(device="d1", bundle="double", order=OLD, after=0)
+    messages = tell(book, first)
+    assert messages == {"edgekit/v1/plant-7/devices/d1/order": packed_order(fleet, "d1")}
+    assert book.entry("d1") == Entry(1, (OLD,))
+    # Again, and by another process that remembers nothing: the message is there, no new order.
+    assert tell(book, first) == tell(OrderBook(fleet), first) == messages
+    assert device_order(fleet, "d1").version == 1
+    tell(book, Order(device="d1", bundle="double", order=NEW, after=1, expected=OLD))
+    assert device_order(fleet, "d1").bundles == (NEW,)
+    tell(book, Order(device="d1", bundle="double", order=None, after=2, expected=NEW))
+    assert device_order(fleet, "d1").bundles == ()
+    assert book.entry("d1") == Entry(3, ())
+
+
+def test_what_others_order_is_seen_and_stands(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
+    order_bundle(fleet, "d1", NEW)
+    assert book.entry("d1") == Entry(2, (NEW,))
+    assert tell(book, Order(device="d1", bundle="double", order=OLD, after=1)) == {}
+    assert device_order(fleet, "d1").bundles == (NEW,)
+
+
+def test_a_version_that_is_not_released_is_refused(fleet: Fleet) -> None:
+    order = BundleOrder(bundle="double", version="9.0.0")
+    with pytest.raises(UsageError, match=r"double 9\.0\.0 is not released"):
+        tell(OrderBook(fleet), Order(device="d1", bundle="double", order=order, after=0))
+
+
+@pytest.mark.parametrize("seen_before", [False, True])
+def test_an_order_that_somebody_has_changed_is_not_built_upon(
+    fleet: Fleet, seen_before: bool
+) -> None:
+    book = OrderBook(fleet)
+    tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
+    if seen_before:
+        assert book.entry("d1").version == 1
+    folder = fleet.devices / "d1"
+    (path,) = folder.glob("*.targets.json")
+    path.write_bytes(path.read_bytes().replace(b'"1.0.0"', b'"2.0.0"'))
+    os.utime(folder / "timestamp.json", ns=(1, 1))
+    with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
+        book.entry("d1")
+    with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
+        tell(book, Order(device="d1", bundle="double", order=NEW, after=1, expected=OLD))
