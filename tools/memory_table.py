@@ -34,8 +34,9 @@ def main() -> None:
 
 def row(network: str, path: Path) -> str:
     """One network with one engine."""
-    from edgekit_benchmarks.bench import Plan, run_bench
+    from edgekit_benchmarks.bench import run_bench
     from edgekit_benchmarks.measure import measure_plain_memory
+    from edgekit_benchmarks.plan import Plan
 
     plan = Plan(runs=3, min_seconds=0.0, explain_memory=True)
     (entry,) = run_bench([path], plan).models
