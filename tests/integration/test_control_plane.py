@@ -112,7 +112,7 @@ def test_a_canary_that_degrades_is_stopped_and_the_page_says_why(tmp_path: Path)
         order_bundle(fleet, name, first)
     where = ("--fleet", str(fleet.path))
     crowd = ("--attach", str(fleet.path), "--devices", str(DEVICES), "--degrade", "1")
-    pace = ("--speed", "60", "--fetch-seconds", "1", "--requests-per-second", "20")
+    pace = ("--telemetry-seconds", "5", "--fetch-seconds", "1", "--requests-per-second", "20")
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
         publish(fleet, BrokerAddress(broker.host, broker.port))
         with (
