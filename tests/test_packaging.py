@@ -77,7 +77,7 @@ def test_the_readme_names_only_commands_that_exist() -> None:
 
     context = Context(edgekit)
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    named = re.findall(r"`edgekit ([a-z]+)(?: ([a-z]+))?", readme)
+    named = re.findall(r"`edgekit ([a-z-]+)(?: ([a-z-]+))?", readme)
     assert len(named) > 8
     for name, child in named:
         command = edgekit.get_command(context, name)
