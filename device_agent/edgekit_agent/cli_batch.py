@@ -55,7 +55,7 @@ def batch(
         if output:
             stream = stack.enter_context(output.open("w", encoding="utf-8"))
         bar = stack.enter_context(
-            click.progressbar(length=len(files), label=model, file=sys.stderr)
+            click.progressbar(length=len(files), label=Path(model).name, file=sys.stderr)
         )
         summary = run_batch(loaded, files, stream, progress=lambda _: bar.update(1))
     if as_json:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgekit_agent.config import TlsNames, load_config
+from edgekit_agent.install import setup
 from edgekit_agent.install.layout import CONFIG_FOLDER, UNIT_FILE, move_paths, unit_text
 from edgekit_agent.install.setup import install, uninstall
 from edgekit_agent.provision import create_agent
@@ -184,3 +185,46 @@ def test_the_commands(agent: Path, tmp_path: Path) -> None:
     )
     assert "deleted /etc/edgekit" in done.stdout
     assert tree(root) == set()
+
+
+def test_on_a_live_machine_the_service_is_made_started_and_ended(
+    agent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "machine"
+    owners: dict[str, tuple[str, str]] = {}
+    ran: list[str] = []
+    monkeypatch.setattr(setup, "SYSTEM", root)
+    monkeypatch.setattr(setup, "_systemd_runs", lambda: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(
+        shutil,
+        "chown",
+        lambda path, user, group: owners.update({str(path.relative_to(root)): (user, group)}),
+    )
+    install(agent, root=root, executable="x", run=lambda command: ran.append(" ".join(command)))
+    assert ran == [
+        "systemd-sysusers /etc/sysusers.d/edgekit.conf",
+        "systemctl enable edgekit-agent.service",
+        "systemctl daemon-reload",
+        "systemctl restart edgekit-agent.service",
+    ]
+    ours = ("edgekit", "edgekit")
+    assert owners["var/lib/edgekit"] == ours
+    assert owners["var/lib/edgekit/identity/device-key.pem"] == ours
+    assert not [path for path in owners if path.startswith("etc")]
+    ran.clear()
+    done = uninstall(root=root, run=lambda command: ran.append(" ".join(command)))
+    assert ran == [
+        "systemctl disable --now edgekit-agent.service",
+        "systemctl daemon-reload",
+        "userdel edgekit",
+    ]
+    assert done.left == ()
+    assert tree(root) == set()
+
+
+def test_a_program_of_the_system_that_fails_is_named() -> None:
+    with pytest.raises(EnvironmentLackError, match="no-such-program-here is not installed"):
+        setup.run_command(["no-such-program-here"])
+    with pytest.raises(EnvironmentLackError, match="sh -c exit 3 failed"):
+        setup.run_command(["sh", "-c", "exit 3"])
