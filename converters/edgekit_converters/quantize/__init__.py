@@ -1,1 +1,4 @@
-"""Float models to 8-bit integers, one module a format; both start from one `CalibrationSet`."""
+"""Float models in fewer bits: the plan that both formats share, and a writer for each.
+
+Imports neither calibration data nor what judges and repairs; those come here.
+"""
