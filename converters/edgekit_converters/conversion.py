@@ -16,7 +16,7 @@ from edgekit_converters.intake import Intake, Integers, take_in
 from edgekit_converters.litert.compile import CompiledFile, compile_to_file
 from edgekit_converters.predicting import PredictedLatency
 from edgekit_converters.quantize.scheme import Scheme
-from edgekit_converters.reduced import ReducedForms
+from edgekit_converters.reduced import DESCRIPTION, ReducedForms
 from edgekit_converters.report import (
     AGREEMENT,
     Artifact,
@@ -192,7 +192,7 @@ class Conversion:
                 forms.normalised.load(),
                 self._scratch / "float.tflite",
                 where=self._where,
-                description="converted by edgekit",
+                description=DESCRIPTION,
                 layout=self._request.layout,
             )
         except UnsupportedModelError as error:

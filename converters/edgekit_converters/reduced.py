@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_converters.litert.compile import CompiledFile, CompiledModel, compile_to_litert
+from edgekit_converters.litert.compile import (
+    CompiledFile,
+    CompiledModel,
+    compile_to_file,
+    compile_to_litert,
+)
 from edgekit_converters.parked import ParkedModel
 from edgekit_converters.quantize.litert import file_statistics, write_litert_file
 from edgekit_converters.quantize.plan import Io, QuantizationPlan, Range, matching_nodes
@@ -28,6 +33,10 @@ if TYPE_CHECKING:
     from edgekit_converters.calibration import CalibrationSet
     from edgekit_converters.litert.layout import BorderLayout
     from edgekit_converters.repair.attempts import Candidate
+
+
+#: What LiteRT files say of their origin.
+DESCRIPTION: Final = "converted by edgekit"
 
 
 class ReducedForms:
@@ -73,6 +82,7 @@ class ReducedForms:
         self._layout = layout
         self._progress = progress
         self._opened: ParkedModel | None = None
+        self._compiled_float: CompiledFile | None = None
         self._plans: dict[Scheme, QuantizationPlan] = {}
         self._statistics: Mapping[str, RangeStatistics] | None = None
         # Of the source's own tensors, where it is quantized as it is.
@@ -107,7 +117,7 @@ class ReducedForms:
         model = self.float_model()
         if target is ModelFormat.ONNX:
             return write_onnx(model, plan, output, where=self._where)
-        compiled = self._compiled_again(model)
+        compiled = self._compiled_model()
         return write_litert(compiled, plan, output, where=self._where, normalised=model)
 
     def write_candidate(
@@ -117,7 +127,9 @@ class ReducedForms:
         model, plan = candidate.model, candidate.plan
         if target is ModelFormat.ONNX:
             return write_onnx(model, plan, output, where=self._where)
-        compiled = compile_to_litert(model, where=self._where, layout=self._layout)
+        compiled = compile_to_litert(
+            model, where=self._where, description=DESCRIPTION, layout=self._layout
+        )
         return write_litert(compiled, plan, output, where=self._where, normalised=model)
 
     def float_model(self) -> Any:
@@ -181,13 +193,24 @@ class ReducedForms:
             if value.finite
         }
 
-    def _compiled_again(self, model: Any) -> CompiledModel:
-        if self._compiled is None or self.remarks:
-            # Weights that the source stores as integers are integers in what was compiled too.
-            return compile_to_litert(model, where=self._where, layout=self._layout)
-        lowered = self._compiled.load()
+    def _compiled_model(self) -> CompiledModel:
+        """The LiteRT form of the model of `float_model`."""
+        compiled = self._compiled_float
+        if compiled is None and not self.remarks:
+            compiled = self._compiled
+        if compiled is None:
+            # What was compiled has the source's weights, which may be integers.
+            compiled = compile_to_file(
+                self.float_model(),
+                self._scratch / "opened.tflite",
+                where=self._where,
+                description=DESCRIPTION,
+                layout=self._layout,
+            )
+        self._compiled_float = compiled
+        lowered = compiled.load()
         return CompiledModel(
-            content=self._compiled.path.read_bytes(),
+            content=compiled.path.read_bytes(),
             program=lowered.program,
             graph=lowered.graph,
             prepared=lowered.prepared,
