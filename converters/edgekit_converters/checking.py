@@ -145,7 +145,10 @@ class ArtifactCheck:
                 where=self._where,
                 fix="nothing was published; convert in another precision, or report the model",
             )
-        if artifact.precision is Precision.FLOAT16 and not comparison.within(_HALF_ERROR_TO_WARN):
+        # A source with integer weights is not exact itself: its engine multiplies by integers.
+        exact = self._source.integers is Integers.NONE
+        half = artifact.precision is Precision.FLOAT16 and exact
+        if half and not comparison.within(_HALF_ERROR_TO_WARN):
             self.warnings.append(
                 f"{artifact.path.name}: {comparison.complaint(_HALF_ERROR_TO_WARN)}; float16 has "
                 "three digits and ends at 65504"

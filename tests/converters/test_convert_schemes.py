@@ -262,6 +262,8 @@ def test_weights_that_a_file_stores_as_integers_are_opened(
         source, tmp_path / "float", targets=(ONNX,), precisions=(Precision.FLOAT32,)
     ).artifacts
     assert floats.precision is Precision.FLOAT32
+    half = _convert(source, tmp_path / "half", precisions=(Precision.FLOAT16,))
+    assert not any("three digits" in warning for warning in half.warnings)
     report = _convert(
         source, tmp_path / "out", precisions=(Precision.INT8,), calibration=calibration_file
     )
