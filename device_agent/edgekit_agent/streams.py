@@ -58,30 +58,57 @@ class ModelStream:
         self._stop = threading.Event()
         self.answered = 0
         self.dropped = 0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
-        self._client.reconnect_delay_set(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
-        self._client.on_socket_open = no_delay
-        self._client.on_connect = self._on_connect
-        self._client.on_message = self._on_message
+        # Both are changed by paho's thread and read by ours.
+        self._accepted = False
+        self._turned_away = False
+        self._protocol = paho.MQTTv5
+        self._client = self._new_client()
         self._worker = threading.Thread(target=self._work, name="stream", daemon=True)
 
     def start(self) -> None:
         """Begin."""
-        self._client.connect_async(self._settings.host, self._settings.port)
-        self._client.loop_start()
+        self._connect()
         self._worker.start()
 
     def close(self) -> None:
         """End; what waits is left unanswered."""
         self._stop.set()
+        self._worker.join(_CLOSE_SECONDS)
         self._client.disconnect()
         self._client.loop_stop()
-        self._worker.join(_CLOSE_SECONDS)
+
+    def _new_client(self) -> paho.Client:
+        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._protocol)
+        client.reconnect_delay_set(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+        client.on_socket_open = no_delay
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        return client
+
+    def _connect(self) -> None:
+        self._client.connect_async(self._settings.host, self._settings.port)
+        self._client.loop_start()
+
+    def _change_protocol(self) -> None:
+        """Try the other one: the broker took the connection, and did not understand it."""
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._turned_away = False
+        older = self._protocol == paho.MQTTv5
+        self._protocol = paho.MQTTv311 if older else paho.MQTTv5
+        self._client = self._new_client()
+        self._connect()
+
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, _code: Any, _p: Any) -> None:
+        self._turned_away = not self._accepted
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _props: Any) -> None:
         if code.is_failure:
             _log.warning("the stream's broker refused: %s", code)
+            self._turned_away = not self._accepted
             return
+        self._accepted = True
         client.subscribe(self._settings.topic_in, qos=0)
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
@@ -108,6 +135,8 @@ class ModelStream:
             try:
                 message = self._waiting.get(timeout=0.5)
             except queue.Empty:
+                if self._turned_away:
+                    self._change_protocol()
                 continue
             answer, content_type = self._ask(connection, message)
             if answer:
@@ -138,10 +167,12 @@ class ModelStream:
         return b"", ""
 
     def _publish(self, message: _Message, answer: bytes, content_type: str) -> None:
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ContentType = content_type
-        if message.correlation is not None:
-            properties.CorrelationData = message.correlation
+        properties = None
+        if self._protocol == paho.MQTTv5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ContentType = content_type
+            if message.correlation is not None:
+                properties.CorrelationData = message.correlation
         try:
             self._client.publish(message.response_topic, answer, qos=0, properties=properties)
         except ValueError:

@@ -27,7 +27,7 @@ from tests.simulators.local_agent import RunningAgent, infer_body, make_config
 from tests.simulators.signed_fleet import SignedFleet
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-pytestmark = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
 
 @pytest.fixture
@@ -90,6 +90,7 @@ def settings(port: int, **changes: Any) -> StreamSettings:
     return dataclasses.replace(usual, **changes)
 
 
+@needs_mosquitto
 def test_messages_are_answered_through_a_switch_of_versions(tmp_path: Path, port: int) -> None:
     fleet = SignedFleet()
     config = dataclasses.replace(make_config(tmp_path, fleet), streams=(settings(port),))
@@ -131,6 +132,7 @@ def test_messages_are_answered_through_a_switch_of_versions(tmp_path: Path, port
         agent.stop()
 
 
+@needs_mosquitto
 def test_when_the_models_are_busy_the_oldest_messages_are_dropped(port: int) -> None:
     # Nobody accepts: the first message waits for its answer, and the rest in the queue.
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -145,3 +147,50 @@ def test_when_the_models_are_busy_the_oldest_messages_are_dropped(port: int) -> 
         assert stream._waiting.qsize() == 2
         assert stream.answered == 0
     stream.close()
+
+
+def test_a_broker_that_knows_only_3_1_1_is_spoken_to_in_it() -> None:
+    """It hangs up on MQTT 5, sends one message, and hears the answer."""
+    levels: list[int] = []
+    heard = bytearray()
+    topic, payload = b"camera/7/frame", b"{}"
+    message = len(topic).to_bytes(2) + topic + payload
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                packet = client.recv(1000)
+                level = packet[packet.index(b"MQTT") + 4]
+                levels.append(level)
+                if level == 4:
+                    client.sendall(b"\x20\x02\x00\x00")
+                    # SUBSCRIBE, whose packet id stands after the fixed header.
+                    client.sendall(b"\x90\x03" + client.recv(1000)[2:4] + b"\x00")
+                    client.sendall(b"\x30" + len(message).to_bytes(1) + message)
+                    while data := client.recv(1000):
+                        heard.extend(data)
+                client.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with socket.create_server(("127.0.0.1", 0)) as models:
+        stream = ModelStream(settings(server.getsockname()[1]), address=models.getsockname())
+        stream.start()
+        models.settimeout(30)
+        asked, _ = models.accept()
+        request = asked.recv(10_000)
+        assert request.startswith(b"POST /v2/models/double/infer")
+        asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")
+        deadline = time.monotonic() + 30
+        while b"answers/allanswer" not in heard and time.monotonic() < deadline:
+            time.sleep(0.02)
+        asked.close()
+        stream.close()
+    assert b"answers/allanswer" in heard
+    assert levels[0] == 5
+    assert levels[-1] == 4
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+    thread.join(10)
