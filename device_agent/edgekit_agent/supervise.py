@@ -1,7 +1,7 @@
 """The supervisor as a program of its own: `edgekit-agent run` becomes it, by exec.
 
-What reads command lines is not in memory any more then, and without docstrings (`-OO`) a few
-percent less of everything else.
+What reads command lines is not in memory any more then. Without docstrings (`-OO`) it would take
+one megabyte less; but then Python compiles everything anew at each start, where it may not write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekit_runtime.errors import EdgekitError
 
 def become_supervisor(config: Path, *, debug: bool) -> NoReturn:
     """Replace this process by the supervisor; its process id stays."""
-    arguments = [sys.executable, "-OO", "-m", "edgekit_agent.supervise", str(config)]
+    arguments = [sys.executable, "-m", "edgekit_agent.supervise", str(config)]
     if debug:
         arguments.append("--debug")
     os.execv(sys.executable, arguments)  # noqa: S606 - our own program, and no shell is wanted

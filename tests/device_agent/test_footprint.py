@@ -14,7 +14,7 @@ from tests.simulators.local_agent import DEVICE
 from tests.simulators.signed_fleet import SignedFleet, quick_order
 from tests.simulators.tiny_bundles import affine_bundle
 
-LIMIT_BYTES = 30_000_000
+LIMIT_BYTES = 30 << 20
 
 
 @pytest.fixture
