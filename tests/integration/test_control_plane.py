@@ -35,7 +35,7 @@ from edgekit_runtime.bundle.manifest import (
 from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.orders import BundleOrder, Gates
 
-DEVICES = 20
+NAMES = [f"sim-{number:05d}" for number in range(20)]
 PLAN = {
     "id": "second",
     "order": {"bundle": "digits", "version": "2.0.0", "gates": {"min_seconds": 1}},
@@ -75,19 +75,35 @@ def make_bundle(folder: Path, version: str) -> Path:
     return path
 
 
-@contextmanager
-def running(folder: Path, *arguments: str) -> Iterator[Callable[[], str]]:
-    """An `edgekit` command, ended by Ctrl-C; gives what it has printed so far."""
-    log = folder / f"{arguments[1]}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edgekit", *arguments], stdout=output, stderr=output
-        )
-        try:
-            yield log.read_text
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+class Command:
+    """A running `edgekit` command, and what it has printed."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._log = folder / f"{arguments[1]}.log"
+        self._began = self._log.stat().st_size if self._log.exists() else 0
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgekit", *arguments], stdout=output, stderr=output
+            )
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def said(self) -> str:
+        return self._log.read_bytes()[self._began :].decode()
+
+    def ever_said(self) -> str:
+        """What those before it, of the same name, said too."""
+        return self._log.read_text()
 
 
 def wait_for(get: Callable[[], Any], what: str) -> Any:
@@ -98,59 +114,102 @@ def wait_for(get: Callable[[], Any], what: str) -> Any:
     return found
 
 
-@pytest.mark.slow
-def test_a_canary_that_degrades_is_stopped_and_the_page_says_why(tmp_path: Path) -> None:
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """Two released versions, the first ordered for all devices; a broker and devices run."""
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
-    fleet = Fleet.create(tmp_path / "fleet", "plant-7")
-    init_keys(fleet)
-    names = [f"sim-{number:05d}" for number in range(DEVICES)]
+    made = Fleet.create(tmp_path / "fleet", "plant-7")
+    init_keys(made)
     first = BundleOrder(bundle="digits", version="1.0.0", gates=Gates(min_seconds=1.0))
     for version in ("1.0.0", "2.0.0"):
-        release_bundle(fleet, make_bundle(tmp_path, version))
-    for name in names:
-        order_bundle(fleet, name, first)
-    where = ("--fleet", str(fleet.path))
-    crowd = ("--attach", str(fleet.path), "--devices", str(DEVICES), "--degrade", "1")
-    pace = ("--telemetry-seconds", "5", "--fetch-seconds", "1", "--requests-per-second", "20")
+        release_bundle(made, make_bundle(tmp_path, version))
+    for name in NAMES:
+        order_bundle(made, name, first)
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
-        publish(fleet, BrokerAddress(broker.host, broker.port))
-        with (
-            running(tmp_path, "fleet", "serve", "--port", "0", *where) as served,
-            running(tmp_path, "fleet", "simulate", *crowd, *pace),
-        ):
-            text = wait_for(lambda: "ekt_" in served() and served(), "it serves")
-            url = re.findall(r"http://\S+:\d+", text)[0]
-            token = re.findall(r"ekt_\S+", text)[0]
-            with httpx.Client(
-                base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30
-            ) as client:
-                _watch_it_fail(client, fleet, names)
-    versions = Counter(device_order(fleet, name).bundles[0].version for name in names)
-    assert versions == {"1.0.0": DEVICES}
+        publish(made, BrokerAddress(broker.host, broker.port))
+        yield Fleet.open(made.path)
 
 
-def _watch_it_fail(client: httpx.Client, fleet: Fleet, names: list[str]) -> None:
-    def serving() -> dict[str, int]:
-        found = client.get("/api/v1/status").json()["versions"]
-        return {v["version"]: v["devices"] for v in found if v["phase"] == "active"}
+def crowd(fleet: Fleet, *options: str) -> Command:
+    pace = ("--telemetry-seconds", "5", "--fetch-seconds", "1", "--requests-per-second", "20")
+    attached = ("--attach", str(fleet.path), "--devices", str(len(NAMES)))
+    return Command(fleet.path.parent, "fleet", "simulate", *attached, *pace, *options)
 
-    wait_for(lambda: serving() == {"1.0.0": DEVICES}, "the first version serves everywhere")
-    before = {name: device_order(fleet, name).version for name in names}
-    client.post("/api/v1/rollouts", json={"plan": PLAN}).raise_for_status()
 
-    def ended() -> Any:
-        found = client.get("/api/v1/rollouts/second").json()
-        return found if found["phase"] == "rolled_back" else None
+def serve(fleet: Fleet) -> Command:
+    return Command(fleet.path.parent, "fleet", "serve", "--port", "0", "--fleet", str(fleet.path))
 
-    rollout = wait_for(ended, "the rollout is rolled back")
-    told = [name for name in names if device_order(fleet, name).version != before[name]]
-    assert len(told) == 3
-    assert rollout["statuses"] == {"restored": 3}
-    assert rollout["reason"].startswith("stage canary: ")
-    page = client.get("/rollouts/second").text
-    assert "rolled back" in page
-    assert "requests failed" in page or "has drifted" in page
-    log = client.get("/api/v1/audit", params={"subject": "rollout second"}).json()
-    assert json.dumps(log).count("engine") >= 2
-    wait_for(lambda: serving() == {"1.0.0": DEVICES}, "the first version is back everywhere")
+
+@contextmanager
+def client_of(command: Command) -> Iterator[httpx.Client]:
+    url = wait_for(lambda: re.findall(r"http://\S+:\d+", command.said()), "it serves")[0]
+    token = wait_for(lambda: re.findall(r"ekt_\S+", command.ever_said()), "it made a token")[0]
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def serving(client: httpx.Client) -> dict[str, int]:
+    found = client.get("/api/v1/status").json()["versions"]
+    return {v["version"]: v["devices"] for v in found if v["phase"] == "active"}
+
+
+def order_versions(fleet: Fleet) -> dict[str, int]:
+    return {name: device_order(fleet, name).version for name in NAMES}
+
+
+@pytest.mark.slow
+def test_a_canary_that_degrades_is_stopped_and_the_page_says_why(fleet: Fleet) -> None:
+    with serve(fleet) as served, crowd(fleet, "--degrade", "1"), client_of(served) as client:
+        wait_for(lambda: serving(client) == {"1.0.0": 20}, "the first version serves everywhere")
+        before = order_versions(fleet)
+        client.post("/api/v1/rollouts", json={"plan": PLAN}).raise_for_status()
+
+        def ended() -> Any:
+            found = client.get("/api/v1/rollouts/second").json()
+            return found if found["phase"] == "rolled_back" else None
+
+        rollout = wait_for(ended, "the rollout is rolled back")
+        told = [name for name, version in order_versions(fleet).items() if version != before[name]]
+        assert len(told) == 3
+        assert rollout["statuses"] == {"restored": 3}
+        assert rollout["reason"].startswith("stage canary: ")
+        page = client.get("/rollouts/second").text
+        assert "rolled back" in page
+        assert "requests failed" in page or "has drifted" in page
+        log = client.get("/api/v1/audit", params={"subject": "rollout second"}).json()
+        assert json.dumps(log).count("engine") >= 2
+        wait_for(lambda: serving(client) == {"1.0.0": 20}, "the first version is back everywhere")
+    versions = Counter(device_order(fleet, name).bundles[0].version for name in NAMES)
+    assert versions == {"1.0.0": 20}
+
+
+@pytest.mark.slow
+def test_a_control_plane_that_is_killed_again_and_again_orders_nothing_twice(fleet: Fleet) -> None:
+    before = order_versions(fleet)
+    quick = {"min_seconds": 0, "min_requests": 0, "max_drift": 0}
+    stages = [
+        {"name": f"to {count}", "count": count, "criteria": quick} for count in (2, 6, 12, 20)
+    ]
+    with crowd(fleet):
+        served = serve(fleet)
+        with client_of(served) as client:
+            wait_for(lambda: serving(client) == {"1.0.0": 20}, "the first version serves")
+            plan = PLAN | {"stages": stages}
+            client.post("/api/v1/rollouts", json={"plan": plan}).raise_for_status()
+        # The next one takes over when the lease of the one that was killed is over: 20 seconds.
+        for seconds in (0.4, 23.0):
+            time.sleep(seconds)
+            served.kill()
+            served = serve(fleet)
+        with served, client_of(served) as client:
+            wait_for(
+                lambda: client.get("/api/v1/rollouts/second").json()["phase"] == "completed",
+                "the rollout is completed",
+            )
+            assert serving(client) == {"2.0.0": 20}
+            client.get("/api/v1/audit/verification").raise_for_status()
+    assert {name: version - before[name] for name, version in order_versions(fleet).items()} == (
+        dict.fromkeys(NAMES, 1)
+    )
