@@ -28,16 +28,10 @@ from edgekit_agent.installation import InstallerProcess
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.logs import RecentLines
 from edgekit_agent.memory import resident_bytes
-from edgekit_agent.plans import ModelPlan
 from edgekit_agent.proofs import TrialDone
 from edgekit_agent.release import AGENT_VERSION
-from edgekit_agent.requests.desk import (
-    Desk,
-    DeskMessage,
-    RenewalKnown,
-    ReplyReady,
-    RequestProven,
-)
+from edgekit_agent.requests.desk import Desk, RenewalKnown, ReplyReady, RequestProven
+from edgekit_agent.requests.following import RequestFollower
 from edgekit_agent.samples import forget_samples
 from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
@@ -58,16 +52,13 @@ from edgekit_agent.transports.arrivals import (
     RequestCame,
     Transport,
 )
-from edgekit_agent.trial import run_trial
 from edgekit_agent.updates import Updates
 from edgekit_agent.verification import VerifierProcess
 from edgekit_agent.watchdog import ServiceManager
 from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.files import require_file
-from edgekit_runtime.orders import Budget
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
-from edgekit_runtime.requests import RequestKind
 
 if TYPE_CHECKING:
     from edgekit_agent.streams import ModelStream
@@ -83,8 +74,6 @@ _GOODBYE_SECONDS: Final = 10.0
 _MAX_ARRIVALS: Final = 128
 # Of the log, what a request can ask for.
 _RECENT_LINES: Final = 1000
-# A measurement that was asked for is no trial: it may take what the device has.
-_BENCH: Final = Budget(trial_seconds=120.0, memory_bytes=1 << 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +196,13 @@ class Supervisor:
             ),
             logs=self._recent.last,
         )
+        self._follower = RequestFollower(
+            desk=self._desk,
+            updates=self._updates,
+            doors=self._doors,
+            stop=self.stop,
+            stopping=self._stopping,
+        )
         self._service = ServiceManager()
         self._streams: list[ModelStream] = []
         self._connected = False
@@ -308,7 +304,7 @@ class Supervisor:
             case RequestCame(data=data):
                 self._desk.on_request(data)
             case RequestProven() | RenewalKnown() | ReplyReady():
-                self._handle_desk(message, now)
+                self._follower.handle(message, now)
             case ChunkLacking() | Stop():
                 # A chunk that is nowhere is told of when its time is over.
                 return
@@ -422,54 +418,6 @@ class Supervisor:
             version=change.plan.version,
             detail=detail or "inputs and outputs look like the reference again",
         )
-
-    def _handle_desk(self, message: DeskMessage, now: float) -> None:
-        match message:
-            case RequestProven():
-                self._follow_request(message, now)
-            case RenewalKnown():
-                self._desk.on_renewal_known(message)
-            case ReplyReady():
-                self._desk.reply(message)
-
-    def _follow_request(self, proven: RequestProven, now: float) -> None:
-        try:
-            accepted = self._desk.accept(proven)
-        except EnvironmentLackError as error:
-            _log.error("a request is not followed: %s", error)
-            return
-        if proven.refusal:
-            self._updates.refuse(proven.refusal, now)
-        if not accepted or proven.kind is None:
-            return
-        self._updates.tell("request.followed", detail=f"{proven.kind} (number {proven.number})")
-        if proven.kind is RequestKind.RESTART:
-            done = {"restarting": proven.arguments.get("what", "server")}
-            self._desk.reply(ReplyReady(number=proven.number, ok=True, parts=(done,)))
-            if done["restarting"] == "agent":
-                # Whoever started the agent starts it again: systemd does.
-                self.stop()
-            else:
-                self._doors.restart()
-            return
-        models = {model.bundle: model for model in self._updates.models(now)}
-        self._desk.carry_out(proven, bench=lambda name: self._bench(models.get(name)))
-
-    def _bench(self, model: ModelPlan | None) -> dict[str, object]:
-        if model is None:
-            return {"error": "no such bundle is served here"}
-        outcome = run_trial(model, _BENCH, stop=self._stopping)
-        if not outcome.passed:
-            return {"error": outcome.reason}
-        return {
-            "bundle": model.bundle,
-            "version": model.version,
-            "variant": model.variant,
-            "runtime": model.runtime,
-            "threads": model.threads,
-            "median_ms": outcome.latency_ms,
-            "peak_bytes": outcome.peak_bytes,
-        }
 
     def _agent_rss_bytes(self) -> int:
         pid = self._doors.pid
