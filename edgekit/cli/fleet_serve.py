@@ -82,10 +82,17 @@ def serve(
 
 
 def _offer_token(database: Database) -> None:
-    """Make the first admin's token where nobody could sign in."""
+    """Make the first admin's token where nobody could sign in, for the person at the terminal."""
+    import sys
+
     from edgekit.fleet.access import Role, create_token, has_admin, local_actor
 
-    if not has_admin(database):
+    if has_admin(database):
+        return
+    if not sys.stdout.isatty():
+        # A journal or a container's log keeps what is printed, and others read it.
+        click.echo("No admin has a token. Make one: edgekit fleet token create NAME admin")
+    else:
         _, text = create_token(
             database, name=local_actor(), role=Role.ADMIN, days=90, actor=local_actor()
         )

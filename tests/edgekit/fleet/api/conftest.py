@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
@@ -44,6 +45,12 @@ class Site:
     def close(self) -> None:
         for client in self._clients:
             client.close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """A fleet without keys: nothing is signed here."""
+    return Fleet.create(tmp_path / "fleet", "plant-7")
 
 
 @pytest.fixture
