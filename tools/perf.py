@@ -353,11 +353,9 @@ def agent_doors() -> list[Comparison]:
 
     costs = measure_doors()
     return [
-        compared(
-            "agent in process / bare engine", "CPU s", costs.cpu_pairs("in_process", "engine")
-        ),
-        compared("agent over binary HTTP / in process", "s", costs.pairs("http", "in_process")),
-        compared("agent over a Unix socket / in process", "s", costs.pairs("unix", "in_process")),
+        compared("agent in process / bare engine", "CPU s", costs.in_process),
+        compared("agent over binary HTTP / in process", "s", costs.http),
+        compared("agent over a Unix socket / in process", "s", costs.unix),
         compared("server CPU of a tiny request / 0.3 ms", "ms", [(costs.tiny_cpu_ms, 0.3)]),
     ]
 

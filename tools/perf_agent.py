@@ -28,36 +28,47 @@ if TYPE_CHECKING:
 # 602 KB of float32.
 IMAGE_SHAPE = (1, 3, 224, 224)
 # A model of about 10 ms there.
-LARGE_LAYERS = 27
+LARGE_LAYERS = 32
 TINY_SIZE = 8
 REQUESTS = 150
+WARM_UP = 5
 TINY_REQUESTS = 3000
 SETTLE_SECONDS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DoorCosts:
-    """What was measured in turn.
+    """What was measured in turn: seconds of a door and of what it is compared with.
 
     Attributes:
-        seconds: Of each call, by door: "engine" (bare), "session" (ours), "in_process" (with
-            checks, statistics and sanity), "http" (binary, over loopback), "unix" (the same over
-            a Unix socket).
-        cpu_seconds: Likewise, of those that run in this process.
+        in_process: `HostedModel.infer`, with checks, statistics and sanity, and the bare engine;
+            CPU seconds.
+        http: A binary request over loopback, and in process.
+        unix: The same over a Unix socket, and in process.
         tiny_cpu_ms: Server CPU of a request to a tiny model.
     """
 
-    seconds: dict[str, list[float]]
-    cpu_seconds: dict[str, list[float]]
+    in_process: list[tuple[float, float]]
+    http: list[tuple[float, float]]
+    unix: list[tuple[float, float]]
     tiny_cpu_ms: float
 
-    def pairs(self, door: str, baseline: str) -> list[tuple[float, float]]:
-        """Of each turn, the seconds of two doors."""
-        return list(zip(self.seconds[door], self.seconds[baseline], strict=True))
 
-    def cpu_pairs(self, door: str, baseline: str) -> list[tuple[float, float]]:
-        """Of each turn, the CPU seconds of two doors of this process."""
-        return list(zip(self.cpu_seconds[door], self.cpu_seconds[baseline], strict=True))
+def in_turn(
+    call: Callable[[], object],
+    baseline: Callable[[], object],
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[tuple[float, float]]:
+    """Seconds of two calls, pair by pair; two only, because more would fight for the caches."""
+    pairs = []
+    for number in range(REQUESTS + WARM_UP):
+        began = clock()
+        call()
+        between = clock()
+        baseline()
+        if number >= WARM_UP:
+            pairs.append((between - began, clock() - between))
+    return pairs
 
 
 def make_bundle(
@@ -239,12 +250,11 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def measure_doors() -> DoorCosts:
-    """Measure all doors in turn, so that a noisy machine is noisy for all of them."""
+    """Measure each door in turn with its baseline, so that noise is the same for both."""
     import numpy as np
     import onnxruntime
 
     from edgekit_agent.hosted import HostedModel
-    from edgekit_runtime.session import open_session
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -254,29 +264,19 @@ def measure_doors() -> DoorCosts:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         bare = onnxruntime.InferenceSession(str(file), options)
-        session = open_session(file)
         hosted = HostedModel(large)
         image = np.random.default_rng(1).random(IMAGE_SHAPE, np.float32)
         small = np.zeros((1, 3, TINY_SIZE, TINY_SIZE), np.float32)
         with served(large, tiny) as doors:
             tcp = http.client.HTTPConnection(*doors.address)
             unix = UnixConnection(doors.socket_path or Path())
-            calls: dict[str, Callable[[], object]] = {
-                "engine": lambda: bare.run(None, {"x": image}),
-                "session": lambda: session.run({"x": image}),
-                "in_process": lambda: hosted.infer({"x": image}),
-                "http": Asker(tcp, "large", image),
-                "unix": Asker(unix, "large", image),
-            }
-            seconds: dict[str, list[float]] = {name: [] for name in calls}
-            cpu_seconds: dict[str, list[float]] = {name: [] for name in calls}
-            for number in range(REQUESTS + 5):
-                for door, call in calls.items():
-                    began, cpu_began = time.perf_counter(), time.process_time()
-                    call()
-                    if number >= 5:  # noqa: PLR2004 - the first ones warm up
-                        seconds[door].append(time.perf_counter() - began)
-                        cpu_seconds[door].append(time.process_time() - cpu_began)
+            in_process = in_turn(
+                lambda: hosted.infer({"x": image}),
+                lambda: bare.run(None, {"x": image}),
+                time.process_time,
+            )
+            over_http = in_turn(Asker(tcp, "large", image), lambda: hosted.infer({"x": image}))
+            over_unix = in_turn(Asker(unix, "large", image), lambda: hosted.infer({"x": image}))
             ask_tiny = Asker(tcp, "tiny", small)
             for _ in range(100):
                 ask_tiny()
@@ -286,7 +286,9 @@ def measure_doors() -> DoorCosts:
             tiny_cpu = (_processor_seconds(doors.pid) - before) / TINY_REQUESTS
             tcp.close()
             unix.close()
-        return DoorCosts(seconds=seconds, cpu_seconds=cpu_seconds, tiny_cpu_ms=tiny_cpu * 1e3)
+        return DoorCosts(
+            in_process=in_process, http=over_http, unix=over_unix, tiny_cpu_ms=tiny_cpu * 1e3
+        )
 
 
 def agent_memory(convert: Callable[[Path], Path]) -> tuple[float, float]:
