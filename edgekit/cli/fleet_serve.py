@@ -46,6 +46,8 @@ def serve(
     time hears and drives. The API is under /api/v1, its description at /api/v1/openapi.json,
     figures for Prometheus at /metrics.
     """
+    import contextlib
+    import signal
     import threading
 
     from edgekit.fleet.api.control_plane import ControlPlane
@@ -74,7 +76,10 @@ def serve(
             scheme = "https" if tls_certificate else "http"
             click.echo(f"{scheme}://{server.address}; Ctrl-C ends it")
             _offer_token(opened)
-            server.run()
+            # uvicorn ends in good order, and then raises the signal again that made it end.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run()
         finally:
             stopping.set()
             thread.join()
