@@ -84,7 +84,9 @@ def drive_rollout(
         stack.callback(messenger.close)
         alarms = AlarmWatch(fleet.id, ledger, fleet.path / "alarms.json", tell=messenger.tell)
         listener = stack.enter_context(
-            FleetListener(fleet.id, broker, name=f"edgekit-rollout-{fleet.id}-{rollout}")
+            FleetListener(
+                fleet.id, broker, name=f"edgekit-rollout-{fleet.id}-{rollout}", events=False
+            )
         )
 
         def decided(plan: RolloutPlan, decision: Decision) -> None:

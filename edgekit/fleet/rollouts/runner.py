@@ -35,11 +35,13 @@ HealthOf = Callable[[str, str, str, float], Health | None]
 TakeTelemetry = Callable[[list[Heard]], None]
 
 _ON_THE_WAY: Final = (Status.ORDERING, Status.ORDERED, Status.RESTORING, Status.RETURNING)
+_AWAITED: Final = (Status.ORDERED, Status.VANISHED, Status.RETURNING, Status.STRANDED)
 # The broker sends retained states at once; when none has come for so long, all are here.
 _QUIET_SECONDS: Final = 0.5
 _MOST_SETTLING_SECONDS: Final = 30.0
-_ASK_AGAIN_SECONDS: Final = 60.0
-_ASKED_AT_ONCE: Final = 500
+_ASK_AGAIN_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 10.0
+_ASKED_AT_ONCE: Final = 1_000
 _RETRY_SECONDS: Final = 5.0
 _REST: Final = 5.0
 _MOST_UNTAKEN: Final = 20_000
@@ -90,6 +92,7 @@ class _Looking:
 
     owner: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     asked: float = 0.0
+    position: int = 0
     connections: int = 0
 
 
@@ -263,11 +266,21 @@ class RolloutRunner:
             self._untaken = []
 
     def _ask_for_missing(self, state: RolloutState, now: float) -> None:
-        if now - self._looking.asked < _ASK_AGAIN_SECONDS:
+        """Ask for states that a full queue at the broker may have swallowed, some at a time."""
+        if time.monotonic() - self._looking.asked < _ASK_AGAIN_SECONDS:
             return
-        self._looking.asked = now
-        missing = [name for name in state.members if name not in self._view.states]
-        self._listener.ask_states(missing[:_ASKED_AT_ONCE])
+        self._looking.asked = time.monotonic()
+        waiting = [name for name in state.members if name not in self._view.states]
+        waiting += [
+            name
+            for name, device in state.devices.items()
+            if device.status in _AWAITED and now - device.since >= _PATIENCE_SECONDS
+        ]
+        if waiting:
+            start = self._looking.position % len(waiting)
+            turn = (waiting[start:] + waiting[:start])[:_ASKED_AT_ONCE]
+            self._looking.position = start + len(turn)
+            self._listener.ask_states(turn)
 
     def observe(self, plan: RolloutPlan, state: RolloutState, device: str) -> Observation:
         """What is seen of a device now."""

@@ -52,17 +52,26 @@ class FleetListener:
         fleet_id: Which fleet.
         broker: Where.
         name: Of the session: what came while nobody of that name was there is delivered now.
-        telemetry: Whether to listen for measurements, beside states and events.
+        telemetry: Whether to listen for measurements, beside states.
+        events: Whether to listen for events.
 
     Raises:
         EnvironmentLackError: If no broker answers there, or it does not let us in.
     """
 
     def __init__(
-        self, fleet_id: str, broker: BrokerAddress, *, name: str, telemetry: bool = True
+        self,
+        fleet_id: str,
+        broker: BrokerAddress,
+        *,
+        name: str,
+        telemetry: bool = True,
+        events: bool = True,
     ) -> None:
         self.topics = Topics(fleet_id)
-        self._subscriptions = [(self.topics.all_states, 1), (self.topics.all_events, 1)]
+        self._subscriptions = [(self.topics.all_states, 1)]
+        if events:
+            self._subscriptions.append((self.topics.all_events, 1))
         if telemetry:
             self._subscriptions.append((f"{self.topics.base}/devices/+/telemetry", 1))
         self._heard: queue.Queue[Heard] = queue.Queue(_MOST_WAITING)

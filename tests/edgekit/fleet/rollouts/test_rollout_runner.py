@@ -341,3 +341,37 @@ def test_a_store_that_is_away_delays_and_loses_nothing(
     assert sequences
     assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
+
+
+def test_states_that_the_broker_swallowed_are_asked_for(
+    ready_fleet: ReadyFleet, mosquitto: RunningBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker drops what exceeds its queue and says nothing; the retained state is still there."""
+    monkeypatch.setattr("edgekit.fleet.rollouts.runner._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("edgekit.fleet.rollouts.runner._ASK_AGAIN_SECONDS", 0.2)
+    fleet = ready_fleet(3)
+    store = create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
+    with (
+        Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=FAST) as crowd,
+        FleetListener(fleet.id, mosquitto.address, name="control") as listener,
+    ):
+        settle(crowd, "1.0.0")
+        runner = RolloutRunner(
+            fleet,
+            store,
+            "r1",
+            listener=listener,
+            broker=mosquitto.address,
+            settings=RunnerSettings(turn_seconds=0.05),
+        )
+        runner.run(goes_on=lambda: not runner.stored.state.members)
+        runner.turn()
+        settle(crowd, "2.0.0")
+        time.sleep(0.3)
+        swallowed = listener.take(timeout_s=1.0)
+        assert swallowed
+        for message in swallowed:
+            message.done()
+        deadline = time.monotonic() + 30
+        state = runner.run(goes_on=lambda: time.monotonic() < deadline)
+    assert state.phase is Phase.COMPLETED, state
