@@ -26,6 +26,7 @@ def device() -> None:
     show_default=True,
     help="Inference engine to bring; may be given twice.",
 )
+@click.option("--pictures", is_flag=True, help="Bring Pillow: pictures are requests then.")
 @click.option(
     "--format",
     "form",
@@ -52,6 +53,7 @@ def package(
     arch: str,
     python: str,
     engines: tuple[str, ...],
+    pictures: bool,
     form: str,
     agent: Path | None,
     output: Path,
@@ -70,6 +72,7 @@ def package(
         output,
         form=PackageForm(form),
         engines=engines,
+        pictures=pictures,
         agent=agent,
         progress=lambda text: click.echo(text, err=True),
     )

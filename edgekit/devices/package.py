@@ -62,6 +62,7 @@ def make_package(
     *,
     form: PackageForm = PackageForm.SINGLE_FILE,
     engines: tuple[str, ...] = ("tflite",),
+    pictures: bool = False,
     agent: Path | None = None,
     fetch: Fetch = download_wheels,
     progress: Callable[[str], None] = lambda _: None,
@@ -73,6 +74,7 @@ def make_package(
         output: The folder that it goes into.
         form: What kind of file.
         engines: Extras of edgekit: "tflite", "onnx".
+        pictures: Whether to bring Pillow, so that pictures are requests.
         agent: A folder that `edgekit-agent init` made, to be put beside it; None for none.
         fetch: Gets wheels for requirements, for a target, into a folder.
         progress: Told one plain sentence a step.
@@ -90,11 +92,12 @@ def make_package(
         )
     if agent is not None and not (agent / _CONFIG).is_file():
         raise UsageError(f"there is no {_CONFIG}", where=str(agent), fix="make it with `init`")
+    extras = ("agent", *engines, *(["images"] if pictures else []))
     try:
         output.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="edgekit-package-") as name:
             folder = Path(name)
-            return _make(target, output, folder, form, engines, agent, fetch, progress)
+            return _make(target, output, folder, form, extras, agent, fetch, progress)
     except OSError as error:
         raise unwritable(output, error) from error
 
@@ -104,7 +107,7 @@ def _make(
     output: Path,
     folder: Path,
     form: PackageForm,
-    engines: tuple[str, ...],
+    extras: tuple[str, ...],
     agent: Path | None,
     fetch: Fetch,
     progress: Callable[[str], None],
@@ -113,7 +116,7 @@ def _make(
     wheels_folder, site = folder / "wheels", folder / "site"
     wheels_folder.mkdir()
     site.mkdir()
-    wheels = fetch(requirements_of("agent", *engines), target, wheels_folder)
+    wheels = fetch(requirements_of(*extras), target, wheels_folder)
     progress(f"packing {len(wheels)} wheels and the agent")
     unpack_wheels(wheels, site)
     version = copy_own_packages(site)

@@ -36,10 +36,14 @@ def requirements_of(*extras: str) -> tuple[str, ...]:
             "edgekit's own requirements are not known", fix="install edgekit with pip"
         ) from error
     wanted = [line for line in lines if ";" not in line]
-    for line in lines:
-        match = _EXTRA.match(line)
-        if match and match["extra"] in extras:
-            wanted.append(match["need"].strip())
+    found = [match for line in lines if (match := _EXTRA.match(line)) and match["extra"] in extras]
+    wanted += [match["need"].strip() for match in found]
+    unknown = sorted(set(extras) - {match["extra"] for match in found})
+    if unknown:
+        raise EnvironmentLackError(
+            f"the installed edgekit does not know what {', '.join(unknown)} needs",
+            fix="install this version of edgekit again with pip",
+        )
     return tuple(dict.fromkeys(wanted))
 
 

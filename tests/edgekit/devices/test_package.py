@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.devices import wheels
 from edgekit.devices.package import PackageForm, make_package
 from edgekit.devices.targets import Target, parse_target
 from edgekit.devices.wheels import requirements_of, unpack_wheels
-from edgekit_runtime.errors import UsageError, VerificationError
+from edgekit_runtime.errors import EnvironmentLackError, UsageError, VerificationError
 from tests.simulators.signed_fleet import SignedFleet
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -176,6 +177,30 @@ def test_requirements_are_those_of_the_extras() -> None:
     assert "numpy" in names
     assert "onnxruntime" not in names
     assert "edgekit" not in names
+
+
+def test_what_decodes_pictures_comes_if_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    lines = ["click>=8", "paho-mqtt>=2.1; extra == 'agent'", "litert; extra == 'tflite'"]
+    images = "pillow>=10.1; extra == 'images'"
+    monkeypatch.setattr(wheels.metadata, "requires", lambda _: [*lines, images])
+
+    def fetch(requirements: tuple[str, ...], target: Target, folder: Path) -> list[Path]:
+        asked.extend(requirements)
+        return local_wheels(requirements, target, folder)
+
+    target = parse_target("aarch64", "3.11")
+    make_package(target, tmp_path, pictures=True, fetch=fetch)
+    assert any(each.startswith("pillow") for each in asked)
+    asked.clear()
+    make_package(target, tmp_path, fetch=fetch)
+    assert asked == ["click>=8", "paho-mqtt>=2.1", "litert"]
+    # An installation from before there was such an extra.
+    monkeypatch.setattr(wheels.metadata, "requires", lambda _: lines)
+    with pytest.raises(EnvironmentLackError, match="does not know what images needs"):
+        make_package(target, tmp_path, pictures=True, fetch=fetch)
 
 
 def test_a_wheel_may_not_reach_outside(tmp_path: Path) -> None:
