@@ -52,7 +52,6 @@ test-arm: ## Run a packaged agent on an emulated arm64 Debian (takes root and qe
 
 perf: ## Run the performance benchmarks
 	$(PYTHON) tools/perf.py
-	$(PYTHON) tools/perf_fleet.py
 	$(PYTHON) tools/perf_control_plane.py
 
 quickstart: ## From a trained model to a proven update on a device
