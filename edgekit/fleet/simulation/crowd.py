@@ -44,7 +44,7 @@ class CrowdFigures:
         vanished: Those that went away for good.
         orders: Orders that were verified and followed.
         refused: Messages that did not prove what they claim.
-        chunks: Chunks that were fetched and had the right hash.
+        chunks: Pieces of indexes that were fetched and had the right hash.
         phases: Bundle and version as it is served, with its phase, to how many devices.
     """
 
@@ -67,7 +67,7 @@ class Crowd:
         director_root: The director's.
         count: How many devices.
         behaviour: What they do.
-        fetching: How many of them really fetch every chunk of what they are told.
+        fetching: How many of them really fetch the pieces of each index that they are told of.
         speed: How many seconds pass for them in one of ours.
         began: When their time began, by `time.time` and `time.monotonic`; now by default.
     """

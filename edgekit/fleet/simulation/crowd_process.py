@@ -44,7 +44,7 @@ class CrowdProcess:
         broker: Where it is.
         count: How many.
         behaviour: What they do.
-        fetching: How many fetch every chunk.
+        fetching: How many fetch the pieces of each index.
         speed: How many seconds pass for them in one of ours.
     """
 

@@ -39,7 +39,7 @@ class Member:
     Args:
         device: The device.
         crowd: Where it belongs.
-        fetches: Whether it really fetches every chunk.
+        fetches: Whether it really fetches the pieces of each index.
     """
 
     __slots__ = (

@@ -48,7 +48,7 @@ class TrialSettings:
     Attributes:
         devices: How many.
         behaviour: Of the devices.
-        fetching: How many of them fetch every chunk.
+        fetching: How many of them fetch the pieces of each index.
         bundle_bytes: Size of the version that is rolled out.
         speed: How many seconds of the devices pass in one of ours.
         most_seconds: The trial ends after so many seconds of ours.
