@@ -49,7 +49,7 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
     type=float,
     help="Of theirs, between two batches of measurements.  [default: 10, or 5 of ours]",
 )
-@click.option("--fetching", type=int, default=0, help="Devices that really fetch the pieces of each index.")
+@click.option("--fetching", type=int, default=0, help="Devices that really fetch each index.")
 @click.option(
     "--bundle-kb", type=click.IntRange(1), default=256, show_default=True, help="Size of BUNDLE."
 )
