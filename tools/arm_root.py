@@ -52,8 +52,9 @@ def make_root(folder: Path) -> None:
     if (folder / _COMPLETE).exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     command = ["debootstrap", "--arch=arm64", "--variant=minbase", "--include=python3,systemd"]
-    subprocess.run([*command, RELEASE, str(folder), _MIRROR], check=True)
+    subprocess.run([*command, RELEASE, str(folder.absolute()), _MIRROR], check=True)
     shutil.rmtree(folder / "var/cache/apt/archives")
     (folder / _COMPLETE).touch()
 
