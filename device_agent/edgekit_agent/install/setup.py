@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -157,6 +158,9 @@ def uninstall(*, root: Path = SYSTEM, keep_data: bool = False, run: Run = run_co
     for path in found:
         _delete(_below(root, path))
         steps.append(f"deleted {path}")
+    # Debian has this folder only where something is in it.
+    with contextlib.suppress(OSError):
+        _below(root, SYSUSERS_FILE.parent).rmdir()
     if running:
         run(["systemctl", "daemon-reload"])
     if live and not keep_data:

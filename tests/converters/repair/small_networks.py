@@ -11,15 +11,17 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
+import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from sklearn.datasets import load_digits
-from torch import nn
 
 from edgekit_converters.graph import read_graph
 from edgekit_converters.normalise import normalise
 from edgekit_converters.repair.chains import find_chains
+
+torch = pytest.importorskip("torch", reason="trains the networks: pip install 'edgekit[torch]'")
+datasets = pytest.importorskip("sklearn.datasets", reason="needs pip install 'edgekit[sklearn]'")
+nn = torch.nn
 
 LEARNT = 900
 CALIBRATING = 256
@@ -102,7 +104,7 @@ def broken(
 
 
 def _digits() -> tuple[NDArray[Any], NDArray[Any]]:
-    data = load_digits()
+    data = datasets.load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     return (data.images / 16).astype(np.float32)[:, None][order], data.target[order]
 

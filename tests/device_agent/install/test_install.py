@@ -90,6 +90,7 @@ def test_an_image_gets_everything_in_its_place(agent: Path, tmp_path: Path) -> N
     assert "ExecStart=/usr/bin/edgekit-agent run" in unit
     uninstall(root=root)
     assert tree(root) == set()
+    assert not (root / "etc/sysusers.d").exists()
     with pytest.raises(UsageError, match="no agent is installed"):
         uninstall(root=root)
 
