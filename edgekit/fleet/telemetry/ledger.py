@@ -104,11 +104,7 @@ class Ledger:
         self._lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            # FULL: what was acknowledged to a device is on the disk.
-            for line in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=15000"):
-                self._database.execute(f"PRAGMA {line}")
-            self._database.executescript(_TABLES)
+            self._database = _opened(path)
         except OSError as error:
             raise unwritable(path, error) from error
         except sqlite3.Error as error:
@@ -403,3 +399,17 @@ def _counts_json(counts: ModelCounts) -> str:
 def _read_counts(text: str) -> ModelCounts:
     document: Mapping[str, object] = json.loads(text)
     return read_window(FieldReader(document)).model or ModelCounts()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """The file with its tables; closed again if it is not one of ours."""
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        # FULL: what was acknowledged to a device is on the disk.
+        for line in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=15000"):
+            database.execute(f"PRAGMA {line}")
+        database.executescript(_TABLES)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
