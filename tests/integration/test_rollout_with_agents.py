@@ -22,9 +22,10 @@ from edgekit.fleet.keys import init_keys
 from edgekit.fleet.ordering import device_order, order_device
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
-from edgekit.fleet.rollouts.driving import drive_rollout, open_ledger, rollout_folder
+from edgekit.fleet.rollouts.driving import drive_rollout, rollout_folder
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
+from edgekit.fleet.telemetry.desk import open_ledger
 from edgekit.quickstart.device import Device
 from edgekit_runtime.bundle.archive import entry_of, write_bundle
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest

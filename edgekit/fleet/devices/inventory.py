@@ -152,6 +152,10 @@ class Inventory:
         with self.database.read() as session:
             return tuple(map(_device, session.scalars(select(DeviceRow).order_by(DeviceRow.id))))
 
+    def owner_labels(self) -> dict[str, Mapping[str, str]]:
+        """The owner's labels of every device, by id."""
+        return {device.id: device.labels for device in self.all()}
+
     def page(self, *, offset: int, limit: int) -> tuple[Device, ...]:
         """Some of the devices, by id."""
         from sqlalchemy import select

@@ -14,6 +14,7 @@ from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts.state import state_from_json
 from edgekit.fleet.rollouts.store import RolloutFolder
+from edgekit.fleet.telemetry.desk import LEDGER
 from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit_runtime.protocol import Topics
 
@@ -147,7 +148,7 @@ def erase_device(
             connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
     with fleet.locked():
         shutil.rmtree(fleet.devices / name, ignore_errors=True)
-    measured = fleet.path / "telemetry.db"
+    measured = fleet.path / LEDGER
     if measured.is_file():
         ledger = Ledger(measured)
         try:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Final
 
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.repositories import open_images
 from edgekit.fleet.rollouts.engine import is_finished
+from edgekit.fleet.rollouts.label_cache import CachedLabels, Labelling, OwnerLabels
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
 from edgekit.fleet.rollouts.state import Decision, RolloutState
@@ -20,16 +22,13 @@ from edgekit.fleet.rollouts.store import (
     StaleRevisionError,
     StoredRollout,
 )
+from edgekit.fleet.telemetry.desk import open_desk
 from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit.fleet.telemetry.listener import FleetListener, Heard
-from edgekit.fleet.telemetry.notices import FILE as NOTICES
-from edgekit.fleet.telemetry.notices import Messenger, Notice, read_targets
-from edgekit.fleet.telemetry.watching import AlarmWatch
+from edgekit.fleet.telemetry.notices import Notice
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 
-Labelling = Callable[[], Mapping[str, Mapping[str, str]]]
 OnDecision = Callable[[RolloutPlan, Decision], None]
-_LABELS_SECONDS: Final = 30.0
 _TRIES: Final = 20
 _PAUSE_SECONDS: Final = 0.05
 
@@ -37,11 +36,6 @@ _PAUSE_SECONDS: Final = 0.05
 def rollout_folder(fleet: Fleet) -> RolloutFolder:
     """Where a fleet's rollouts are kept."""
     return RolloutFolder(fleet.path / "rollouts")
-
-
-def open_ledger(fleet: Fleet) -> Ledger:
-    """What the devices of a fleet have measured."""
-    return Ledger(fleet.path / "telemetry.db")
 
 
 def drive_rollout(
@@ -78,11 +72,7 @@ def drive_rollout(
     with contextlib.ExitStack() as stack:
         store.load(rollout)
         stack.enter_context(store.driving(rollout))
-        ledger = open_ledger(fleet)
-        stack.callback(ledger.close)
-        messenger = Messenger(read_targets(fleet.path / NOTICES), fleet=fleet.id, broker=broker)
-        stack.callback(messenger.close)
-        alarms = AlarmWatch(fleet.id, ledger, fleet.path / "alarms.json", tell=messenger.tell)
+        desk = stack.enter_context(open_desk(fleet, broker))
         listener = stack.enter_context(
             FleetListener(
                 fleet.id, broker, name=f"edgekit-rollout-{fleet.id}-{rollout}", events=False
@@ -90,11 +80,11 @@ def drive_rollout(
         )
 
         def decided(plan: RolloutPlan, decision: Decision) -> None:
-            messenger.tell(_decision_notice(fleet, plan, decision))
+            desk.messenger.tell(decision_notice(fleet, plan, decision))
             on_decision(plan, decision)
 
         def take(messages: list[Heard]) -> None:
-            _take(ledger, listener, messages, clock())
+            _take(desk.ledger, listener, messages, clock())
 
         runner = RolloutRunner(
             fleet,
@@ -103,8 +93,8 @@ def drive_rollout(
             listener=listener,
             broker=broker,
             settings=RunnerSettings(
-                labels=labels or OwnerLabels(fleet),
-                health=ledger.health,
+                labels=labels or CachedLabels(partial(owner_labels, fleet)),
+                health=desk.ledger.health,
                 take_telemetry=take,
                 on_decision=decided,
                 clock=clock,
@@ -113,7 +103,7 @@ def drive_rollout(
         )
 
         def still() -> bool:
-            alarms.turn(clock())
+            desk.alarms.turn(clock())
             return goes_on()
 
         state = runner.run(goes_on=still)
@@ -123,39 +113,20 @@ def drive_rollout(
         return state
 
 
-class OwnerLabels:
-    """The labels that owners gave their devices, read from the fleet's database now and then.
+def owner_labels(fleet: Fleet) -> OwnerLabels:
+    """The labels in a fleet's database; nothing where it has none yet."""
+    from edgekit.fleet.store.database import DEFAULT_NAME
 
-    Args:
-        fleet: Whose.
-    """
+    if not (fleet.path / DEFAULT_NAME).is_file():
+        return {}
+    from edgekit.fleet.devices.inventory import Inventory
+    from edgekit.fleet.store.database import open_fleet_database
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
-        self._read_at = float("-inf")
-        self._labels: Mapping[str, Mapping[str, str]] = {}
-
-    def __call__(self) -> Mapping[str, Mapping[str, str]]:
-        """By device; nothing where the fleet has no database yet."""
-        if time.monotonic() - self._read_at >= _LABELS_SECONDS:
-            self._read_at = time.monotonic()
-            self._labels = self._read()
-        return self._labels
-
-    def _read(self) -> Mapping[str, Mapping[str, str]]:
-        from edgekit.fleet.store.database import DEFAULT_NAME
-
-        if not (self._fleet.path / DEFAULT_NAME).is_file():
-            return {}
-        from edgekit.fleet.devices.inventory import Inventory
-        from edgekit.fleet.store.database import open_fleet_database
-
-        database = open_fleet_database(self._fleet)
-        try:
-            devices = Inventory(database, actor="rollout").all()
-        finally:
-            database.close()
-        return {device.id: device.labels for device in devices}
+    database = open_fleet_database(fleet)
+    try:
+        return Inventory(database, actor="rollout").owner_labels()
+    finally:
+        database.close()
 
 
 def _take(ledger: Ledger, listener: FleetListener, messages: list[Heard], now: float) -> None:
@@ -169,7 +140,8 @@ def _take(ledger: Ledger, listener: FleetListener, messages: list[Heard], now: f
         message.done()
 
 
-def _decision_notice(fleet: Fleet, plan: RolloutPlan, decision: Decision) -> Notice:
+def decision_notice(fleet: Fleet, plan: RolloutPlan, decision: Decision) -> Notice:
+    """What others are told of a rollout's decision."""
     words = f"rollout {plan.id} of {plan.bundle} {plan.version}: {decision.what}"
     return Notice(
         kind="rollout." + decision.what.split()[0],

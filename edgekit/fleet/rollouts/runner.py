@@ -18,6 +18,7 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts import engine
 from edgekit.fleet.rollouts.engine import Order, is_finished, step
 from edgekit.fleet.rollouts.fleet_view import FleetView
+from edgekit.fleet.rollouts.label_cache import Labelling, OwnerLabels
 from edgekit.fleet.rollouts.observations import Observation
 from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit.fleet.rollouts.plan import RolloutPlan
@@ -30,7 +31,6 @@ from edgekit_runtime.reports import BundleState
 
 _log = logging.getLogger(__name__)
 
-OwnerLabels = Callable[[], Mapping[str, Mapping[str, str]]]
 HealthOf = Callable[[str, str, str, float], Health | None]
 TakeTelemetry = Callable[[list[Heard]], None]
 
@@ -48,7 +48,7 @@ _MOST_UNTAKEN: Final = 20_000
 _NO_STATE: Final = BundleState()
 
 
-def _no_labels() -> Mapping[str, Mapping[str, str]]:
+def _no_labels() -> OwnerLabels:
     return {}
 
 
@@ -78,7 +78,7 @@ class RunnerSettings:
         turn_seconds: How long a turn waits for messages.
     """
 
-    labels: OwnerLabels = _no_labels
+    labels: Labelling = _no_labels
     health: HealthOf = _no_health
     take_telemetry: TakeTelemetry = _no_telemetry
     on_decision: Callable[[RolloutPlan, Decision], None] = _no_decision

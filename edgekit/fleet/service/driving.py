@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts.engine import is_finished
+from edgekit.fleet.rollouts.label_cache import CachedLabels
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
 from edgekit.fleet.rollouts.state import Decision
@@ -24,7 +24,6 @@ from edgekit_runtime.errors import EdgekitError
 _log = logging.getLogger(__name__)
 
 OnDecision = Callable[[RolloutPlan, Decision], None]
-_LABELS_SECONDS: Final = 30.0
 _JOIN_SECONDS: Final = 30.0
 
 
@@ -59,7 +58,7 @@ class RolloutDrivers:
         self._ledger = ledger
         self._on_decision = on_decision
         self._table = RolloutTable(database)
-        self._labels = _Labels(database)
+        self._labels = CachedLabels(Inventory(database, actor="service").owner_labels)
         self._drivers: dict[str, _Driver] = {}
 
     @property
@@ -118,20 +117,3 @@ class RolloutDrivers:
             # The next turn starts another driver: what is wrong may be over by then.
             _log.error("rollout %s is not driven: %s", rollout, error)
             stopping.wait(5.0)
-
-
-class _Labels:
-    """The owner's labels of all devices, read again now and then."""
-
-    def __init__(self, database: Database) -> None:
-        self._inventory = Inventory(database, actor="service")
-        self._lock = threading.Lock()
-        self._read_at = float("-inf")
-        self._labels: Mapping[str, Mapping[str, str]] = {}
-
-    def __call__(self) -> Mapping[str, Mapping[str, str]]:
-        with self._lock:
-            if time.monotonic() - self._read_at >= _LABELS_SECONDS:
-                self._labels = {device.id: device.labels for device in self._inventory.all()}
-                self._read_at = time.monotonic()
-            return self._labels

@@ -6,24 +6,20 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.retention import apply_retention
 from edgekit.fleet.folder import BrokerAddress, Fleet
-from edgekit.fleet.rollouts.plan import RolloutPlan
-from edgekit.fleet.rollouts.state import Decision
+from edgekit.fleet.rollouts.driving import decision_notice
 from edgekit.fleet.service.comparing import Comparisons
 from edgekit.fleet.service.driving import RolloutDrivers
 from edgekit.fleet.service.hearing import Hearing
 from edgekit.fleet.store.alarms import note_alarms
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.leases import LEASE_SECONDS, Lease
-from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.telemetry.desk import open_desk
 from edgekit.fleet.telemetry.listener import FleetListener
-from edgekit.fleet.telemetry.notices import FILE as NOTICES
-from edgekit.fleet.telemetry.notices import Messenger, Notice, read_targets
 from edgekit.fleet.telemetry.watching import AlarmWatch
 from edgekit_runtime.errors import EnvironmentLackError
 
@@ -74,31 +70,24 @@ class FleetService:
 
     def _lead(self, goes_on: Callable[[], bool]) -> None:
         with contextlib.ExitStack() as stack:
-            ledger = Ledger(self._fleet.path / "telemetry.db")
-            stack.callback(ledger.close)
-            targets = read_targets(self._fleet.path / NOTICES)
-            messenger = Messenger(targets, fleet=self._fleet.id, broker=self._broker)
-            stack.callback(messenger.close)
-            alarms = AlarmWatch(
-                self._fleet.id, ledger, self._fleet.path / "alarms.json", tell=messenger.tell
-            )
+            desk = stack.enter_context(open_desk(self._fleet, self._broker))
             name = f"edgekit-serve-{self._fleet.id}"
             listener = stack.enter_context(FleetListener(self._fleet.id, self._broker, name=name))
-            hearing = Hearing(self._database, listener, ledger=ledger, clock=self._clock)
+            hearing = Hearing(self._database, listener, ledger=desk.ledger, clock=self._clock)
             drivers = RolloutDrivers(
                 self._fleet,
                 self._database,
                 self._broker,
-                ledger=ledger,
-                on_decision=lambda plan, decision: messenger.tell(
+                ledger=desk.ledger,
+                on_decision=lambda plan, decision: desk.messenger.tell(
                     decision_notice(self._fleet, plan, decision)
                 ),
             )
             stack.callback(drivers.stop)
             comparisons = Comparisons(
-                self._fleet, self._database, self._broker, ledger=ledger, clock=self._clock
+                self._fleet, self._database, self._broker, ledger=desk.ledger, clock=self._clock
             )
-            self._work(goes_on, hearing, drivers, comparisons, alarms)
+            self._work(goes_on, hearing, drivers, comparisons, desk.alarms)
 
     def _work(
         self,
@@ -126,16 +115,3 @@ class FleetService:
             if now - forgotten >= _RETENTION_SECONDS:
                 forgotten = now
                 apply_retention(self._database, clock=self._clock)
-
-
-def decision_notice(fleet: Fleet, plan: RolloutPlan, decision: Decision) -> Notice:
-    """What others are told of a rollout's decision."""
-    words = f"rollout {plan.id} of {plan.bundle} {plan.version}: {decision.what}"
-    return Notice(
-        kind="rollout." + decision.what.split()[0],
-        fleet=fleet.id,
-        time=decision.time,
-        text=words + (f", {decision.reason}" if decision.reason else ""),
-        data={"rollout": plan.id, "bundle": plan.bundle, "version": plan.version}
-        | asdict(decision),
-    )
