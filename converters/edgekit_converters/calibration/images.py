@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.extras import require
+from edgekit_runtime.media.image import read_pixels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
-_MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
-# More than eight bits a channel: Pillow would clip them at 255 without a word.
-_DEEP: Final = ("I", "F")
+_CHANNELS: Final = (1, 3, 4)
 _RANKS: Final = (2, 3)
 
 
@@ -38,8 +36,7 @@ class ImageDecoder:
             UsageError: If it has none, or their sizes are known to nobody.
             EnvironmentLackError: If Pillow is not installed.
         """
-        self._images: Any = require("PIL.Image", extra="images")
-        self._operations: Any = require("PIL.ImageOps", extra="images")
+        require("PIL.Image", extra="images")
         self._reverse = preprocessing.colour == "bgr"
         self._fit = preprocessing.fit
         sizes = spec.shape[1:]
@@ -53,12 +50,11 @@ class ImageDecoder:
         channels = 1 if self._axis < 0 else sizes[self._axis] or 3
         if height is None or width is None:
             raise _no_image(spec, where, "leaves the size of images free")
-        if channels not in _MODES:
+        if channels not in _CHANNELS:
             raise _no_image(spec, where, f"has {channels} channels")
         if preprocessing.size and preprocessing.size != (height, width):
             raise _no_image(spec, where, f"takes {height} x {width}, not {preprocessing.size}")
-        self._size = (width, height)
-        self._mode = _MODES[channels]
+        self._height, self._width, self._channels = height, width, channels
 
     def decode(self, path: Path) -> NDArray[np.uint8]:
         """The pixels of an image, 0 to 255, in the input's order of axes and without its batch.
@@ -67,17 +63,16 @@ class ImageDecoder:
             UsageError: If it cannot be decoded.
         """
         try:
-            with warnings.catch_warnings():
-                # A picture that unpacks to gigabytes is an error, not a warning.
-                warnings.simplefilter("error", self._images.DecompressionBombWarning)
-                with self._images.open(path) as image:
-                    if image.mode.startswith(_DEEP):
-                        raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
-                    pixels = np.asarray(self._sized(image.convert(self._mode)), np.uint8)
-        except (OSError, ValueError, SyntaxError, self._images.DecompressionBombError,
-                self._images.DecompressionBombWarning) as error:  # fmt: skip
+            pixels = read_pixels(
+                path,
+                channels=self._channels,
+                height=self._height,
+                width=self._width,
+                fit=self._fit,
+            )
+        except ValueError as error:
             raise UsageError(
-                f"this image cannot be used: {' '.join(str(error).split())[:200]}",
+                f"this image cannot be used: {error}",
                 where=str(path),
                 fix="save it again as 8-bit PNG or JPEG, or take it out of the folder",
             ) from error
@@ -87,16 +82,6 @@ class ImageDecoder:
         if self._reverse:
             pixels = pixels[:, :, ::-1]
         return np.ascontiguousarray(np.moveaxis(pixels, 2, self._axis or 0))
-
-    def _sized(self, image: Any) -> Any:
-        way = self._images.Resampling.BILINEAR
-        if image.size == self._size:
-            return image
-        if self._fit == "crop":
-            return self._operations.fit(image, self._size, method=way)
-        if self._fit == "pad":
-            return self._operations.pad(image, self._size, method=way)
-        return image.resize(self._size, way)
 
 
 def _channel_axis(sizes: tuple[int | None, ...]) -> int | None:

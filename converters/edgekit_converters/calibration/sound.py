@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.media.sound import UNREADABLE, read_frames
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 SOUND_SUFFIXES: Final = frozenset({".wav"})
 
-_FULL_SCALE: Final = float(1 << 31)
-_INT16_BYTES: Final = 2
-_SIGN: Final = np.uint8(0x80)
+_INT16_BITS: Final = 16
 
 
 class SoundDecoder:
@@ -60,37 +58,24 @@ class SoundDecoder:
             UsageError: If it cannot be decoded, or was sampled at another rate than the others.
         """
         try:
-            with wave.open(str(path), "rb") as file:
-                rate, channels, width = (
-                    file.getframerate(), file.getnchannels(), file.getsampwidth(),
-                )  # fmt: skip
-                content = file.readframes(self._length)
-        except (OSError, EOFError, wave.Error) as error:
+            sound = read_frames(str(path), most=self._length)
+        except UNREADABLE as error:
             raise _unusable(path, " ".join(str(error).split())[:200] or "it ends early") from error
+        rate = sound.rate_hz
         if self._rate is None:
             self._rate, self._first = rate, path
         if rate != self._rate:
             other = f"{self._first.name} has" if self._first else "preprocessing.json says"
             raise _unusable(path, f"it is sampled at {rate} Hz, and {other} {self._rate} Hz")
-        if self._integers and width != _INT16_BYTES:
-            raise _unusable(path, f"it has {8 * width} bits a sample, the model takes 16")
-        whole = content[: len(content) // (channels * width) * channels * width]
-        if not whole:
+        if self._integers and sound.bits != _INT16_BITS:
+            raise _unusable(path, f"it has {sound.bits} bits a sample, the model takes 16")
+        if not len(sound.samples):
             raise _unusable(path, "it holds no samples")
-        sound = _samples(whole, width).reshape(-1, channels).mean(axis=1)
         filled = np.zeros(self._length)
-        filled[: len(sound)] = sound[: self._length]
+        filled[: len(sound.samples)] = sound.samples[: self._length]
         if self._integers:
             return np.rint(filled * (1 << 15)).astype(np.int16).reshape(self._shape)
         return filled.astype(np.float32).reshape(self._shape)
-
-
-def _samples(content: bytes, width: int) -> NDArray[np.float64]:
-    """Little-endian integers as numbers from -1 to 1; eight bits have no sign."""
-    data = np.frombuffer(content, np.uint8).reshape(-1, width)
-    full = np.zeros((len(data), 4), np.uint8)
-    full[:, 4 - width :] = np.bitwise_xor(data, _SIGN) if width == 1 else data
-    return full.reshape(-1).view("<i4") / _FULL_SCALE
 
 
 def _unusable(path: Path, reason: str) -> UsageError:

@@ -6,7 +6,8 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -92,21 +93,17 @@ def decode_picture(
         UsageError: If it is none of these, damaged, or far too large.
         EnvironmentLackError: If Pillow is not installed.
     """
-    images: Any = require("PIL.Image", extra="images")
     try:
-        with warnings.catch_warnings():
-            # A small file that unpacks to gigabytes is an attack, not something to warn of.
-            warnings.simplefilter("error", images.DecompressionBombWarning)
-            with images.open(io.BytesIO(data)) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    raise ValueError("it has more than 8 bits a channel")
-                converted = picture.convert(_MODES[layout.channels])
-                pixels = np.asarray(_fitted(converted, layout), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, images.DecompressionBombError,
-            images.DecompressionBombWarning) as error:  # fmt: skip
+        pixels = read_pixels(
+            io.BytesIO(data),
+            channels=layout.channels,
+            height=layout.height,
+            width=layout.width,
+            fit=layout.fit,
+        )
+    except ValueError as error:
         raise UsageError(
-            f"this picture cannot be read: {' '.join(str(error).split())[:200]}",
-            fix="send an 8-bit PNG or JPEG",
+            f"this picture cannot be read: {error}", fix="send an 8-bit PNG or JPEG"
         ) from error
     if layout.channels_axis < 0:
         return pixels[np.newaxis]
@@ -116,15 +113,47 @@ def decode_picture(
     return np.ascontiguousarray(np.moveaxis(pixels, 2, layout.channels_axis)[np.newaxis])
 
 
-def _fitted(picture: Any, layout: PictureLayout) -> Any:
-    size = (layout.width or picture.size[0], layout.height or picture.size[1])
+def read_pixels(
+    file: Path | IO[bytes], *, channels: int, height: int | None, width: int | None, fit: str
+) -> NDArray[np.uint8]:
+    """The pixels of a picture, 0 to 255: [height, width], and channels last where it has several.
+
+    Args:
+        file: PNG, JPEG, WebP, BMP or TIFF.
+        channels: 1 for grey, 3 for red, green, blue, or 4.
+        height: In pixels; None to take it from the picture.
+        width: In pixels; None to take it from the picture.
+        fit: How it gets that size; see `PictureLayout`.
+
+    Raises:
+        ValueError: Saying on a short line why it is none of these, damaged, or far too large.
+        EnvironmentLackError: If Pillow is not installed.
+    """
+    images: Any = require("PIL.Image", extra="images")
+    try:
+        with warnings.catch_warnings():
+            # A small file that unpacks to gigabytes is an attack, not something to warn of.
+            warnings.simplefilter("error", images.DecompressionBombWarning)
+            with images.open(file) as picture:
+                # Pillow would clip them at 255 without a word.
+                if picture.mode.startswith(("I", "F")):
+                    raise ValueError(f"mode {picture.mode}, more than 8 bits a channel")
+                converted = picture.convert(_MODES[channels])
+                size = (width or picture.size[0], height or picture.size[1])
+                return np.asarray(_fitted(converted, size, fit), dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError, images.DecompressionBombError,
+            images.DecompressionBombWarning) as error:  # fmt: skip
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+
+
+def _fitted(picture: Any, size: tuple[int, int], fit: str) -> Any:
     if picture.size == size:
         return picture
     way = require("PIL.Image", extra="images").Resampling.BILINEAR
     operations: Any = require("PIL.ImageOps", extra="images")
-    if layout.fit == "crop":
+    if fit == "crop":
         return operations.fit(picture, size, method=way)
-    if layout.fit == "pad":
+    if fit == "pad":
         return operations.pad(picture, size, method=way)
     return picture.resize(size, way)
 

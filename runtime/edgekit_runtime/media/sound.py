@@ -6,7 +6,8 @@ import io
 import math
 import wave
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 _MOST_RATE_HZ: Final = 768_000
 _LOBES: Final = 16
 _BLOCK: Final = 2048
+UNREADABLE: Final = (wave.Error, EOFError, ValueError, RuntimeError, OSError)
+"""What reading a damaged file ends in; `wave` itself raises all of these."""
 
 
 def decode_sound(
@@ -67,19 +70,47 @@ def read_wave(data: bytes | bytearray | memoryview) -> tuple[NDArray[np.float32]
         UsageError: If it is no PCM WAV file.
     """
     try:
-        with wave.open(io.BytesIO(data)) as file:
-            width, channels, rate_hz = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            raw = file.readframes(file.getnframes())
-        if not raw or rate_hz <= 0 or rate_hz > _MOST_RATE_HZ:
+        sound = read_frames(io.BytesIO(data))
+        if not len(sound.samples) or sound.rate_hz > _MOST_RATE_HZ:
             raise ValueError("it holds no sound")
-        frames = raw[: len(raw) // (width * channels) * width * channels]
-        samples = _integers(frames, width).reshape(-1, channels).mean(axis=1)
-    except (wave.Error, EOFError, ValueError, RuntimeError, OSError) as error:
+    except UNREADABLE as error:
         raise UsageError(
             f"this sound cannot be read: {str(error) or type(error).__name__}",
             fix="send a WAV file with PCM samples",
         ) from error
-    return (samples / (1 << (8 * width - 1))).astype(np.float32), rate_hz
+    return sound.samples.astype(np.float32), sound.rate_hz
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frames:
+    """What a WAV file holds.
+
+    Attributes:
+        samples: From -1 to 1; the mean of the channels.
+        rate_hz: Samples a second.
+        bits: Of a sample, as it is stored.
+    """
+
+    samples: NDArray[np.float64]
+    rate_hz: int
+    bits: int
+
+
+def read_frames(file: str | IO[bytes], *, most: int | None = None) -> Frames:
+    """The first samples of a WAV file with 8, 16, 24 or 32 bits; a torn last one is left out.
+
+    Raises:
+        Exception: One of `UNREADABLE`.
+    """
+    with wave.open(file, "rb") as stream:
+        width, channels = stream.getsampwidth(), stream.getnchannels()
+        rate_hz = stream.getframerate()
+        raw = stream.readframes(stream.getnframes() if most is None else most)
+    if rate_hz <= 0:
+        raise ValueError("it has no sampling rate")
+    whole = raw[: len(raw) // (width * channels) * width * channels]
+    samples = _integers(whole, width).reshape(-1, channels).mean(axis=1)
+    return Frames(samples=samples / (1 << (8 * width - 1)), rate_hz=rate_hz, bits=8 * width)
 
 
 def resample(samples: NDArray[np.float32], given_hz: int, wanted_hz: int) -> NDArray[np.float32]:
