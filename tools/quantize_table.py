@@ -7,14 +7,10 @@ less accurate than another of about the same size.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import math
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -29,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from edgekit_converters.litert.compile import compile_to_litert  # noqa: E402 - found by the path
 from edgekit_converters.litert.emit import SIGNATURE  # noqa: E402
 from edgekit_converters.quantize.scheme import Scheme  # noqa: E402
+from edgekit_converters.sources.quiet import quiet  # noqa: E402
 from tests.converters.quantize.subjects import (  # noqa: E402
     SHARED,
     Judgement,
@@ -166,7 +163,7 @@ def rows(subject: Subject, folder: Path) -> Iterator[Row]:
         prepared.write(scheme, mine)
         theirs: Judgement | str
         try:
-            with silence():
+            with quiet():
                 quantize(prepared, floats[suffix], other)
             theirs = prepared.judge(other, folder)
         except Exception as error:  # noqa: BLE001 - whatever they raise is their result
@@ -178,22 +175,6 @@ def rows(subject: Subject, folder: Path) -> Iterator[Row]:
             rival=rival,
             theirs=theirs,
         )
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keep the others off the terminal."""
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def table(found: dict[str, tuple[Subject, list[Row]]]) -> str:

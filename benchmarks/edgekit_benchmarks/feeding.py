@@ -11,6 +11,7 @@ import numpy as np
 
 from edgekit_benchmarks.inputs import is_index, load_inputs, make_inputs, resolve_shapes
 from edgekit_runtime.errors import UnsupportedModelError
+from edgekit_runtime.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgekit_benchmarks.job import Job
-    from edgekit_runtime.session import Session
+    from edgekit_runtime.session import EngineSession, Session
     from edgekit_runtime.tensors import TensorSpec
 
 # Made-up indices are 0 and 1. What does not take both may be a table of one row, or a length.
@@ -36,6 +37,22 @@ class FirstRun:
 
     inputs: dict[str, NDArray[np.generic]]
     nanoseconds: int
+
+
+def open_job(job: Job) -> EngineSession:
+    """Load a job's model as it asks.
+
+    Raises:
+        UnsupportedModelError: If the engine refuses it.
+        EnvironmentLackError: If the engine is not installed.
+    """
+    return open_session(
+        job.model,
+        threads=job.threads,
+        runtime=job.runtime,
+        reference_kernels=job.reference_kernels,
+        provider=job.provider,
+    )
 
 
 def run_first(session: Session, job: Job) -> FirstRun:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from edgekit_runtime import errors
 from edgekit_runtime.errors import EdgekitError
@@ -145,12 +145,12 @@ def refusal(error: EdgekitError) -> str:
     return json.dumps({"refusal": error.as_json()})
 
 
-def read_answer(line: str) -> Observation:
-    """Read the measuring process's line.
+def read_line(line: str) -> dict[str, Any]:
+    """What a process says that was given a job.
 
     Raises:
         EdgekitError: The very error that the process met, of its own class.
-        ValueError: If the line is neither an answer nor a refusal.
+        ValueError: If the line is no JSON object.
     """
     document = json.loads(line)
     if not isinstance(document, dict):
@@ -159,6 +159,17 @@ def read_answer(line: str) -> Observation:
         found = document["refusal"]
         kind = getattr(errors, found["error"], EdgekitError)
         raise kind(found["what"], where=found["where"], fix=found["fix"])
+    return document
+
+
+def read_answer(line: str) -> Observation:
+    """What the measuring process saw.
+
+    Raises:
+        EdgekitError: The very error that the process met, of its own class.
+        ValueError: If the line is neither an answer nor a refusal.
+    """
+    document = read_line(line)
     if "observation" not in document:
         raise ValueError("neither an answer nor a refusal")
     seen = document["observation"]

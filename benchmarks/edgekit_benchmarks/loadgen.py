@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from edgekit_benchmarks.feeding import run_first
+from edgekit_benchmarks.feeding import open_job, run_first
 from edgekit_benchmarks.job import Job, refusal, take_standard_output
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.extras import require
-from edgekit_runtime.session import open_session
 
 # "Effective" settings and results: the last value of a key is the one that held.
 _LINE: Final = ":::MLLOG "
@@ -58,13 +57,7 @@ def drive(job: LoadJob) -> dict[str, object]:
         EdgekitError: If the model does not run, or LoadGen is missing or ends in an error.
     """
     loadgen: Any = require("mlperf_loadgen", extra="loadgen")
-    session = open_session(
-        job.model,
-        threads=job.threads,
-        runtime=job.runtime,
-        reference_kernels=job.reference_kernels,
-        provider=job.provider,
-    )
+    session = open_job(job)
     call = session.prepare(run_first(session, job).inputs)
     for _ in range(_WARM_UP):
         call()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from edgekit_benchmarks.job import InputUsed, Job, ModelMemory, Observation, read_answer
+from edgekit_benchmarks.job import InputUsed, Job, ModelMemory, Observation, read_answer, read_line
 from edgekit_benchmarks.latency import LatencyStatistics, describe_latencies, quantile
 from edgekit_benchmarks.machine import (
     MachineFacts,
@@ -319,10 +318,7 @@ def measure_operators(
         reference_kernels=reference_kernels,
         provider=provider,
     )
-    line = run_process(job, command=_OPERATORS_COMMAND, timeout_s=timeout_s)
-    document = json.loads(line)
-    if "refusal" in document:
-        read_answer(line)
+    document = read_line(run_process(job, command=_OPERATORS_COMMAND, timeout_s=timeout_s))
     return tuple(OperatorTime(**entry) for entry in document["operators"])
 
 

@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_benchmarks.feeding import run_first
+from edgekit_benchmarks.feeding import open_job, run_first
 from edgekit_benchmarks.job import Job, refusal, take_standard_output
 from edgekit_benchmarks.litert_profiler import OperatorEvent, profile_litert
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, UnsupportedModelError
 from edgekit_runtime.formats import ModelFormat, detect_format
-from edgekit_runtime.session import open_session
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,13 +56,7 @@ def profile_operators(job: Job) -> list[OperatorTime]:
         EnvironmentLackError: If it is not installed, or has no profiler.
     """
     # Errors of the model and a missing engine are told as everywhere.
-    session = open_session(
-        job.model,
-        threads=job.threads,
-        runtime=job.runtime,
-        reference_kernels=job.reference_kernels,
-        provider=job.provider,
-    )
+    session = open_job(job)
     inputs = run_first(session, job).inputs
     engine = session.runtime.name
     session.close()

@@ -7,14 +7,13 @@ for ten minutes a scenario.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from edgekit_benchmarks.job import read_answer
+from edgekit_benchmarks.job import read_line
 from edgekit_benchmarks.loadgen import LoadJob
 from edgekit_benchmarks.process import command_of, run_process
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
@@ -188,10 +187,7 @@ def run_scenario(
             target_per_s=target_per_s,
             limit_ms=limit_ms,
         )
-        line = run_process(job, command=_COMMAND, timeout_s=timeout_s)
-        document = json.loads(line)
-        if "refusal" in document:
-            read_answer(line)
+        document = read_line(run_process(job, command=_COMMAND, timeout_s=timeout_s))
         return read_log(document["log"], job)
 
     if scenario is not Scenario.SERVER:

@@ -16,7 +16,7 @@ import time
 from array import array
 from typing import TYPE_CHECKING, Final
 
-from edgekit_benchmarks.feeding import run_first
+from edgekit_benchmarks.feeding import open_job, run_first
 from edgekit_benchmarks.job import (
     InputUsed,
     Job,
@@ -34,7 +34,6 @@ from edgekit_benchmarks.resident import (
 )
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.formats import ModelFormat, detect_format
-from edgekit_runtime.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edgekit_runtime.session import EngineSession
 
 # Enough for any statistic, and below one megabyte of the memory that is being measured.
 MOST_RUNS: Final = 100_000
@@ -68,7 +66,7 @@ def observe(job: Job) -> Observation:
     gc.collect()
     baseline_bytes = reset_peak_bytes()
     start = time.perf_counter_ns()
-    session = _open(job)
+    session = open_job(job)
     load_ns = time.perf_counter_ns() - start
     try:
         first = run_first(session, job)
@@ -106,16 +104,6 @@ def observe(job: Job) -> Observation:
     )
 
 
-def _open(job: Job) -> EngineSession:
-    return open_session(
-        job.model,
-        threads=job.threads,
-        runtime=job.runtime,
-        reference_kernels=job.reference_kernels,
-        provider=job.provider,
-    )
-
-
 def _memory(job: Job, inputs: Mapping[str, NDArray[np.generic]]) -> ModelMemory | None:
     """Load and run the model once more: what it needs of its own.
 
@@ -126,7 +114,7 @@ def _memory(job: Job, inputs: Mapping[str, NDArray[np.generic]]) -> ModelMemory 
     if not give_back_freed():
         return None
     before = reset_peak_bytes()
-    session = _open(job)
+    session = open_job(job)
     try:
         # Reading the maps takes memory itself: before the peak is reset, and after it was read.
         mapped = mapped_bytes(job.model) or 0
