@@ -13,6 +13,7 @@ import click
 from edgekit_agent.cli_batch import batch
 from edgekit_agent.cli_identity import enrol
 from edgekit_agent.cli_install import install, uninstall
+from edgekit_agent.cli_options import http_port_option, json_option, new_folder_option
 from edgekit_runtime.console import run_command
 from edgekit_runtime.errors import GateFailedError
 
@@ -26,7 +27,6 @@ _config_option = click.option(
     show_default=True,
     help="The agent's configuration.",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,15 +64,9 @@ def cli(*, debug: bool) -> None:
     type=click.Path(path_type=Path),
     help="The director's root.json.",
 )
-@click.option("--folder", required=True, type=click.Path(path_type=Path), help="Where to.")
-@click.option(
-    "--http-port",
-    type=click.IntRange(0, 65535),
-    default=8380,
-    show_default=True,
-    help="Where applications reach the models; 0 for any free port.",
-)
-@_json_option
+@new_folder_option
+@http_port_option
+@json_option
 def init(
     *,
     device: str,
@@ -122,7 +116,7 @@ def run(*, config_path: Path) -> None:
 
 @cli.command()
 @_config_option
-@_json_option
+@json_option
 def status(*, config_path: Path, as_json: bool) -> None:
     """Say what the agent runs, as it last wrote it down; asks neither network nor agent."""
     from edgekit_agent.config import load_config
@@ -134,7 +128,7 @@ def status(*, config_path: Path, as_json: bool) -> None:
 
 @cli.command()
 @_config_option
-@_json_option
+@json_option
 def check(*, config_path: Path, as_json: bool) -> int:
     """Check what the agent needs: configuration, roots, folder, port, runtimes.
 

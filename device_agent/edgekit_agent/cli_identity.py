@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from edgekit_agent.cli_options import http_port_option, json_option, new_folder_option
+
 
 @click.command()
 @click.option("--url", required=True, help="The fleet's control plane, https://…")
@@ -24,15 +26,9 @@ import click
     type=click.Path(path_type=Path),
     help="PEM file that proves the control plane; by default the system's authorities do.",
 )
-@click.option("--folder", required=True, type=click.Path(path_type=Path), help="Where to.")
-@click.option(
-    "--http-port",
-    type=click.IntRange(0, 65535),
-    default=8380,
-    show_default=True,
-    help="Where applications reach the models; 0 for any free port.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@new_folder_option
+@http_port_option
+@json_option
 def enrol(
     *,
     url: str,

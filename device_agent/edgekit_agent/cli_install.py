@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit_agent.cli_options import json_option
+
 if TYPE_CHECKING:
     from edgekit_agent.install.setup import Done
 
@@ -19,7 +21,6 @@ _root_option = click.option(
     show_default=True,
     help="Root folder of the machine; another one than / prepares an image, and starts nothing.",
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()
@@ -33,7 +34,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.
 @click.option(
     "--executable", default="", help="Command that starts the agent; by default this one."
 )
-@_json_option
+@json_option
 def install(*, agent: Path, root: Path, executable: str, as_json: bool) -> None:
     """Install an agent's folder as a systemd service: user, configuration, hardened unit.
 
@@ -48,7 +49,7 @@ def install(*, agent: Path, root: Path, executable: str, as_json: bool) -> None:
 @click.command()
 @_root_option
 @click.option("--keep-data", is_flag=True, help="Leave identity, models and configuration.")
-@_json_option
+@json_option
 def uninstall(*, root: Path, keep_data: bool, as_json: bool) -> None:
     """Take the service away, and everything that belongs to it."""
     from edgekit_agent.install.setup import uninstall as take_away
