@@ -17,12 +17,14 @@ from edgekit.fleet.registry.entries import (
     TAG_PATTERN,
     BundleVersion,
     Deployment,
+    Metric,
     Stage,
 )
 from edgekit.fleet.registry.rows import (
     benchmark_metrics,
     find_row,
     measured_metrics,
+    metric_row,
     read_entries,
     require_row,
 )
@@ -82,7 +84,7 @@ class Registry:
             VerificationError: If its files are not what its manifest says.
             UsageError: If there is no such file, or a tag is none.
         """
-        from edgekit.fleet.store.tables import VersionMetricRow, VersionRow, VersionTagRow
+        from edgekit.fleet.store.tables import VersionRow, VersionTagRow
 
         for name, value in (tags or {}).items():
             _require_tag(name, value)
@@ -121,16 +123,7 @@ class Registry:
                 VersionTagRow(version_id=row.id, name=name, value=value)
                 for name, value in (tags or {}).items()
             )
-            session.add_all(
-                VersionMetricRow(
-                    version_id=row.id,
-                    variant=metric.variant,
-                    name=metric.name,
-                    value=metric.value,
-                    origin=metric.origin,
-                )
-                for metric in measured_metrics(manifest)
-            )
+            session.add_all(metric_row(row, metric) for metric in measured_metrics(manifest))
             self._record(session, "version.registered", row, {"file_sha256": digest})
             return read_entries(session, [row])[0]
 
@@ -200,8 +193,6 @@ class Registry:
             UsageError: If there is no such version or variant, or the figure is none.
             GateFailedError: If the bundle itself says this figure: a measurement stays.
         """
-        from edgekit.fleet.store.tables import VersionMetricRow
-
         if not re.fullmatch(METRIC_PATTERN, name) or not math.isfinite(value):
             raise UsageError(f"{name!r} = {value} is no metric", fix="give NAME=NUMBER: f1=0.93")
         with self.database.write() as session:
@@ -220,15 +211,9 @@ class Registry:
                     where=entry.name,
                     fix="add the figure under another name",
                 )
-            session.merge(
-                VersionMetricRow(
-                    version_id=row.id,
-                    variant=variant,
-                    name=name,
-                    value=value,
-                    origin=f"added by {self._actor}"[:128],
-                )
-            )
+            origin = f"added by {self._actor}"[:128]
+            metric = Metric(name=name, value=value, variant=variant, origin=origin)
+            session.merge(metric_row(row, metric))
             detail = {"name": name, "value": value, "variant": variant}
             self._record(session, "version.measured", row, detail)
             return read_entries(session, [row])[0]
@@ -242,7 +227,6 @@ class Registry:
         Raises:
             UsageError: If the file is none, or measured other models.
         """
-        from edgekit.fleet.store.tables import VersionMetricRow
         from edgekit_benchmarks.results import read_results
 
         runs = read_results(results)
@@ -263,15 +247,7 @@ class Registry:
                     fix="bench the very files that the bundle holds",
                 )
             for metric in metrics:
-                session.merge(
-                    VersionMetricRow(
-                        version_id=row.id,
-                        variant=metric.variant,
-                        name=metric.name,
-                        value=metric.value,
-                        origin=metric.origin,
-                    )
-                )
+                session.merge(metric_row(row, metric))
             self._record(session, "version.benchmarked", row, {"metrics": len(metrics)})
             return read_entries(session, [row])[0]
 

@@ -14,7 +14,7 @@ from edgekit_runtime.versions import Version
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from edgekit.fleet.store.tables import VersionRow
+    from edgekit.fleet.store.tables import VersionMetricRow, VersionRow
     from edgekit_benchmarks.results import RecordedRun
 
 
@@ -30,6 +30,19 @@ def measured_metrics(manifest: Manifest) -> list[Metric]:
         for variant in manifest.variants
         if variant.accuracy is not None
     ]
+
+
+def metric_row(row: VersionRow, metric: Metric) -> VersionMetricRow:
+    """A figure as the database holds it."""
+    from edgekit.fleet.store.tables import VersionMetricRow
+
+    return VersionMetricRow(
+        version_id=row.id,
+        variant=metric.variant,
+        name=metric.name,
+        value=metric.value,
+        origin=metric.origin,
+    )
 
 
 def benchmark_metrics(run: RecordedRun, variant: str | None) -> list[Metric]:
