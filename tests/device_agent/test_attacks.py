@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
 from edgekit_runtime.orders import parse_time
 from edgekit_runtime.protocol import pack_metadata, unpack_metadata
-from tests.simulators.local_agent import RunningAgent, make_config
+from tests.simulators.local_agent import RunningAgent
 from tests.simulators.signed_fleet import SignedFleet, SignedRepository, quick_order
 from tests.simulators.tiny_bundles import affine_bundle
 
@@ -307,15 +306,6 @@ def test_endless_metadata_is_cut_off() -> None:
     bomb = zlib.compress(b'{"1.root.json": "' + b" " * (64 << 20) + b'"}')
     with pytest.raises(VerificationError, match="cut off, or larger"):
         unpack_metadata(bomb, where="test")
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[RunningAgent]:
-    fleet = SignedFleet()
-    running = RunningAgent(config=make_config(tmp_path, fleet), fleet=fleet)
-    running.start()
-    yield running
-    running.stop()
 
 
 def test_a_hostile_broker_may_publish_anything_anywhere(agent: RunningAgent) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,8 @@ from edgekit_runtime.orders import (
     parse_order,
     parse_window,
 )
-from tests.simulators.local_agent import RunningAgent, make_config
-from tests.simulators.signed_fleet import SignedFleet, quick_order
+from tests.simulators.local_agent import RunningAgent
+from tests.simulators.signed_fleet import quick_order
 from tests.simulators.tiny_bundles import affine_bundle
 
 
@@ -142,15 +141,6 @@ def test_batteries_and_mains_are_read_from_the_kernels_files(tmp_path: Path) -> 
     supply("BAT0", status="Charging", capacity="odd")
     around = look_around(5.0, supplies=tmp_path)
     assert (around.battery_percent, around.on_mains) == (None, True)
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[RunningAgent]:
-    fleet = SignedFleet()
-    running = RunningAgent(config=make_config(tmp_path, fleet), fleet=fleet)
-    running.start()
-    yield running
-    running.stop()
 
 
 def test_an_agent_fetches_at_once_and_goes_live_when_it_may(

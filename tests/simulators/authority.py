@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import http.server
+import ipaddress
 import json
 import ssl
 import threading
@@ -38,12 +39,18 @@ class Authority:
 
     def server(self, folder: Path) -> tuple[Path, Path]:
         """A certificate for 127.0.0.1, and its key, as files."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
         certificate, secret = folder / "server.pem", folder / "server-key.pem"
-        certificate.write_text(
-            _pem(self._build(name, key.public_key(), days=10, names=("127.0.0.1",)))
-        )
+        self.issue("127.0.0.1", certificate, secret, names=("127.0.0.1",))
+        return certificate, secret
+
+    def issue(
+        self, common: str, certificate: Path, secret: Path, *, names: tuple[str, ...] = ()
+    ) -> x509.Certificate:
+        """A certificate for a new key, written beside it."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+        made = self._build(subject, key.public_key(), days=10, names=names)
+        certificate.write_text(_pem(made))
         secret.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -51,7 +58,26 @@ class Authority:
                 serialization.NoEncryption(),
             )
         )
-        return certificate, secret
+        return made
+
+    def revocation_list(self, revoked: x509.Certificate) -> str:
+        """A list that takes one certificate back."""
+        now = dt.datetime.now(dt.UTC)
+        entry = (
+            x509.RevokedCertificateBuilder()
+            .serial_number(revoked.serial_number)
+            .revocation_date(now - dt.timedelta(hours=1))
+            .build()
+        )
+        made = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(now - dt.timedelta(hours=1))
+            .next_update(now + dt.timedelta(days=1))
+            .add_revoked_certificate(entry)
+            .sign(self.key, hashes.SHA256())
+        )
+        return made.public_bytes(serialization.Encoding.PEM).decode()
 
     def _build(
         self,
@@ -63,8 +89,6 @@ class Authority:
         ca: bool = False,
         names: tuple[str, ...] = (),
     ) -> x509.Certificate:
-        import ipaddress
-
         now = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1)
         builder = (
             x509.CertificateBuilder()
@@ -96,7 +120,7 @@ class Authority:
             )
         )
         if names:
-            found = [x509.IPAddress(ipaddress.ip_address(name)) for name in names]
+            found = [_general_name(name) for name in names]
             builder = builder.add_extension(x509.SubjectAlternativeName(found), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 
@@ -156,6 +180,13 @@ class EnrolmentServer:
             "director_root": self.fleet.director.first_root.decode(),
             **self.changes,
         }
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
 
 
 def _pem(certificate: x509.Certificate) -> str:

@@ -187,88 +187,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int
 
 
 def make_certificates(folder: Path) -> None:
-    from datetime import UTC, datetime, timedelta
+    from tests.simulators.authority import Authority
 
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    now = datetime.now(UTC)
-
-    def name(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    authority = ec.generate_private_key(ec.SECP256R1())
-
-    def issue(common: str, key: ec.EllipticCurvePrivateKey, *, ca: bool = False):
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(name(common))
-            .issuer_name(name("authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            # Python 3.13 asks for these, as RFC 5280 does.
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
-            )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
-                critical=False,
-            )
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=not ca,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    key_cert_sign=ca,
-                    crl_sign=ca,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-        )
-        if not ca:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
-            )
-        return builder.sign(authority, hashes.SHA256())
-
-    def write(stem: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        pem = serialization.Encoding.PEM
-        (folder / f"{stem}.pem").write_bytes(certificate.public_bytes(pem))
-        (folder / f"{stem}.key").write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-
-    write("ca", issue("authority", authority, ca=True), authority)
-    serials = {}
+    authority = Authority()
+    (folder / "ca.pem").write_text(authority.pem)
     for stem in ("broker", "oven-1", "oven-2", "stolen"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = issue(stem, key)
-        serials[stem] = certificate.serial_number
-        write(stem, certificate, key)
-    revoked = (
-        x509.RevokedCertificateBuilder()
-        .serial_number(serials["stolen"])
-        .revocation_date(now - timedelta(hours=1))
-        .build()
-    )
-    crl = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(name("authority"))
-        .last_update(now - timedelta(hours=1))
-        .next_update(now + timedelta(days=1))
-        .add_revoked_certificate(revoked)
-        .sign(authority, hashes.SHA256())
-    )
-    (folder / "crl.pem").write_bytes(crl.public_bytes(serialization.Encoding.PEM))
+        files = folder / f"{stem}.pem", folder / f"{stem}.key"
+        last = authority.issue(stem, *files, names=("localhost",))
+    (folder / "crl.pem").write_text(authority.revocation_list(last))
 
 
 class Device:
