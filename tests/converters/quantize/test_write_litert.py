@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 
 from edgekit_converters.litert.compile import compile_to_litert
 from edgekit_converters.normalise import normalise
@@ -18,16 +17,12 @@ from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.quantize.write_litert import write_litert
 from edgekit_runtime.errors import UnsupportedModelError
 from edgekit_runtime.session import open_session
+from tests.converters.quantize.examples import F, images, tokens, w
 from tests.converters.quantize.flat_files import operators_of, run_flat, tree_of, types_of
 from tests.converters.quantize.measured import min_max_ranges, run_onnx, sqnr_db
 
 node = helper.make_node
-F = np.float32
 INTEGERS = {"int8", "int16"}
-
-
-def w(*shape: int, seed: int = 1, scale: float = 0.3) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(scale=scale, size=shape).astype(F)
 
 
 @pytest.fixture
@@ -80,37 +75,6 @@ def mobile(make_model: Any) -> Any:
         "gate": w(16, 16, 1, 1, seed=9),
     }  # fmt: skip
     return make_model(nodes, {"x": ["n", 3, 17, 17]}, ["y"], constants)
-
-
-@pytest.fixture
-def encoder(make_model: Any) -> Any:
-    """One head of attention with its projections and norm; the tokens come from a table."""
-    nodes = [
-        node("Gather", ["table", "ids"], ["x"], name="embed"),
-        *(node("MatMul", ["x", f"w{k}"], [k], name=k) for k in "qkv"),
-        node("Add", ["q", "bq"], ["qb"]),
-        node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
-        node("MatMul", ["qb", "kt"], ["scores"], name="scores"),
-        node("Softmax", ["scores"], ["shares"], axis=-1),
-        node("MatMul", ["shares", "v"], ["mixed"], name="mix"),
-        node("Add", ["mixed", "x"], ["sum"], name="skip"),
-        node("LayerNormalization", ["sum", "gain"], ["normal"], name="norm"),
-        node("MatMul", ["normal", "wo"], ["y"], name="out"),
-    ]
-    constants = {
-        "table": w(50, 16, scale=1), "wq": w(16, 16, seed=2), "wk": w(16, 16, seed=3),
-        "wv": w(16, 16, seed=4), "bq": w(16, seed=5), "wo": w(16, 64, seed=6),
-        "gain": np.ones(16, F),
-    }  # fmt: skip
-    return make_model(nodes, {"ids": ["n", 12]}, ["y"], constants, dtype=TensorProto.INT64)
-
-
-def images(seed: int = 0, count: int = 8) -> dict[str, NDArray[Any]]:
-    return {"x": np.random.default_rng(seed).normal(size=(count, 3, 17, 17)).astype(F)}
-
-
-def tokens(seed: int = 0) -> dict[str, NDArray[Any]]:
-    return {"ids": np.random.default_rng(seed).integers(0, 50, (4, 12))}
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,11 @@ from edgekit_converters.quantize.plan import QuantizationPlan, Range
 from edgekit_converters.quantize.scheme import Scheme
 from edgekit_converters.quantize.write_onnx import write_onnx
 from edgekit_runtime.errors import UnsupportedModelError
+from tests.converters.quantize.examples import F, images, tokens, w
 from tests.converters.quantize.measured import min_max_ranges, operators, run_onnx, sqnr_db
 
 node = helper.make_node
 STATIC = (Scheme.INT8, Scheme.INT16X8)
-F = np.float32
-
-
-def w(*shape: int, seed: int = 1, scale: float = 0.3) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).normal(scale=scale, size=shape).astype(F)
 
 
 @pytest.fixture
@@ -54,29 +50,6 @@ def convolutions(make_model: Any) -> Any:
 
 
 @pytest.fixture
-def encoder(make_model: Any) -> Any:
-    """One head of attention with its projections and norm; the tokens come from a table."""
-    nodes = [
-        node("Gather", ["table", "ids"], ["x"], name="embed"),
-        *(node("MatMul", ["x", f"w{k}"], [k], name=k) for k in "qkv"),
-        node("Add", ["q", "bq"], ["qb"]),
-        node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
-        node("MatMul", ["qb", "kt"], ["scores"], name="scores"),
-        node("Softmax", ["scores"], ["shares"], axis=-1),
-        node("MatMul", ["shares", "v"], ["mixed"], name="mix"),
-        node("Add", ["mixed", "x"], ["sum"]),
-        node("LayerNormalization", ["sum", "gain"], ["normal"]),
-        node("MatMul", ["normal", "wo"], ["y"], name="out"),
-    ]
-    constants = {
-        "table": w(50, 16, scale=1), "wq": w(16, 16, seed=2), "wk": w(16, 16, seed=3),
-        "wv": w(16, 16, seed=4), "bq": w(16, seed=5), "wo": w(16, 64, seed=6),
-        "gain": np.ones(16, F),
-    }  # fmt: skip
-    return make_model(nodes, {"ids": ["n", 12]}, ["y"], constants, dtype=TensorProto.INT64)
-
-
-@pytest.fixture
 def write(tmp_path: Path) -> Callable[..., tuple[Path, tuple[str, ...]]]:
     """Quantize a normalised model with the ranges of some batches."""
 
@@ -101,14 +74,6 @@ def optimised(path: Path) -> list[str]:
     options.optimized_model_filepath = str(path.with_name("optimised.onnx"))
     ort.InferenceSession(str(path), options)
     return operators(path.with_name("optimised.onnx"))
-
-
-def images(seed: int = 0, count: int = 8) -> dict[str, NDArray[Any]]:
-    return {"x": np.random.default_rng(seed).normal(size=(count, 3, 17, 17)).astype(F)}
-
-
-def tokens(seed: int = 0) -> dict[str, NDArray[Any]]:
-    return {"ids": np.random.default_rng(seed).integers(0, 50, (4, 12))}
 
 
 def check(

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,6 +53,24 @@ def make_plan(*stages: Stage, **changes: object) -> RolloutPlan:
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
+def runner_of(
+    fleet: Fleet,
+    store: RolloutFolder,
+    listener: FleetListener,
+    broker: RunningBroker,
+    **settings: Any,
+) -> RolloutRunner:
+    """A runner of `make_plan`'s rollout that turns quickly."""
+    return RolloutRunner(
+        fleet,
+        store,
+        "r1",
+        listener=listener,
+        broker=broker.address,
+        settings=RunnerSettings(turn_seconds=0.05, **settings),
+    )
+
+
 def drive(
     fleet: Fleet,
     broker: RunningBroker,
@@ -62,14 +81,7 @@ def drive(
     store = RolloutFolder(fleet.path / "rollouts")
     deadline = time.monotonic() + seconds
     with FleetListener(fleet.id, broker.address, name="control") as listener:
-        runner = RolloutRunner(
-            fleet,
-            store,
-            "r1",
-            listener=listener,
-            broker=broker.address,
-            settings=RunnerSettings(turn_seconds=0.05),
-        )
+        runner = runner_of(fleet, store, listener, broker)
         state = runner.run(
             goes_on=lambda: time.monotonic() < deadline and not until(runner.stored.state)
         )
@@ -256,14 +268,7 @@ def test_a_broker_that_is_away_delays_and_loses_nothing(
         settle(crowd, "1.0.0")
         store = RolloutFolder(fleet.path / "rollouts")
         with FleetListener(fleet.id, mosquitto.address, name="control") as listener:
-            runner = RolloutRunner(
-                fleet,
-                store,
-                "r1",
-                listener=listener,
-                broker=mosquitto.address,
-                settings=RunnerSettings(turn_seconds=0.05),
-            )
+            runner = runner_of(fleet, store, listener, mosquitto)
             runner.run(goes_on=lambda: not runner.stored.state.members)
             mosquitto.stop()
             runner.turn()
@@ -316,14 +321,7 @@ def test_a_store_that_is_away_delays_and_loses_nothing(
         FleetListener(fleet.id, mosquitto.address, name="control") as listener,
     ):
         settle(crowd, "1.0.0")
-        runner = RolloutRunner(
-            fleet,
-            store,
-            "r1",
-            listener=listener,
-            broker=mosquitto.address,
-            settings=RunnerSettings(turn_seconds=0.05, take_telemetry=take),
-        )
+        runner = runner_of(fleet, store, listener, mosquitto, take_telemetry=take)
         deadline = time.monotonic() + 60
         state = runner.run(
             goes_on=lambda: time.monotonic() < deadline or not taken,
@@ -356,14 +354,7 @@ def test_states_that_the_broker_swallowed_are_asked_for(
         FleetListener(fleet.id, mosquitto.address, name="control") as listener,
     ):
         settle(crowd, "1.0.0")
-        runner = RolloutRunner(
-            fleet,
-            store,
-            "r1",
-            listener=listener,
-            broker=mosquitto.address,
-            settings=RunnerSettings(turn_seconds=0.05),
-        )
+        runner = runner_of(fleet, store, listener, mosquitto)
         runner.run(goes_on=lambda: not runner.stored.state.members)
         runner.turn()
         settle(crowd, "2.0.0")
