@@ -25,17 +25,8 @@ from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
 from edgekit.fleet.store.database import open_fleet_database
-from edgekit_runtime.bundle.archive import entry_of, write_bundle
-from edgekit_runtime.bundle.manifest import (
-    Binding,
-    GoldenOutputs,
-    Manifest,
-    Requirements,
-    TensorContract,
-    Variant,
-)
-from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.orders import BundleOrder, Gates
+from tests.simulators.carried_bundles import write_carried
 
 NAMES = [f"sim-{number:05d}" for number in range(20)]
 PLAN = {
@@ -46,35 +37,6 @@ PLAN = {
         {"name": "all", "percent": 100},
     ],
 }
-
-
-def make_bundle(folder: Path, version: str) -> Path:
-    files = {"model.onnx": version.encode() * 9000, "golden.npz": b"in", "expected.npz": b"out"}
-    variant = Variant(
-        id="onnx-float",
-        format=ModelFormat.ONNX,
-        precision="float32",
-        file="model.onnx",
-        inputs={"image": Binding(tensor="x")},
-        outputs={"scores": Binding(tensor="y")},
-        requires=Requirements(runtimes=("onnxruntime",)),
-        golden=GoldenOutputs(file="expected.npz", atol=0.01, rtol=0.0),
-    )
-    manifest = Manifest(
-        name="digits",
-        version=version,
-        task="classification",
-        created="2026-11-24T00:00:00Z",
-        inputs=(TensorContract(name="image", dtype="float32", shape=(None, 8)),),
-        outputs=(TensorContract(name="scores", dtype="float32", shape=(None, 2)),),
-        variants=(variant,),
-        golden_inputs="golden.npz",
-        golden_samples=1,
-        files={path: entry_of(data) for path, data in files.items()},
-    )
-    path = folder / f"digits-{version}.ekb"
-    write_bundle(path, manifest, files)
-    return path
 
 
 class Command:
@@ -121,7 +83,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
     init_keys(made)
     first = BundleOrder(bundle="digits", version="1.0.0", gates=Gates(min_seconds=1.0))
     for version in ("1.0.0", "2.0.0"):
-        release_bundle(made, make_bundle(tmp_path, version))
+        release_bundle(made, write_carried(tmp_path, version, model=version.encode() * 9000))
     for name in NAMES:
         order_bundle(made, name, first)
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:

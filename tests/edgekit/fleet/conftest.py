@@ -9,16 +9,7 @@ from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.store.database import Database
-from edgekit_runtime.bundle.archive import entry_of, write_bundle
-from edgekit_runtime.bundle.manifest import (
-    Binding,
-    GoldenOutputs,
-    Manifest,
-    Requirements,
-    TensorContract,
-    Variant,
-)
-from edgekit_runtime.formats import ModelFormat
+from tests.simulators.carried_bundles import write_carried
 
 MakeBundle = Callable[..., Path]
 Verify = Callable[..., object]
@@ -37,33 +28,7 @@ def make_bundle(tmp_path: Path) -> MakeBundle:
     """Write an `.ekb` of a model that nobody runs: a fleet only carries it."""
 
     def make(version: str = "1.0.0", *, name: str = "digits", model: bytes = b"model " * 40_000):
-        files = {"model.onnx": model, "golden.npz": b"inputs", "expected.npz": b"outputs"}
-        manifest = Manifest(
-            name=name,
-            version=version,
-            task="classification",
-            created="2026-11-24T00:00:00Z",
-            inputs=(TensorContract(name="image", dtype="float32", shape=(None, 8)),),
-            outputs=(TensorContract(name="scores", dtype="float32", shape=(None, 2)),),
-            variants=(
-                Variant(
-                    id="onnx-float",
-                    format=ModelFormat.ONNX,
-                    precision="float32",
-                    file="model.onnx",
-                    inputs={"image": Binding(tensor="x")},
-                    outputs={"scores": Binding(tensor="y")},
-                    requires=Requirements(runtimes=("onnxruntime",)),
-                    golden=GoldenOutputs(file="expected.npz", atol=0.01, rtol=0.0),
-                ),
-            ),
-            golden_inputs="golden.npz",
-            golden_samples=1,
-            files={path: entry_of(data) for path, data in files.items()},
-        )
-        path = tmp_path / f"{name}-{version}.ekb"
-        write_bundle(path, manifest, files)
-        return path
+        return write_carried(tmp_path, version, name=name, model=model)
 
     return make
 
