@@ -101,10 +101,3 @@ class RangeStatistics:
             return 0.0
         outside = (bins.centre < kept.low) | (bins.centre > kept.high)
         return float(bins.counts[outside].sum() / bins.counts.sum())
-
-    @property
-    def channel_ratio(self) -> float:
-        """The largest channel's magnitude by the smallest one's, channels of zeros left out."""
-        magnitude = np.maximum(np.abs(self.channel_low), np.abs(self.channel_high))
-        used = magnitude[magnitude > 0].astype(np.float64)
-        return float(used.max() / used.min()) if used.size else 1.0
