@@ -336,3 +336,81 @@ class SettingRow(Base):
 
     name: Mapped[str] = mapped_column(_ID, primary_key=True)
     value: Mapped[Any] = mapped_column(_JSON)
+
+
+class EnrolmentTokenRow(Base):
+    """Takes one device in, once; `secret_sha256` is all that is kept of its secret.
+
+    `device_id` is the device that it was made for, or that it took in; `labels` are set then.
+    """
+
+    __tablename__ = "enrolment_tokens"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    device_id: Mapped[str | None] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), index=True
+    )
+    secret_sha256: Mapped[str] = mapped_column(String(64))
+    labels: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    created: Mapped[float] = mapped_column(Double)
+    created_by: Mapped[str] = mapped_column(String(128))
+    expires: Mapped[float] = mapped_column(Double)
+    used: Mapped[float | None] = mapped_column(Double)
+    revoked: Mapped[float | None] = mapped_column(Double)
+
+
+class CertificateRow(Base):
+    """A certificate that the fleet gave a device; `serial` is in hex, `pem` public.
+
+    `key_sha256` is of the public key: what a device renews is the same key's certificate.
+    """
+
+    __tablename__ = "certificates"
+
+    serial: Mapped[str] = mapped_column(String(64), primary_key=True)
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), index=True
+    )
+    key_sha256: Mapped[str] = mapped_column(String(64))
+    begins: Mapped[float] = mapped_column(Double)
+    ends: Mapped[float] = mapped_column(Double)
+    revoked: Mapped[float | None] = mapped_column(Double)
+    pem: Mapped[str] = mapped_column(Text)
+
+
+class DeviceRequestRow(Base):
+    """What one device is asked for; `number` grows with every request to it.
+
+    `sent` is when it was published last, `answered` when all of the answer was there.
+    """
+
+    __tablename__ = "device_requests"
+
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(16))
+    arguments: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    created: Mapped[float] = mapped_column(Double, index=True)
+    created_by: Mapped[str] = mapped_column(String(128))
+    expires: Mapped[float] = mapped_column(Double, index=True)
+    sent: Mapped[float | None] = mapped_column(Double)
+    answered: Mapped[float | None] = mapped_column(Double, index=True)
+    withdrawn: Mapped[float | None] = mapped_column(Double)
+    ok: Mapped[bool | None] = mapped_column(Boolean)
+    parts: Mapped[int] = mapped_column(Integer)
+
+
+class ReplyPartRow(Base):
+    """A part of a device's answer: figures, lines of its log, a piece of a sample."""
+
+    __tablename__ = "reply_parts"
+
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    part: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    received: Mapped[float] = mapped_column(Double, index=True)
+    result: Mapped[dict[str, Any]] = mapped_column(_JSON)
