@@ -83,6 +83,13 @@ class ConversionPlan:
     folder: Path
 
 
+def format_named_by(output: Path) -> ModelFormat | None:
+    """The format that an output's name says; None if it names a folder."""
+    if output.is_dir():
+        return None
+    return next((known for known in ModelFormat if output.suffix == known.suffix), None)
+
+
 def default_output(source: Path) -> Path:
     """The folder for a source's artifacts where the user names none: beside it."""
     name = f"{name_of(source)}-converted"
@@ -236,14 +243,14 @@ def _name_files(
     wanted: list[tuple[ModelFormat, Precision]],
 ) -> ConversionPlan:
     output = request.output
-    named = output.suffix in {".onnx", ".tflite"} and not output.is_dir()
+    named = format_named_by(output)
     if named and len(wanted) > 1:
         raise UsageError(
             f"{len(wanted)} files are to be made and the output names one",
             where=str(output),
             fix="name a folder",
         )
-    if named and output.suffix != wanted[0][0].suffix:
+    if named and named is not wanted[0][0]:
         raise UsageError(
             f"the output's name says {output.suffix}, the target is {wanted[0][0].value}",
             where=str(output),

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     "targets",
-    default="onnx,tflite",
-    show_default=True,
     metavar="FORMATS",
-    help="Formats to make, with commas between: onnx, tflite.",
+    help="Formats to make, with commas between: onnx, tflite.  [default: what --output's name "
+    "says, else both]",
 )
 @click.option(
     "--quantize",
@@ -164,7 +163,7 @@ if TYPE_CHECKING:
 def convert(
     source: Path,
     output: Path | None,
-    targets: str,
+    targets: str | None,
     quantize: str,
     with_float: bool,
     keep_float: tuple[str, ...],
@@ -201,7 +200,7 @@ def convert(
     all at once, before anything is written. A JSON report is written beside the artifacts.
 
     \b
-    edgekit convert model.onnx --to tflite -o model.tflite
+    edgekit convert model.onnx -o model.tflite
     edgekit convert model.onnx --quantize int8 --calibration train.npz --eval test.npz
     edgekit convert model.onnx --quantize int8 --calibration photos/ --max-accuracy-drop 0.5%
     edgekit convert model.pt2 --to tflite --layout nhwc
@@ -221,18 +220,23 @@ def convert(
     from edgekit_converters.goal import AccuracyGoal
     from edgekit_converters.litert.layout import BorderLayout
     from edgekit_converters.ranges import RangeMethod
-    from edgekit_converters.request import default_output, parse_schemes
+    from edgekit_converters.request import default_output, format_named_by, parse_schemes
     from edgekit_converters.sources.options import SourceOptions, parse_input_shape
     from edgekit_runtime.errors import GateFailedError
-    from edgekit_runtime.formats import parse_formats
+    from edgekit_runtime.formats import ModelFormat, parse_formats
 
+    if targets is not None:
+        formats = parse_formats(targets)
+    else:
+        named = format_named_by(output) if output else None
+        formats = (named,) if named else tuple(ModelFormat)
     reduced = parse_schemes(quantize)
     precisions = (Precision.FLOAT32, *reduced) if with_float or not reduced else reduced
     report = convert_model(
         ConversionRequest(
             source=source,
             output=output or default_output(source),
-            targets=parse_formats(targets),
+            targets=formats,
             precisions=precisions,
             calibration=calibration,
             evaluation=evaluation,

@@ -53,6 +53,13 @@ def test_every_scheme_is_a_row_with_paired_figures(tmp_path: Path) -> None:
     assert max(map(len, rows[:8])) < 220
 
 
+@pytest.mark.parametrize("name", ["digits.tflite", "digits.onnx"])
+def test_a_file_named_as_output_says_which_format_is_made(name: str, tmp_path: Path) -> None:
+    done = convert(MODEL, "-o", tmp_path / name)
+    assert done.exit_code == 0, done.output
+    assert sorted(file.name for file in tmp_path.iterdir()) == [name, f"{name}.report.json"]
+
+
 def test_a_goal_that_is_missed_shows_the_best_and_ends_with_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
