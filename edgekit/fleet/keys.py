@@ -6,7 +6,6 @@ key means a new fleet.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from edgekit.fleet.keyring import (
     keyring_json,
     read_keyring,
 )
+from edgekit.fleet.secret_files import write_secret
 from edgekit_runtime.durable import sync_folder, unwritable, write_bytes
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.extras import require
@@ -130,7 +130,7 @@ def _make_keys(folder: Path, passphrase: str | None) -> dict[str, CryptoSigner]:
         if offline and passphrase:
             encryption = BestAvailableEncryption(passphrase.encode())
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-        _write_secret(folder / f"{name}.pem", pem)
+        write_secret(folder / f"{name}.pem", pem)
         keys.append(
             FleetKey(
                 name=name,
@@ -141,18 +141,9 @@ def _make_keys(folder: Path, passphrase: str | None) -> dict[str, CryptoSigner]:
                 encrypted=offline and passphrase is not None,
             )
         )
-    _write_secret(folder / KEYS_FILE, keyring_json(tuple(keys)))
+    write_secret(folder / KEYS_FILE, keyring_json(tuple(keys)))
     sync_folder(folder)
     return signers
-
-
-def _write_secret(path: Path, data: bytes) -> None:
-    # Created with its final mode: nobody else can open it, not even for an instant.
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_roots(fleet: Fleet, signers: Mapping[str, CryptoSigner], clock: Clock) -> None:
