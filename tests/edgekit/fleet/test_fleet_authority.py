@@ -99,7 +99,7 @@ def test_only_the_owner_may_read_its_key(fleet: Fleet) -> None:
         (request_of("oven-1", fleet="other"), r"for the fleet \['other'\]"),
         (request_of("oven-1", key=WEAK_RSA), "has a key that is"),
         (request_of("oven-1", key=ec.generate_private_key(ec.SECP192R1())), "has a key that is"),
-        (request_of("oven-1").replace("\nMII", "\nMIJ", 1), "no certificate signing request"),
+        (request_of("oven-1").replace("\nMI", "\nAA", 1), "no certificate signing request"),
     ],
     ids=["nonsense", "endless", "other-name", "other-fleet", "weak-rsa", "weak-ec", "damaged"],
 )
@@ -109,18 +109,13 @@ def test_a_bad_request_is_refused(fleet: Fleet, request_pem: str, why: str) -> N
         authority.sign_request(request_pem, device="oven-1")
 
 
-def test_a_request_that_another_key_signed_is_refused(fleet: Fleet) -> None:
+def test_a_request_that_its_key_has_not_signed_is_refused(fleet: Fleet) -> None:
     authority = FleetAuthority.create(fleet)
     asked = x509.load_pem_x509_csr(request_of("oven-1").encode())
-    other = x509.load_pem_x509_csr(request_of("oven-1").encode())
-    der = asked.public_bytes(serialization.Encoding.DER)
-    # The first request's content under the other's signature, where both are of one length.
-    if len(asked.signature) != len(other.signature):
-        other = asked
-    mixed = bytearray(der.replace(asked.signature, other.signature))
-    mixed[-1] ^= 1 if other is asked else 0
-    pem = "-----BEGIN CERTIFICATE REQUEST-----\n"
-    pem += base64.encodebytes(bytes(mixed)).decode() + "-----END CERTIFICATE REQUEST-----\n"
+    der = bytearray(asked.public_bytes(serialization.Encoding.DER))
+    der[-1] ^= 1
+    pem = "-----BEGIN CERTIFICATE REQUEST-----\n" + base64.encodebytes(der).decode()
+    pem += "-----END CERTIFICATE REQUEST-----\n"
     with pytest.raises(UsageError, match="not signed by its own key"):
         authority.sign_request(pem, device="oven-1")
 
