@@ -32,7 +32,26 @@ def bundle() -> None:
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="Inputs (.npz; with `labels` the accuracy is measured) for golden samples and statistics.",
+    help="What applications give, for golden samples and statistics: an .npz (with `labels` the "
+    "accuracy is measured), or a folder of pictures or WAV files, a subfolder for each class.",
+)
+@click.option(
+    "--pipeline",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Pre- and postprocessing, TOML or JSON.  [default: preprocessing.json in a data folder]",
+)
+@click.option("--image", default="", metavar="COLOUR[,FIT]", help="Take pictures: rgb, bgr,crop.")
+@click.option("--sound", metavar="HZ", type=click.IntRange(1), help="Take sound of that rate.")
+@click.option(
+    "--scale", default="", metavar="A[,B,…]", help="Multiply inputs: a number, or one a channel."
+)
+@click.option("--offset", default="", metavar="A[,B,…]", help="Add to inputs, after --scale.")
+@click.option(
+    "--then",
+    multiple=True,
+    type=click.Choice(["softmax", "sigmoid", "argmax"]),
+    help="A step after the model; repeat it.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: NAME-VERSION.ekb]")
 @click.option("--golden-samples", default=16, show_default=True, type=click.IntRange(1, 1000))
@@ -52,6 +71,12 @@ def create(
     version: str,
     variants: tuple[Path, ...],
     data: Path,
+    pipeline: Path | None,
+    image: str,
+    sound: int | None,
+    scale: str,
+    offset: str,
+    then: tuple[str, ...],
     output: Path | None,
     golden_samples: int,
     task: str,
@@ -63,12 +88,28 @@ def create(
 ) -> None:
     """Make the bundle NAME.
 
-    Every variant runs here on golden samples from --data; a device must reproduce their outputs
-    before the bundle goes live on it.
+    Every variant runs here on golden samples from --data, through the same pre- and postprocessing
+    as on a device; a device must reproduce their outputs before the bundle goes live on it.
     """
     import json
 
     from edgekit.bundling.create import BundleRequest, create_bundle
+    from edgekit.bundling.pipeline import pipeline_of_options, read_pipeline
+    from edgekit_runtime.errors import UsageError
+
+    chosen = pipeline_of_options(
+        image=image,
+        sound_hz=sound or 0,
+        scale=_numbers("--scale", scale),
+        offset=_numbers("--offset", offset),
+        then=then,
+    )
+    if pipeline is not None:
+        if chosen is not None:
+            raise UsageError(
+                "a pipeline file and options for steps are given", fix="write the steps into it"
+            )
+        chosen = read_pipeline(pipeline)
 
     output = output or Path(f"{name}-{version}.ekb")
     manifest = create_bundle(
@@ -84,6 +125,7 @@ def create(
             source=source,
             licences=licences,
             description=description,
+            pipeline=chosen,
         ),
         progress=say,
     )
@@ -146,3 +188,17 @@ def verify(file: Path, as_json: bool) -> None:
                 f"{variant.id}: {result.samples} golden samples match on {variant.runtime}; "
                 f"largest difference {result.max_abs_error:.3g}, allowed {result.allowed}"
             )
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    from edgekit_runtime.errors import UsageError
+
+    try:
+        numbers = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {text!r} holds no numbers", fix="write 0.0039, or one a channel: 1,2,3"
+        ) from error
+    if not all(abs(number) < float("inf") for number in numbers):
+        raise UsageError(f"{option} {text!r} must be finite")
+    return numbers

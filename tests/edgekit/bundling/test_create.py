@@ -53,7 +53,15 @@ def test_a_bundle_holds_what_was_measured(request_: BundleRequest, tmp_path: Pat
     assert statistics["inputs"]["x"]["mean"] == pytest.approx(INPUTS.mean())
     assert sum(statistics["largest"]["scores"]) == len(INPUTS)
     assert bom["specVersion"] == "1.6"
-    assert bom["metadata"]["component"]["type"] == "machine-learning-model"
+    subject = bom["metadata"]["component"]
+    assert subject["type"] == "machine-learning-model"
+    (figure,) = subject["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    assert figure == {"type": "top1", "value": "0.75", "slice": "variants/onnx-float32.onnx"}
+    parts = {item["name"]: item["hashes"][0]["content"] for item in bom["components"]}
+    assert parts == {
+        "variants/onnx-float32.onnx": manifest.files["variants/onnx-float32.onnx"].sha256,
+        "data.npz": manifest.lineage["data"]["sha256"],
+    }
 
 
 def test_it_proves_itself_here(request_: BundleRequest, tmp_path: Path) -> None:
