@@ -8,6 +8,8 @@ The rules:
  * An event about another candidate than the present one (its digest differs) changes nothing.
  * The active version stays until a candidate has passed its gates; it then becomes the previous.
  * A candidate that fails is refused: the same or an older order does not bring it back.
+ * A version that only runs beside the one that serves is the affair of `shadow.machine`: it waits
+   while an update is under way, and nothing that befalls it changes what serves.
  * Trials that were begun are counted, and starts of the agent while a candidate is tried: a version
    that takes the whole device down cannot do so for ever.
 """
@@ -113,6 +115,22 @@ class SlotLost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowSeen:
+    """The version beside has run for so long now, and is well."""
+
+    digest: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowEnded:
+    """The version beside cannot go on: it crashed, hung, took too much, or there is no room."""
+
+    digest: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Restarted:
     """The agent has started, and found this record."""
 
@@ -129,18 +147,20 @@ Event = (
     | GatesFailed
     | Crashed
     | SlotLost
+    | ShadowSeen
+    | ShadowEnded
     | Restarted
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Get what the candidate lacks, and install a variant that has not failed."""
+    """Get what `record.fetching` lacks, and install a variant of it that has not failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prove:
-    """Run the trial of the candidate's variant, once the order's conditions hold."""
+    """Run the trial of `record.staged`, once the order's conditions hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +186,7 @@ Action = Fetch | Prove | Serve | Collect | Announce
 Step = tuple[BundleRecord, tuple[Action, ...]]
 
 
-def transition(  # noqa: PLR0911 - one a kind of event
-    record: BundleRecord, event: Event, now: float
-) -> Step:
+def transition(record: BundleRecord, event: Event, now: float) -> Step:
     """Decide what an event means.
 
     Args:
@@ -179,6 +197,18 @@ def transition(  # noqa: PLR0911 - one a kind of event
     Returns:
         Where it stands now, and what to do, in order.
     """
+    begins = isinstance(event, Ordered) and event.target.shadow is not None
+    if record.shadow is None and not begins:
+        return _decide(record, event, now)
+    # Most devices never have one.
+    from edgekit_agent.shadow.machine import transition_with_shadow
+
+    return transition_with_shadow(record, event, lambda: _decide(record, event, now))
+
+
+def _decide(  # noqa: PLR0911 - one a kind of event
+    record: BundleRecord, event: Event, now: float
+) -> Step:
     match event:
         case Ordered():
             return _ordered(record, event.target)
@@ -194,6 +224,8 @@ def transition(  # noqa: PLR0911 - one a kind of event
             return _before_use(record, event)
         case GatesPassed() | GatesFailed():
             return _in_use(record, event)
+        case ShadowSeen() | ShadowEnded():
+            return record, ()
 
 
 def _ordered(record: BundleRecord, target: Target) -> Step:

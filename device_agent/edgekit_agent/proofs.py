@@ -14,7 +14,6 @@ from edgekit_agent.plans import ModelPlan
 from edgekit_agent.state import BundleRecord, Slot, Target
 from edgekit_agent.trial import TrialOutcome, run_trial
 from edgekit_runtime.errors import EdgekitError
-from edgekit_runtime.reports import Phase
 
 # How often it is looked whether the conditions of an order hold.
 _HELD_SECONDS: Final = 5.0
@@ -75,18 +74,17 @@ class Proofs:
         return self._held.get(bundle, "")
 
     def begin(self, record: BundleRecord, now: float) -> None:
-        """Start the trial of a staged candidate, or say what it waits for."""
-        bundle, candidate = record.bundle, record.candidate
-        if record.phase is not Phase.STAGED or candidate is None:
+        """Start the trial of what is staged, or say what it waits for."""
+        bundle, slot = record.bundle, record.staged
+        if slot is None:
             return
-        reason = why_not_yet(candidate.order.conditions, self._look_around())
+        reason = why_not_yet(slot.target.order.conditions, self._look_around())
         if reason:
             if bundle not in self._held:
-                self._wait(candidate, reason)
+                self._wait(slot.target, reason)
             self._held[bundle] = reason
             return
         self._held.pop(bundle, None)
-        slot = Slot(target=candidate, variant=record.variant)
         self._apply(bundle, ProofBegun(digest=slot.digest, variant=slot.variant), now)
         try:
             plan = self._plan_of(bundle, slot)
@@ -119,15 +117,12 @@ class Proofs:
 
     def stop_stale(self, record: BundleRecord) -> None:
         """End what a record does not ask for any more."""
-        bundle, candidate = record.bundle, record.candidate
-        staged = record.phase is Phase.STAGED and candidate is not None
-        if not staged:
+        bundle, slot = record.bundle, record.staged
+        if slot is None:
             self._held.pop(bundle, None)
         trial = self._running.get(bundle)
-        if trial is not None and not (
-            staged
-            and candidate is not None
-            and (candidate.digest, record.variant) == (trial.digest, trial.variant)
+        if trial is not None and (
+            slot is None or (slot.digest, slot.variant) != (trial.digest, trial.variant)
         ):
             trial.stop.set()
             del self._running[bundle]

@@ -9,11 +9,13 @@ from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.limits import MAX_INDEX_BYTES
 from edgekit_runtime.orders import (
     BundleOrder,
+    ShadowOrder,
     index_pieces_custom,
     parse_index_pieces,
     parse_order,
+    read_shadow_order,
 )
-from edgekit_runtime.reports import BundleState, Phase
+from edgekit_runtime.reports import BundleState, Phase, ShadowPhase, ShadowState
 
 _SHA256 = r"[0-9a-f]{64}"
 UNDER_WAY = (Phase.FETCHING, Phase.STAGED, Phase.TRYING)
@@ -29,6 +31,7 @@ class Target:
         length: Of the bundle index, in bytes.
         pieces: SHA-256 and length of each piece of the index.
         order_version: Of the director's metadata that named it.
+        shadow_pieces: Of the index of the version that is to run beside it; none for none.
     """
 
     order: BundleOrder
@@ -36,6 +39,7 @@ class Target:
     length: int
     pieces: tuple[tuple[str, int], ...]
     order_version: int
+    shadow_pieces: tuple[tuple[str, int], ...] = ()
 
     @property
     def bundle(self) -> str:
@@ -47,8 +51,23 @@ class Target:
         """The bundle's version."""
         return self.order.version
 
+    @property
+    def shadow(self) -> Target | None:
+        """What is to run beside it, as a target of its own."""
+        asked = self.order.shadow
+        if asked is None or not self.shadow_pieces:
+            return None
+        return Target(
+            order=BundleOrder(bundle=self.bundle, version=asked.version, budget=asked.budget),
+            digest=asked.digest,
+            length=asked.length,
+            pieces=self.shadow_pieces,
+            order_version=self.order_version,
+        )
+
     def to_json(self) -> dict[str, object]:
         """The target as the journal holds it."""
+        shadow = index_pieces_custom(list(self.shadow_pieces)) if self.shadow_pieces else None
         return {
             "path": self.order.target_path,
             "custom": self.order.to_custom(),
@@ -56,6 +75,7 @@ class Target:
             "length": self.length,
             "pieces": index_pieces_custom(list(self.pieces)),
             "order_version": self.order_version,
+            "shadow_pieces": shadow,
         }
 
 
@@ -94,6 +114,49 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRecord:
+    """Where the version stands that is to run beside the one that serves.
+
+    Attributes:
+        target: Which version.
+        order: How it is to run.
+        phase: Where it stands; ended, it is kept so that the same run does not begin again.
+        variant: Which variant; set from staged on.
+        failed: Variants that failed their proof, each with its reason.
+        boots: Proofs that were begun; once it runs, starts of the agent since it was last well.
+        seconds: How long it has run beside, as far as that was written down.
+        reason: Why it has ended.
+    """
+
+    target: Target
+    order: ShadowOrder
+    phase: ShadowPhase = ShadowPhase.WAITING
+    variant: str = ""
+    failed: tuple[tuple[str, str], ...] = ()
+    boots: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def slot(self) -> Slot:
+        """What is staged, or runs."""
+        return Slot(target=self.target, variant=self.variant)
+
+    def to_json(self) -> dict[str, object]:
+        """The record as the journal holds it."""
+        return {
+            "target": self.target.to_json(),
+            "order": self.order.to_custom(),
+            "phase": self.phase.value,
+            "variant": self.variant,
+            "failed": [list(item) for item in self.failed],
+            "boots": self.boots,
+            "seconds": self.seconds,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BundleRecord:
     """Where one bundle stands.
 
@@ -111,6 +174,7 @@ class BundleRecord:
         active_crashes: When the active version crashed, by the machine's clock.
         refused: The last target that did not prove itself.
         reason: Why.
+        shadow: What is to run beside what serves; None for nothing.
     """
 
     bundle: str
@@ -126,6 +190,7 @@ class BundleRecord:
     active_crashes: tuple[float, ...] = ()
     refused: Refusal | None = None
     reason: str = ""
+    shadow: ShadowRecord | None = None
 
     @property
     def serving(self) -> Slot | None:
@@ -135,10 +200,32 @@ class BundleRecord:
         return self.active
 
     @property
+    def fetching(self) -> tuple[Target, tuple[tuple[str, str], ...]] | None:
+        """What is being fetched, and which of its variants have failed; an update goes first."""
+        if self.phase is Phase.FETCHING and self.candidate is not None:
+            return self.candidate, self.failed
+        if self.shadow is not None and self.shadow.phase is ShadowPhase.FETCHING:
+            return self.shadow.target, self.shadow.failed
+        return None
+
+    @property
+    def staged(self) -> Slot | None:
+        """What is to be proven; an update goes first."""
+        if self.phase is Phase.STAGED and self.candidate is not None:
+            return Slot(target=self.candidate, variant=self.variant)
+        if self.shadow is not None and self.shadow.phase is ShadowPhase.STAGED:
+            return self.shadow.slot
+        return None
+
+    @property
     def digests(self) -> frozenset[str]:
         """Every version whose files must stay."""
         held = {slot.digest for slot in (self.active, self.previous) if slot is not None}
-        return frozenset(held | ({self.candidate.digest} if self.candidate else set()))
+        if self.candidate is not None:
+            held.add(self.candidate.digest)
+        if self.shadow is not None and self.shadow.phase is not ShadowPhase.ENDED:
+            held.add(self.shadow.target.digest)
+        return frozenset(held)
 
     def report(self) -> BundleState:
         """What the device says of it to the world."""
@@ -150,6 +237,14 @@ class BundleRecord:
             candidate=self.candidate.version if self.candidate else "",
             previous=self.previous.version if self.previous else "",
             reason=self.reason,
+            shadow=ShadowState(
+                run=self.shadow.order.run,
+                version=self.shadow.target.version,
+                phase=self.shadow.phase,
+                reason=self.shadow.reason,
+            )
+            if self.shadow
+            else None,
         )
 
     def to_json(self) -> dict[str, object]:
@@ -166,6 +261,7 @@ class BundleRecord:
             "crashes": self.crashes,
             "refused": self.refused.to_json() if self.refused else None,
             "reason": self.reason,
+            "shadow": self.shadow.to_json() if self.shadow else None,
         }
 
 
@@ -185,6 +281,7 @@ def read_record(bundle: str, reader: FieldReader) -> BundleRecord:
         crashes=reader.integer("crashes"),
         refused=_read_refusal(reader),
         reason=reader.text("reason", most=65_536),
+        shadow=_read_shadow(reader),
     )
     if (record.candidate is not None) != (record.phase in UNDER_WAY):
         reader.fault("phase", f"{phase} does not fit the candidate")
@@ -200,9 +297,14 @@ def read_target(reader: FieldReader, field: str) -> Target | None:
     length = entry.integer("length", least=1, most=MAX_INDEX_BYTES)
     digest = entry.text("digest", pattern=_SHA256)
     order_version = entry.integer("order_version")
+    shadow_pieces: list[tuple[str, int]] = []
     try:
         order = parse_order(path, entry.raw("custom"))
         pieces = parse_index_pieces(path, entry.raw("pieces"), length=length)
+        if order.shadow is not None and entry.raw("shadow_pieces") is not None:
+            shadow_pieces = parse_index_pieces(
+                path, entry.raw("shadow_pieces"), length=order.shadow.length
+            )
     except VerificationError as error:
         entry.fault("", error.what)
         return None
@@ -212,6 +314,27 @@ def read_target(reader: FieldReader, field: str) -> Target | None:
         length=length,
         pieces=tuple(pieces),
         order_version=order_version,
+        shadow_pieces=tuple(shadow_pieces),
+    )
+
+
+def _read_shadow(reader: FieldReader) -> ShadowRecord | None:
+    if reader.raw("shadow") is None:
+        return None
+    entry = reader.nested("shadow")
+    target = read_target(entry, "target")
+    phase = entry.text("phase", pattern="|".join(ShadowPhase))
+    if target is None:
+        return None
+    return ShadowRecord(
+        target=target,
+        order=read_shadow_order(entry.nested("order")),
+        phase=ShadowPhase(phase) if phase in set(ShadowPhase) else ShadowPhase.WAITING,
+        variant=entry.text("variant"),
+        failed=_read_failed(entry),
+        boots=entry.integer("boots"),
+        seconds=entry.number("seconds", least=0),
+        reason=entry.text("reason", most=65_536),
     )
 
 

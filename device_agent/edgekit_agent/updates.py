@@ -36,11 +36,12 @@ from edgekit_agent.machine import (
 )
 from edgekit_agent.plans import ModelPlan
 from edgekit_agent.proofs import Proofs, TrialDone
+from edgekit_agent.shadow.plans import Beside
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import UNDER_WAY, BundleRecord, Slot, Target
 from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
-from edgekit_runtime.reports import DeviceEvent, Phase
+from edgekit_runtime.reports import DeviceEvent, Phase, ShadowPhase
 from edgekit_runtime.telemetry import FeatureCounts
 
 _log = logging.getLogger(__name__)
@@ -48,6 +49,8 @@ _log = logging.getLogger(__name__)
 # A version that keeps taking the server down, and has none before it, is left out so long: the
 # other bundles are served meanwhile.
 BENCH_SECONDS: Final = 60.0
+
+_INSTALLED: Final = (ShadowPhase.STAGED, ShadowPhase.WATCHING)
 
 FeaturesOf = Callable[[ModelPlan, LiveStats], Mapping[str, FeatureCounts]]
 
@@ -114,8 +117,19 @@ class Updates:
 
     @property
     def under_way(self) -> bool:
-        """Whether any bundle is on its way to somewhere."""
-        return any(record.phase in UNDER_WAY for record in self.records.values())
+        """Whether any bundle, or what is to run beside one, is on its way to somewhere."""
+        return any(
+            record.phase in UNDER_WAY or record.fetching or record.staged
+            for record in self.records.values()
+        )
+
+    @property
+    def has_shadows(self) -> bool:
+        """Whether anything is to run beside what serves now."""
+        return any(
+            record.shadow is not None and record.shadow.phase is ShadowPhase.WATCHING
+            for record in self.records.values()
+        )
 
     def waiting(self, bundle: str) -> str:
         """What a bundle's update is waiting for; empty for nothing."""
@@ -153,13 +167,15 @@ class Updates:
             held = [record.active, record.previous]
             if record.phase in (Phase.STAGED, Phase.TRYING) and record.candidate:
                 held.append(Slot(target=record.candidate, variant=record.variant))
+            if record.shadow and record.shadow.phase in _INSTALLED:
+                held.append(record.shadow.slot)
             for slot in held:
                 damage = self._slots.check(bundle, slot) if slot else ""
                 if slot and damage:
                     self.apply(bundle, SlotLost(digest=slot.digest, reason=damage), now)
         for bundle, record in list(self.records.items()):
             # What was just found lost is being fetched already.
-            if record.phase is not Phase.FETCHING or not self.downloads.fetches(bundle):
+            if record.fetching is None or not self.downloads.fetches(bundle):
                 self.apply(bundle, Restarted(), now)
 
     def follow(self, order: VerifiedOrder, now: float) -> None:
@@ -221,6 +237,28 @@ class Updates:
             if plan and self._benched.get(plan.digest, now) <= now:
                 plans.append(plan)
         return tuple(plans)
+
+    def shadows(self, now: float) -> dict[str, Beside]:
+        """What is to run beside what serves now, by bundle."""
+        found = {}
+        for bundle in sorted(self.records):
+            active, shadow = self.records[bundle].active, self.records[bundle].shadow
+            if active is None or shadow is None or shadow.phase is not ShadowPhase.WATCHING:
+                continue
+            serves = self._servable(bundle, now)
+            try:
+                candidate = self._plan(bundle, shadow.slot)
+            except EdgekitError as error:
+                self.apply(bundle, SlotLost(digest=shadow.target.digest, reason=str(error)), now)
+                continue
+            if serves is not None:
+                found[bundle] = Beside(
+                    candidate=candidate,
+                    active=serves,
+                    order=shadow.order,
+                    seconds=shadow.seconds,
+                )
+        return found
 
     def on_opened(self, models: tuple[ModelPlan, ...], now: float) -> None:
         """Start the time of every candidate that answers now."""
@@ -323,10 +361,10 @@ class Updates:
 
     def _perform(self, action: Action, record: BundleRecord, now: float) -> None:
         match action:
-            case Fetch() if record.candidate is not None:
-                failed = tuple(variant for variant, _ in record.failed)
-                self.downloads.begin(record.candidate, failed, now)
-            case Prove() if record.candidate is not None:
+            case Fetch() if record.fetching is not None:
+                target, failed = record.fetching
+                self.downloads.begin(target, tuple(variant for variant, _ in failed), now)
+            case Prove() if record.staged is not None:
                 self.proofs.begin(self.records[record.bundle], now)
             case Collect():
                 self._collect_due = True
@@ -336,7 +374,7 @@ class Updates:
 
     def _stop_stale_work(self, record: BundleRecord) -> None:
         bundle = record.bundle
-        if record.phase is not Phase.FETCHING:
+        if record.fetching is None:
             self.downloads.cancel(bundle)
         self.proofs.stop_stale(record)
         if record.phase is not Phase.TRYING:

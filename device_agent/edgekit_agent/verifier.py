@@ -26,6 +26,7 @@ from edgekit_runtime.limits import MAX_INDEX_BYTES
 from edgekit_runtime.orders import (
     ORDER_FIELD,
     TIME_FIELD,
+    BundleOrder,
     parse_index_pieces,
     parse_order,
     parse_time,
@@ -157,37 +158,22 @@ class Verifier:
     def _agree(
         self, path: str, ordered: TargetFile, updater: Updater, order_version: int
     ) -> Target:
-        from tuf.api.exceptions import DownloadError, RepositoryError
-
-        try:
-            released = updater.get_targetinfo(path)
-        except (RepositoryError, DownloadError, ValueError) as error:
-            raise VerificationError(str(error), where=path) from error
-        if released is None:
-            raise VerificationError(
-                f"the director orders {path}, which the image repository has not released",
-                where=path,
-                fix="release it first; if somebody else ordered it, the director's key is stolen",
-            )
+        order = parse_order(path, ordered.custom)
+        released = _released(path, updater)
         digest = released.hashes.get("sha256")
         if (
             digest is None
             or ordered.hashes.get("sha256") != digest
             or ordered.length != released.length
         ):
-            raise VerificationError(
-                f"director and image repository disagree about the content of {path}",
-                where=path,
-                fix="order it again; if that does not help, the director's key may be stolen",
-            )
-        if not 0 < released.length <= MAX_INDEX_BYTES:
-            raise VerificationError(f"an index of {released.length} bytes", where=path)
+            raise _disagreement(path)
         return Target(
-            order=parse_order(path, ordered.custom),
+            order=order,
             digest=digest,
             length=released.length,
             pieces=tuple(parse_index_pieces(path, released.custom, length=released.length)),
             order_version=order_version,
+            shadow_pieces=_agreed_shadow(order, updater),
         )
 
     def _copy_trusted(self, name: str, place: Path) -> None:
@@ -209,6 +195,51 @@ class Verifier:
                     _move_durably(place / f"{role}.json", trusted / f"{role}.json")
         except OSError as error:
             raise unwritable(trusted, error) from error
+
+
+def _agreed_shadow(order: BundleOrder, updater: Updater) -> tuple[tuple[str, int], ...]:
+    """The pieces of what is to run beside, if both repositories agree on it; none for none."""
+    if order.shadow is None:
+        return ()
+    path = order.target_paths[-1]
+    released = _released(path, updater)
+    if (released.hashes.get("sha256"), released.length) != (
+        order.shadow.digest,
+        order.shadow.length,
+    ):
+        raise _disagreement(path)
+    return tuple(parse_index_pieces(path, released.custom, length=released.length))
+
+
+def _released(path: str, updater: Updater) -> TargetFile:
+    """What the image repository has released under a path.
+
+    Raises:
+        VerificationError: If that is nothing, or no index of a possible size.
+    """
+    from tuf.api.exceptions import DownloadError, RepositoryError
+
+    try:
+        released = updater.get_targetinfo(path)
+    except (RepositoryError, DownloadError, ValueError) as error:
+        raise VerificationError(str(error), where=path) from error
+    if released is None:
+        raise VerificationError(
+            f"the director orders {path}, which the image repository has not released",
+            where=path,
+            fix="release it first; if somebody else ordered it, the director's key is stolen",
+        )
+    if not 0 < released.length <= MAX_INDEX_BYTES:
+        raise VerificationError(f"an index of {released.length} bytes", where=path)
+    return released
+
+
+def _disagreement(path: str) -> VerificationError:
+    return VerificationError(
+        f"director and image repository disagree about the content of {path}",
+        where=path,
+        fix="order it again; if that does not help, the director's key may be stolen",
+    )
 
 
 def _signed_time(place: Path, released: Targets) -> float:

@@ -2,8 +2,9 @@
 
 The director's targets metadata for a device names the device under `ORDER_FIELD`, and lists each
 bundle as a target of the same path, hash and length as in the image repository; the `custom`
-object of each target says under which conditions it goes live. TUF signs canonical JSON, which
-has whole numbers only: every other number is signed as text.
+object of each target says under which conditions it goes live, and which other version is to run
+beside it without being served. TUF signs canonical JSON, which has whole numbers only: every other
+number is signed as text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_INDEX_BYTES
+from edgekit_runtime.protocol import ID_PATTERN
 from edgekit_runtime.versions import VERSION_PATTERN
 
 ORDER_FIELD: Final = "x-edgekit-order"
@@ -58,6 +60,8 @@ class Gates:
         max_p90_ms: Largest 90th percentile of the model's latency; 0 for no limit.
         max_psi: Largest population stability index of any input or output against the bundle's
             reference, beyond what chance makes of so few requests; 0 for no limit.
+        max_nonfinite_share: Largest share of the values of any input or output that has a reference
+            which may be NaN or infinity; 1 for any.
         max_crashes: Server crashes after which it is rolled back at once.
     """
 
@@ -68,6 +72,7 @@ class Gates:
     max_insane_share: float = 0.0
     max_p90_ms: float = 0.0
     max_psi: float = 0.0
+    max_nonfinite_share: float = 1.0
     max_crashes: int = 2
 
 
@@ -124,6 +129,43 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowOrder:
+    """A version that answers live requests beside the one that serves, and is never served.
+
+    Attributes:
+        run: Names the comparison; a device takes part in one of that name once.
+        version: Of the same bundle.
+        digest: SHA-256 of its bundle index, as the director knows it; empty until it is signed.
+        length: Of that index, in bytes; 0 until it is signed.
+        rate: The share of requests that it is given, above 0, to 1.
+        max_per_second: No more requests than that are given to it.
+        seconds: How long it runs beside, in all; then it ends.
+        free_bytes: It ends when the device has less memory than that to spare.
+        tolerance: Answers that name no class agree where they differ by at most this share of the
+            largest value of the answer that was served.
+        budget: For its trial. Beside the other it may take as much memory, and be silent as long.
+    """
+
+    run: str
+    version: str
+    digest: str = ""
+    length: int = 0
+    rate: float = 0.1
+    max_per_second: float = 5.0
+    seconds: float = 86_400.0
+    free_bytes: int = 64 << 20
+    tolerance: float = 0.05
+    budget: Budget = field(default_factory=Budget)
+
+    def to_custom(self) -> dict[str, object]:
+        """The `shadow` object within the `custom` object of the version that serves."""
+        plain = (name for name in ShadowOrder.__slots__ if name != "budget")
+        return {name: _signable(getattr(self, name)) for name in plain} | {
+            "budget": _budget_custom(self.budget)
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BundleOrder:
     """One bundle that a device must run.
 
@@ -133,6 +175,7 @@ class BundleOrder:
         budget: For the trial.
         gates: For the time in live use.
         conditions: For the moment at which it goes live.
+        shadow: What is to run beside it; None for nothing.
     """
 
     bundle: str
@@ -140,18 +183,27 @@ class BundleOrder:
     budget: Budget = field(default_factory=Budget)
     gates: Gates = field(default_factory=Gates)
     conditions: Conditions = field(default_factory=Conditions)
+    shadow: ShadowOrder | None = None
 
     @property
     def target_path(self) -> str:
         """The TUF target path, the same in both repositories."""
         return target_path(self.bundle, self.version)
 
+    @property
+    def target_paths(self) -> tuple[str, ...]:
+        """The paths of every version that the device is to hold for it."""
+        shadow = () if self.shadow is None else (target_path(self.bundle, self.shadow.version),)
+        return (self.target_path, *shadow)
+
     def to_custom(self) -> dict[str, object]:
         """The `custom` object of the director's target."""
+        # Without a shadow it stays what it was before there were any.
+        shadow = {} if self.shadow is None else {"shadow": self.shadow.to_custom()}
         return {
             "bundle": self.bundle,
             "version": self.version,
-            "budget": {name: _signable(getattr(self.budget, name)) for name in Budget.__slots__},
+            "budget": _budget_custom(self.budget),
             "gates": {name: _signable(getattr(self.gates, name)) for name in Gates.__slots__},
             "conditions": {
                 "not_before": self.conditions.not_before,
@@ -160,6 +212,7 @@ class BundleOrder:
                 "min_battery_percent": self.conditions.min_battery_percent,
                 "max_load": _signable(self.conditions.max_load),
             },
+            **shadow,
         }
 
 
@@ -179,17 +232,12 @@ def parse_order(path: str, custom: object) -> BundleOrder:
         VerificationError: If it is invalid; every field is named.
     """
     reader = FieldReader(custom)
-    budget = reader.nested("budget", optional=True)
     gates = reader.nested("gates", optional=True)
-    least, limits = Budget(), Gates()
+    limits = Gates()
     order = BundleOrder(
         bundle=reader.text("bundle", pattern=NAME_PATTERN),
         version=reader.text("version", pattern=VERSION_PATTERN),
-        budget=Budget(
-            trial_seconds=_decimal(budget, "trial_seconds", default=least.trial_seconds, least=0.1),
-            memory_bytes=budget.integer("memory_bytes", least=1, default=least.memory_bytes),
-            latency_ms=_decimal(budget, "latency_ms", default=least.latency_ms),
-        ),
+        budget=_read_budget(reader.nested("budget", optional=True)),
         gates=Gates(
             min_requests=gates.integer("min_requests", default=limits.min_requests),
             min_seconds=_decimal(gates, "min_seconds", default=limits.min_seconds),
@@ -200,10 +248,16 @@ def parse_order(path: str, custom: object) -> BundleOrder:
             max_insane_share=_decimal(gates, "max_insane_share", default=limits.max_insane_share),
             max_p90_ms=_decimal(gates, "max_p90_ms", default=limits.max_p90_ms),
             max_psi=_decimal(gates, "max_psi", default=limits.max_psi),
+            max_nonfinite_share=_decimal(
+                gates, "max_nonfinite_share", default=limits.max_nonfinite_share
+            ),
             max_crashes=gates.integer("max_crashes", default=limits.max_crashes),
         ),
         conditions=_read_conditions(reader.nested("conditions", optional=True)),
+        shadow=None if reader.raw("shadow") is None else read_shadow_order(reader.nested("shadow")),
     )
+    if order.shadow is not None and order.shadow.version == order.version:
+        reader.fault("shadow.version", "is the version that serves")
     if not reader.faults and order.target_path != path:
         reader.fault("", f"names {order.target_path}, and stands under {path}")
     if reader.faults:
@@ -243,6 +297,38 @@ def require_window(text: str) -> Window:
             fix="write it like 'daily 22:00-04:00' or 'sat,sun 00:00-24:00', in UTC",
         )
     return window
+
+
+def _budget_custom(budget: Budget) -> dict[str, object]:
+    return {name: _signable(getattr(budget, name)) for name in Budget.__slots__}
+
+
+def _read_budget(reader: FieldReader) -> Budget:
+    least = Budget()
+    return Budget(
+        trial_seconds=_decimal(reader, "trial_seconds", default=least.trial_seconds, least=0.1),
+        memory_bytes=reader.integer("memory_bytes", least=1, default=least.memory_bytes),
+        latency_ms=_decimal(reader, "latency_ms", default=least.latency_ms),
+    )
+
+
+def read_shadow_order(reader: FieldReader) -> ShadowOrder:
+    """Read what `ShadowOrder.to_custom` made; faults gather in the reader."""
+    rate = _decimal(reader, "rate", default=0.0)
+    if not 0 < rate <= 1:
+        reader.fault("rate", "is not above 0, to 1")
+    return ShadowOrder(
+        run=reader.text("run", pattern=ID_PATTERN),
+        version=reader.text("version", pattern=VERSION_PATTERN),
+        digest=reader.text("digest", pattern=r"[0-9a-f]{64}"),
+        length=reader.integer("length", least=1, most=MAX_INDEX_BYTES),
+        rate=rate,
+        max_per_second=_decimal(reader, "max_per_second", default=5.0, least=0.001),
+        seconds=_decimal(reader, "seconds", default=86_400.0, least=1.0),
+        free_bytes=reader.integer("free_bytes"),
+        tolerance=_decimal(reader, "tolerance", default=0.0),
+        budget=_read_budget(reader.nested("budget")),
+    )
 
 
 def _read_conditions(reader: FieldReader) -> Conditions:
@@ -311,8 +397,8 @@ def parse_index_pieces(path: str, custom: object, *, length: int) -> list[tuple[
     return pieces
 
 
-def _signable(value: float) -> int | str:
-    return value if isinstance(value, int) else repr(value)
+def _signable(value: float | str) -> int | str:
+    return repr(value) if isinstance(value, float) else value
 
 
 def _decimal(reader: FieldReader, name: str, *, default: float, least: float = 0.0) -> float:

@@ -25,6 +25,33 @@ class Phase(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+class ShadowPhase(StrEnum):
+    """Where a version stands that is to run beside the one that serves."""
+
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    STAGED = "staged"
+    WATCHING = "watching"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowState:
+    """A version that runs beside the one that serves, on one device.
+
+    Attributes:
+        run: Of which comparison.
+        version: Its version.
+        phase: Where it stands.
+        reason: Why it has ended, or what it waits for.
+    """
+
+    run: str
+    version: str
+    phase: ShadowPhase
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BundleState:
     """One bundle on one device.
@@ -36,6 +63,7 @@ class BundleState:
         candidate: The version on its way; empty for none.
         previous: The version to go back to; empty for none.
         reason: Why the last candidate was rejected or rolled back.
+        shadow: What is to run beside the version that serves; None for nothing.
     """
 
     phase: Phase = Phase.IDLE
@@ -44,6 +72,7 @@ class BundleState:
     candidate: str = ""
     previous: str = ""
     reason: str = ""
+    shadow: ShadowState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +180,17 @@ def _bundle(reader: FieldReader) -> BundleState:
         variant=reader.text("variant", default=""),
         candidate=reader.text("candidate", default=""),
         previous=reader.text("previous", default=""),
+        reason=reader.text("reason", default=""),
+        shadow=None if reader.raw("shadow") is None else _shadow(reader.nested("shadow")),
+    )
+
+
+def _shadow(reader: FieldReader) -> ShadowState:
+    phase = reader.text("phase", pattern="|".join(ShadowPhase))
+    return ShadowState(
+        run=reader.text("run", pattern=ID_PATTERN),
+        version=reader.text("version", default=""),
+        phase=ShadowPhase(phase) if phase in set(ShadowPhase) else ShadowPhase.ENDED,
         reason=reader.text("reason", default=""),
     )
 

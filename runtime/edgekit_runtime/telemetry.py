@@ -17,12 +17,19 @@ from typing import Final
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.protocol import ID_PATTERN
+from edgekit_runtime.shadow import (
+    MAX_SHADOWS,
+    ShadowCounts,
+    add_buckets,
+    merge_shadows,
+    read_buckets,
+    read_shadow,
+)
 
 MAX_BATCH_BYTES: Final = 60 * 1024
 MAX_RECORDS: Final = 500
 MAX_FEATURES: Final = 64
 MAX_BINS: Final = 1024
-_MAX_BUCKETS: Final = 200
 _STREAM_PATTERN: Final = r"[0-9a-f]{16}"
 # Counts are whole numbers; what an empty bin stands for when a logarithm is taken of it.
 _EMPTY: Final = 0.5
@@ -36,16 +43,24 @@ class FeatureCounts:
         expected: The reference's share of each bin; sums to 1.
         counts: How many live values fell into each.
         ordered: Whether the bins lie along an axis; classes do not.
+        nonfinite: How many live values were NaN or infinity, and so fell into no bin.
     """
 
     expected: tuple[float, ...]
     counts: tuple[int, ...]
     ordered: bool = True
+    nonfinite: int = 0
 
     @property
     def total(self) -> int:
-        """How many values were counted."""
+        """How many values were counted in bins."""
         return sum(self.counts)
+
+    @property
+    def nonfinite_share(self) -> float:
+        """The share of all values that were NaN or infinity; 0 for no values."""
+        seen = self.total + self.nonfinite
+        return self.nonfinite / seen if seen else 0.0
 
     def psi(self) -> float:
         """The population stability index: sum of (live - expected) * ln(live / expected).
@@ -83,7 +98,7 @@ class FeatureCounts:
         if self.expected != other.expected:
             return self
         sums = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
-        return replace(self, counts=sums)
+        return replace(self, counts=sums, nonfinite=self.nonfinite + other.nonfinite)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +123,6 @@ class ModelCounts:
 
     def merge(self, other: ModelCounts) -> ModelCounts:
         """Both together."""
-        latency = dict(self.latency)
-        for bucket, count in other.latency.items():
-            latency[bucket] = latency.get(bucket, 0) + count
         features = dict(self.features)
         for name, counts in other.features.items():
             features[name] = features[name].merge(counts) if name in features else counts
@@ -119,7 +131,7 @@ class ModelCounts:
             errors=self.errors + other.errors,
             insane=self.insane + other.insane,
             busy=self.busy + other.busy,
-            latency=latency,
+            latency=add_buckets(self.latency, other.latency),
             features=features,
         )
 
@@ -168,9 +180,10 @@ class Window:
         end: Likewise.
         bundle: Its name; empty for the device.
         version: Of the bundle.
-        model: What the version did; None for the device.
+        model: What the version did; None for the device, and where it only ran beside another.
         device: How the device was; None for a bundle.
         windows: How many windows were merged into this one.
+        shadows: How the version did beside others that served.
     """
 
     start: float
@@ -180,6 +193,7 @@ class Window:
     model: ModelCounts | None = None
     device: DeviceGauges | None = None
     windows: int = 1
+    shadows: tuple[ShadowCounts, ...] = ()
 
     def merge(self, other: Window) -> Window:
         """Both spans as one; they must be of the same version, or both of the device."""
@@ -187,9 +201,12 @@ class Window:
             self,
             start=min(self.start, other.start),
             end=max(self.end, other.end),
-            model=self.model.merge(other.model) if self.model and other.model else self.model,
+            model=self.model.merge(other.model)
+            if self.model and other.model
+            else self.model or other.model,
             device=self.device.merge(other.device) if self.device and other.device else self.device,
             windows=self.windows + other.windows,
+            shadows=merge_shadows((*self.shadows, *other.shadows)),
         )
 
     def to_json(self) -> dict[str, object]:
@@ -197,9 +214,12 @@ class Window:
         document: dict[str, object] = {"start": self.start, "end": self.end}
         if self.windows != 1:
             document["windows"] = self.windows
-        if self.model:
+        if self.bundle:
             document |= {"bundle": self.bundle, "version": self.version}
+        if self.model:
             document["model"] = _model_json(self.model)
+        if self.shadows:
+            document["shadows"] = [counts.to_json() for counts in self.shadows]
         if self.device:
             document["device"] = {
                 each.name: getattr(self.device, each.name) for each in fields(self.device)
@@ -275,16 +295,18 @@ def read_window(reader: FieldReader) -> Window:
     if end < start:
         reader.fault("end", "is before the start")
     has_model = reader.raw("model") is not None
-    if has_model == (reader.raw("device") is not None):
+    of_bundle = has_model or reader.raw("shadows") is not None
+    if of_bundle == (reader.raw("device") is not None):
         reader.fault("", "must hold either a model or a device")
     return Window(
         start=start,
         end=end,
-        bundle=reader.text("bundle", pattern=r".{1,64}") if has_model else "",
-        version=reader.text("version", pattern=r".{1,128}") if has_model else "",
+        bundle=reader.text("bundle", pattern=r".{1,64}") if of_bundle else "",
+        version=reader.text("version", pattern=r".{1,128}") if of_bundle else "",
         model=_read_model(reader.nested("model")) if has_model else None,
-        device=None if has_model else _read_device(reader.nested("device")),
+        device=None if of_bundle else _read_device(reader.nested("device")),
         windows=reader.integer("windows", least=1, default=1),
+        shadows=reader.items("shadows", read_shadow, optional=True, most=MAX_SHADOWS),
     )
 
 
@@ -299,6 +321,7 @@ def read_counts(reader: FieldReader) -> FeatureCounts:
         expected=tuple(float(share) for share in expected),
         counts=tuple(int(count) for count in counts),
         ordered=reader.boolean("ordered", default=True),
+        nonfinite=reader.integer("nonfinite", default=0),
     )
 
 
@@ -310,19 +333,13 @@ def _model_json(model: ModelCounts) -> dict[str, object]:
     document["features"] = {
         name: {"expected": counts.expected, "counts": counts.counts}
         | ({} if counts.ordered else {"ordered": False})
+        | ({"nonfinite": counts.nonfinite} if counts.nonfinite else {})
         for name, counts in model.features.items()
     }
     return document
 
 
 def _read_model(reader: FieldReader) -> ModelCounts:
-    latency: dict[int, int] = {}
-    for item in reader.sequence("latency", most=_MAX_BUCKETS):
-        match item:
-            case [int(bucket), int(count)] if 0 <= bucket < _MAX_BUCKETS and count >= 0:
-                latency[bucket] = count
-            case _:
-                reader.fault("latency", "must be a list of [bucket, count]")
     features = reader.nested("features", optional=True)
     names = features.names()
     if len(names) > MAX_FEATURES or not all(len(name) <= 300 for name in names):  # noqa: PLR2004
@@ -333,7 +350,7 @@ def _read_model(reader: FieldReader) -> ModelCounts:
         errors=reader.integer("errors"),
         insane=reader.integer("insane"),
         busy=reader.integer("busy", default=0),
-        latency=latency,
+        latency=read_buckets(reader, "latency"),
         features={name: read_counts(features.nested(name)) for name in names},
     )
 
