@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.fleet_authority import authority, broker_plan, broker_setup_options, show_setup
 from edgekit.cli.fleet_devices import devices, groups
 from edgekit.cli.fleet_experiment import experiment
-from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option
+from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
 from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.fleet_serve import serve
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
@@ -38,19 +39,32 @@ def fleet() -> None:
     """
 
 
-for _command in (rollout, experiment, simulate, devices, groups, audit, token, retention, serve):
+_COMMANDS = (
+    rollout, experiment, simulate, devices, groups, authority, audit, token, retention, serve,
+)  # fmt: skip
+for _command in _COMMANDS:
     fleet.add_command(_command)
 
 
 @fleet.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("fleet"))
 @click.option("--id", "fleet_id", default="default", show_default=True, help="Its name in topics.")
-def init(folder: Path, fleet_id: str) -> None:
-    """Make the folder of a new fleet."""
-    from edgekit.fleet.folder import Fleet
+@broker_setup_options
+@json_option
+def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
+    """Make the folder of a new fleet, and what its broker needs: TLS and an access list.
 
-    Fleet.create(folder, fleet_id)
+    An authority signs the broker's certificate, the control plane's, and those of devices. Only
+    who has a certificate of it gets into the broker, and a device reaches its own topics alone.
+    """
+    from edgekit.fleet.broker_setup import new_fleet
+
+    made = new_fleet(folder, fleet_id, broker_plan(**broker))
+    if as_json:
+        emit_json({"fleet": fleet_id, "folder": str(folder), "broker": made.to_json()})
+        return
     click.echo(f"{folder}: fleet {fleet_id!r}. Next: edgekit keys init --fleet {folder}")
+    show_setup(made)
 
 
 @fleet.command()

@@ -32,8 +32,12 @@ passphrase_option = click.option(
 )
 broker_option = click.option(
     "--broker",
-    metavar="HOST:PORT",
-    help="The MQTT broker.  [default: the one published to last]",
+    metavar="ADDRESS",
+    envvar="EDGEKIT_BROKER",
+    show_envvar=True,
+    help="The MQTT broker: HOST:PORT, or mqtts://HOST:PORT with TLS (?login=FILE for a password, "
+    "?ca=, certificate=, key= for other files than the fleet's).  [default: the one published to "
+    "last]",
 )
 database_option = click.option(
     "--database",
@@ -63,7 +67,7 @@ def opened_database(folder: Path, address: str | None) -> Iterator[tuple[Fleet, 
 
 def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:
     """The broker that is named, or the one published to last."""
-    from edgekit.fleet.folder import BrokerAddress
+    from edgekit.fleet.broker_address import parse_broker
     from edgekit_runtime.errors import UsageError
 
     if text is None:
@@ -71,10 +75,7 @@ def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:
             raise UsageError(
                 "nothing was published yet, so the broker is not known",
                 where=str(opened.path),
-                fix="give --broker HOST:PORT",
+                fix="give --broker HOST:PORT, or mqtts://HOST:PORT",
             )
         return opened.broker
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004
-        raise UsageError(f"{text!r} is no broker address", fix="write it as HOST:PORT")
-    return BrokerAddress(host, int(port))
+    return parse_broker(text, fleet=opened.path)

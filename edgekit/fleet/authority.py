@@ -138,19 +138,8 @@ class FleetAuthority:
             UsageError: If the fleet has one already, the files do not fit together, or the
                 certificate is no authority's or over.
         """
-        require("cryptography", extra="fleet")
-        try:
-            pem, secret = certificate.read_bytes(), key.read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"the authority cannot be read: {error.strerror or error}",
-                where=str(error.filename),
-            ) from error
-        chain = read_chain(pem, str(certificate))
-        private = read_private_key(secret, passphrase, str(key))
-        check_authority(chain[0], private, str(certificate), clock())
-        text = "".join(map(to_pem, chain))
-        return cls._install(fleet, chain[0], text, private, clock)
+        chain, private = read_authority(certificate, key, passphrase=passphrase, now=clock())
+        return cls._install(fleet, chain[0], "".join(map(to_pem, chain)), private, clock)
 
     @classmethod
     def load(cls, fleet: Fleet) -> FleetAuthority:
@@ -404,6 +393,28 @@ class FleetAuthority:
             where=str(self.revocations),
             fix="take it from a backup, or from the broker's folder",
         )
+
+
+def read_authority(
+    certificate: Path, key: Path, *, passphrase: str | None, now: datetime
+) -> tuple[list[x509.Certificate], CertificateIssuerPrivateKeyTypes]:
+    """An authority's certificates, its own first, and its key, from files that fit together.
+
+    Raises:
+        UsageError: If they do not, cannot be read, or are no authority's.
+        EnvironmentLackError: If cryptography is missing.
+    """
+    require("cryptography", extra="fleet")
+    try:
+        pem, secret = certificate.read_bytes(), key.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"the authority cannot be read: {error.strerror or error}", where=str(error.filename)
+        ) from error
+    chain = read_chain(pem, str(certificate))
+    private = read_private_key(secret, passphrase, str(key))
+    check_authority(chain[0], private, str(certificate), now)
+    return chain, private
 
 
 def folder_of(fleet: Fleet) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_runtime.errors import UsageError
@@ -190,6 +191,23 @@ def check_authority(
         raise UsageError(
             f"this authority has ended at {certificate.not_valid_after_utc}", where=where
         )
+
+
+def serial_of(text: str) -> int:
+    """The serial number of a certificate, given as a PEM file or as that number in hexadecimal.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    path = Path(text)
+    if path.is_file():
+        return read_chain(path.read_bytes(), text)[0].serial_number
+    try:
+        return int(text, 16)
+    except ValueError as error:
+        raise UsageError(
+            "this is neither a certificate's file nor a serial number", where=text[:80]
+        ) from error
 
 
 def hash_for(key: CertificateIssuerPrivateKeyTypes) -> Any:

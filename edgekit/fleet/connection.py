@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit.fleet.folder import BrokerAddress
+from edgekit.fleet.broker_address import BrokerAddress, secure, why_unreachable
 from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.extras import require
 
@@ -57,12 +57,17 @@ class BrokerConnection:
         self._client = self._open()
 
     def publish(
-        self, messages: Iterable[tuple[str, bytes]], *, progress: Progress | None = None
+        self,
+        messages: Iterable[tuple[str, bytes]],
+        *,
+        retain: bool = True,
+        progress: Progress | None = None,
     ) -> tuple[int, int]:
-        """Publish retained messages with QoS 1, and return when the broker has taken all of them.
+        """Publish messages with QoS 1, and return when the broker has taken all of them.
 
         Args:
             messages: Topic and payload of each; read as the broker keeps up.
+            retain: Whether the broker keeps them for whoever subscribes later.
             progress: Told how many are acknowledged, of how many sent so far.
 
         Returns:
@@ -78,7 +83,7 @@ class BrokerConnection:
             self._check_size(topic, payload)
             self._wait(lambda: self._sent - self._acknowledged < _WINDOW)
             # Not under our lock: paho holds its own when it reports an acknowledgement.
-            self._client.publish(topic, payload, qos=1, retain=True)
+            self._client.publish(topic, payload, qos=1, retain=retain)
             self._sent += 1
             size += len(payload)
             if progress is not None:
@@ -142,14 +147,11 @@ class BrokerConnection:
         client.on_subscribe = self._subscribed
         client.on_message = self._received
         client.reconnect_delay_set(1, 30)
+        secure(client, self.address)
         try:
             client.connect(self.address.host, self.address.port)
         except OSError as error:
-            raise EnvironmentLackError(
-                f"no broker answers: {error.strerror or error}",
-                where=str(self.address),
-                fix="start one: edgekit fleet broker; or give the address of yours",
-            ) from error
+            raise why_unreachable(error, self.address) from error
         client.loop_start()
         deadline = time.monotonic() + _ANSWER_SECONDS
         with self._changed:

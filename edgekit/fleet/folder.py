@@ -10,16 +10,23 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import IO, Final
 
+from edgekit.fleet.broker_address import (
+    HOST_PATTERN,
+    MAX_PORT,
+    BrokerAddress,
+    read_security,
+    security_settings,
+)
 from edgekit.fleet.clock import Clock, rfc3339, utc_now
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.protocol import ID_PATTERN, require_id
 
+__all__ = ["SETTINGS", "BrokerAddress", "Expiries", "Fleet"]
+
 SETTINGS: Final = "fleet.toml"
 _FORMAT: Final = 1
-_HOST_PATTERN: Final = r"[A-Za-z0-9_.:%-]{1,253}"
-_MAX_PORT: Final = 65_535
 _TEMPLATE: Final = """\
 # An edgekit fleet. Change the expiries here; they hold from the next signature on.
 format = {format}
@@ -61,17 +68,6 @@ class Expiries:
     targets: int = 365
     root: int = 3 * 365
     order: int = 30
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """Where an MQTT broker listens."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +211,8 @@ class Fleet:
         )
         if self.broker is not None:
             text += _BROKER_TEMPLATE.format(host=self.broker.host, port=self.broker.port)
+            if self.broker.security is not None:
+                text += security_settings(self.broker.security, self.path)
         write_bytes(self.path / SETTINGS, text.encode())
 
 
@@ -242,8 +240,9 @@ def _parse(document: dict[str, object], path: Path) -> Fleet:
             }
         ),
         broker=BrokerAddress(
-            broker.text("host", pattern=_HOST_PATTERN),
-            broker.integer("port", least=1, most=_MAX_PORT),
+            broker.text("host", pattern=HOST_PATTERN),
+            broker.integer("port", least=1, most=MAX_PORT),
+            read_security(broker, path),
         )
         if broker.names()
         else None,

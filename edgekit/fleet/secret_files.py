@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+
+from edgekit_runtime.durable import discard, sync_folder
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -17,3 +20,24 @@ def write_secret(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def replace_secret(path: Path, data: bytes) -> None:
+    """Replace a file's content, durably and all at once; its mode is 0600.
+
+    Raises:
+        OSError: If it cannot be written; the old content is still whole.
+    """
+    # mkstemp makes files that only their owner may read.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        discard(temporary)
+        raise
+    sync_folder(path.parent)

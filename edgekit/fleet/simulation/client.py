@@ -22,6 +22,7 @@ class DeviceConnection(asyncio.Protocol):
     Args:
         name: The client's id.
         will: What the broker says of the device when it is gone.
+        login: User and password, if the broker asks for them.
         on_ready: Called when the broker has let it in.
         on_message: Called with topic and payload of what was delivered.
         on_lost: Called when the connection is no more.
@@ -29,6 +30,7 @@ class DeviceConnection(asyncio.Protocol):
 
     __slots__ = (
         "_inflight",
+        "_login",
         "_name",
         "_next_id",
         "_on_lost",
@@ -45,12 +47,14 @@ class DeviceConnection(asyncio.Protocol):
         name: str,
         *,
         will: Outgoing,
+        login: tuple[str, str] | None = None,
         on_ready: Callable[[], None],
         on_message: Callable[[str, bytes], None],
         on_lost: Callable[[str], None],
     ) -> None:
         self._name = name
         self._will = will
+        self._login = login
         self._on_ready = on_ready
         self._on_message = on_message
         self._on_lost = on_lost
@@ -77,6 +81,7 @@ class DeviceConnection(asyncio.Protocol):
                 keepalive_s=KEEPALIVE_SECONDS,
                 will_topic=self._will.topic,
                 will=self._will.payload,
+                login=self._login,
             )
         )
 

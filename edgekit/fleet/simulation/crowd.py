@@ -15,11 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.client import KEEPALIVE_SECONDS
 from edgekit.fleet.simulation.device import SimulatedDevice
-from edgekit.fleet.simulation.member import RECONNECT_SECONDS, Member
+from edgekit.fleet.simulation.member import RECONNECT_SECONDS, Door, Member
 from edgekit_runtime.errors import EnvironmentLackError, VerificationError
 from edgekit_runtime.extras import require
 from edgekit_runtime.protocol import Topics
@@ -91,6 +92,7 @@ class Crowd:
         _require_files(count)
         self.topics = topics
         self._broker = broker
+        self._door = Door.of(broker)
         self._speed = speed
         self._began = began or (time.time(), time.monotonic())
         self._verifier: OrderVerifier = OrderVerifier(image_root, director_root)
@@ -179,6 +181,10 @@ class Crowd:
         Raises:
             EnvironmentLackError: If it does not within two minutes.
         """
+        if self._broker.security is not None:
+            # Devices try again and again, and do not say what is wrong: find out first.
+            with connected_to(self._broker):
+                pass
         self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
@@ -266,8 +272,7 @@ class Crowd:
         self._stopping = asyncio.Event()
         limit = asyncio.Semaphore(_OPENING_AT_ONCE)
         opening = [
-            asyncio.create_task(member.open(self._broker, limit))
-            for member in self._members.values()
+            asyncio.create_task(member.open(self._door, limit)) for member in self._members.values()
         ]
         ticking = asyncio.create_task(self._tick())
         await self._stopping.wait()
@@ -309,7 +314,7 @@ class Crowd:
 
     async def _reopen(self, member: Member) -> None:
         await asyncio.sleep(RECONNECT_SECONDS)
-        await member.open(self._broker, asyncio.Semaphore(1))
+        await member.open(self._door, asyncio.Semaphore(1))
 
 
 def _first_root(folder: Path) -> bytes:

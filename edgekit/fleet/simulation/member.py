@@ -3,15 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import ssl
+from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edgekit.fleet.folder import BrokerAddress
+from edgekit.fleet.broker_address import BrokerAddress, read_login, tls_context
 from edgekit.fleet.simulation.client import DeviceConnection
 from edgekit.fleet.simulation.device import Gone, Outgoing, Said, SimulatedDevice
 from edgekit_runtime.protocol import Topics
 
 RECONNECT_SECONDS: Final = 2.0
 _CHUNK_WINDOW: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """How all members of a crowd get into the broker: as the control plane does.
+
+    Attributes:
+        host: Where it listens.
+        port: Where it listens.
+        tls: None for a plain line.
+        login: User and password, if it asks for them.
+    """
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    login: tuple[str, str] | None
+
+    @classmethod
+    def of(cls, broker: BrokerAddress) -> Door:
+        """The door of a broker.
+
+        Raises:
+            EnvironmentLackError: If a file that it needs is missing or cannot be used.
+        """
+        by = broker.security
+        return cls(
+            host=broker.host,
+            port=broker.port,
+            tls=tls_context(by, where=str(broker)) if by else None,
+            login=read_login(by.login) if by and by.login else None,
+        )
 
 
 class Host(Protocol):
@@ -65,14 +100,17 @@ class Member:
         self._unsent: list[Outgoing] = []
         self._missing: list[str] = []
 
-    async def open(self, broker: BrokerAddress, limit: asyncio.Semaphore) -> None:
+    async def open(self, door: Door, limit: asyncio.Semaphore) -> None:
         """Connect, again and again until it works."""
         loop = asyncio.get_running_loop()
         while not self.device.gone:
             async with limit:
                 try:
                     _, self._connection = await loop.create_connection(
-                        self._make, broker.host, broker.port
+                        functools.partial(self._make, door.login),
+                        door.host,
+                        door.port,
+                        ssl=door.tls,
                     )
                 except OSError:
                     pass
@@ -130,10 +168,11 @@ class Member:
         if self._connection is not None:
             self._connection.subscribe([self._crowd.topics.chunk(name)])
 
-    def _make(self) -> DeviceConnection:
+    def _make(self, login: tuple[str, str] | None) -> DeviceConnection:
         return DeviceConnection(
             self.device.name,
             will=self.device.last_will(),
+            login=login,
             on_ready=self._on_ready,
             on_message=lambda topic, payload: self._crowd.take(self, topic, payload),
             on_lost=self._on_lost,

@@ -42,12 +42,20 @@ class Publication:
     packet_id: int
 
 
-def connect(client_id: str, *, keepalive_s: int, will_topic: str, will: bytes) -> bytes:
-    """CONNECT with a clean session and a retained last will of QoS 1."""
-    # Clean session, will, will QoS 1, will retain.
-    flags = 0x02 | 0x04 | 0x08 | 0x20
+def connect(
+    client_id: str,
+    *,
+    keepalive_s: int,
+    will_topic: str,
+    will: bytes,
+    login: tuple[str, str] | None = None,
+) -> bytes:
+    """CONNECT with a clean session, a retained last will of QoS 1, and user and password if any."""
+    # Clean session, will, will QoS 1, will retain; user and password.
+    flags = 0x02 | 0x04 | 0x08 | 0x20 | (0xC0 if login else 0)
     head = _text("MQTT") + bytes((4, flags)) + keepalive_s.to_bytes(2)
-    return _packet(0x10, head + _text(client_id) + _text(will_topic) + _data(will))
+    who = b"".join(map(_text, login or ()))
+    return _packet(0x10, head + _text(client_id) + _text(will_topic) + _data(will) + who)
 
 
 def publish(topic: str, payload: bytes, packet_id: int, *, retain: bool = False) -> bytes:

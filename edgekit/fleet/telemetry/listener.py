@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from edgekit.fleet.broker_address import BrokerAddress, secure, why_unreachable
 from edgekit.fleet.connection import connected_to
-from edgekit.fleet.folder import BrokerAddress
 from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.extras import require
 from edgekit_runtime.protocol import Topics
@@ -54,6 +54,8 @@ class FleetListener:
         name: Of the session: what came while nobody of that name was there is delivered now.
         telemetry: Whether to listen for measurements, beside states.
         events: Whether to listen for events.
+        states: Whether to listen for states.
+        replies: Whether to listen for answers to requests.
 
     Raises:
         EnvironmentLackError: If no broker answers there, or it does not let us in.
@@ -67,9 +69,13 @@ class FleetListener:
         name: str,
         telemetry: bool = True,
         events: bool = True,
+        states: bool = True,
+        replies: bool = False,
     ) -> None:
         self.topics = Topics(fleet_id)
-        self._subscriptions = [(self.topics.all_states, 1)]
+        self._subscriptions = [(self.topics.all_states, 1)] if states else []
+        if replies:
+            self._subscriptions.append((self.topics.all_replies, 1))
         if events:
             self._subscriptions.append((self.topics.all_events, 1))
         if telemetry:
@@ -159,6 +165,7 @@ class FleetListener:
         client.on_subscribe = self._subscribed
         client.on_message = self._received
         client.reconnect_delay_set(1, 10)
+        secure(client, broker)
         try:
             if five:
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -168,11 +175,7 @@ class FleetListener:
             else:
                 client.connect(broker.host, broker.port)
         except OSError as error:
-            raise EnvironmentLackError(
-                f"no broker answers: {error.strerror or error}",
-                where=str(broker),
-                fix="start one: edgekit fleet broker; or give the address of yours",
-            ) from error
+            raise why_unreachable(error, broker) from error
         client.loop_start()
         if not self._ready.wait(_ANSWER_SECONDS) or self._failure:
             client.disconnect()

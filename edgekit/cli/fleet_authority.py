@@ -1,0 +1,188 @@
+"""`edgekit fleet authority`: who may speak to the fleet's broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.fleet_options import fleet_option, json_option
+from edgekit.cli.render import emit_json, moment
+
+if TYPE_CHECKING:
+    from edgekit.fleet.broker_setup import BrokerPlan, BrokerSetup
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_hosts_option = click.option(
+    "--broker-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name or an address by which devices reach the broker; repeatable.  [default: this "
+    "machine's]",
+)
+
+
+def broker_setup_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say what the broker will be; `broker_plan` reads them."""
+    for option in (
+        click.option(
+            "--authority-key", type=_FILE, help="Its key, PEM; EDGEKIT_PASSPHRASE opens it."
+        ),
+        click.option(
+            "--authority", type=_FILE, help="An authority of yours, PEM.  [default: a new one]"
+        ),
+        click.option(
+            "--broker-place",
+            "place",
+            metavar="FOLDER",
+            help="Where the broker will find its folder, if it is carried elsewhere.",
+        ),
+        click.option("--broker-port", "port", default=8883, show_default=True),
+        _hosts_option,
+    ):
+        command = option(command)
+    return command
+
+
+def broker_plan(**options: Any) -> BrokerPlan:
+    """What the options ask for."""
+    import os
+
+    from edgekit.fleet.broker_setup import BrokerPlan
+
+    return BrokerPlan(authority_passphrase=os.environ.get("EDGEKIT_PASSPHRASE") or None, **options)
+
+
+@click.group()
+def authority() -> None:
+    """Sign and revoke the certificates by which broker, control plane and devices know each other.
+
+    `edgekit fleet init` makes the authority. Devices that enrol ask it by themselves.
+    """
+
+
+@authority.command("init")
+@fleet_option
+@broker_setup_options
+@json_option
+def init_(folder: Path, as_json: bool, **options: Any) -> None:
+    """Make the broker's folder of a fleet that has none, or make it anew with other names.
+
+    An authority that exists stays.
+    """
+    from edgekit.fleet.broker_setup import add_broker
+    from edgekit.fleet.folder import Fleet
+
+    made = add_broker(Fleet.open(folder), broker_plan(**options))
+    if as_json:
+        emit_json(made.to_json())
+        return
+    show_setup(made)
+
+
+@authority.command()
+@fleet_option
+@json_option
+def show(folder: Path, as_json: bool) -> None:
+    """Show the authority, and what it has taken back."""
+    from edgekit.fleet.authority import FleetAuthority
+    from edgekit.fleet.folder import Fleet
+
+    found = FleetAuthority.load(Fleet.open(folder))
+    revoked = found.revoked()
+    name = found.certificate.subject.rfc4514_string()
+    ends = found.certificate.not_valid_after_utc
+    if as_json:
+        emit_json(
+            {
+                "name": name,
+                "ends": ends.isoformat(),
+                "revoked": {f"{serial:x}": since.isoformat() for serial, since in revoked.items()},
+            }
+        )
+        return
+    click.echo(f"{name}, until {ends:%Y-%m-%d}; {len(revoked)} certificates revoked")
+    for serial, since in sorted(revoked.items(), key=lambda item: item[1]):
+        click.echo(f"  {serial:x}  {moment(since.timestamp())}")
+
+
+@authority.command()
+@click.argument("device")
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: DEVICE]"
+)
+@click.option(
+    "--request", type=_FILE, help="The device's own signing request; its key stays there."
+)
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1))
+@fleet_option
+def issue(device: str, out: Path | None, request: Path | None, days: int, folder: Path) -> None:
+    """Sign a certificate for DEVICE, for one that is not enrolled over HTTPS.
+
+    Without a request a key is made for it: carry it to the device, and delete it here.
+    """
+    from edgekit.fleet.authority import FleetAuthority
+    from edgekit.fleet.broker_setup import issue_to_folder
+    from edgekit.fleet.folder import Fleet
+
+    target = out or Path(device)
+    issued = issue_to_folder(
+        FleetAuthority.load(Fleet.open(folder)), device, target, request=request, days=days
+    )
+    click.echo(
+        f"{target}: certificate {issued.serial:x} for {device}, until {issued.expires:%Y-%m-%d}"
+    )
+
+
+@authority.command()
+@click.argument("certificates", nargs=-1, required=True, metavar="CERTIFICATE...")
+@fleet_option
+def revoke(certificates: tuple[str, ...], folder: Path) -> None:
+    """Take certificates back, given as PEM files or as serial numbers (hexadecimal).
+
+    For devices that have enrolled, `edgekit fleet devices` knows their certificates.
+    """
+    from edgekit.fleet.authority import FleetAuthority
+    from edgekit.fleet.broker_setup import install_revocations
+    from edgekit.fleet.certificates import serial_of
+    from edgekit.fleet.folder import Fleet
+
+    found = FleetAuthority.load(Fleet.open(folder))
+    found.revoke([serial_of(text) for text in certificates])
+    path = install_revocations(found)
+    click.echo(
+        f"{path}: {len(found.revoked())} certificates revoked. Carry it to the broker, and send "
+        "mosquitto a SIGHUP"
+    )
+
+
+@authority.command()
+@_hosts_option
+@fleet_option
+def renew(hosts: tuple[str, ...], folder: Path) -> None:
+    """Make the broker's and the control plane's certificates anew, before they end.
+
+    Name the broker's hosts as when it was made.
+    """
+    from edgekit.fleet.authority import FleetAuthority
+    from edgekit.fleet.broker_setup import BrokerPlan, broker_folder, renew_certificates
+    from edgekit.fleet.folder import Fleet
+
+    fleet = Fleet.open(folder)
+    ends = renew_certificates(FleetAuthority.load(fleet), hosts=BrokerPlan(hosts=hosts).all_hosts)
+    click.echo(
+        f"{broker_folder(fleet) / 'broker.pem'}: holds until {ends:%Y-%m-%d}. Carry it to the "
+        "broker, and send mosquitto a SIGHUP"
+    )
+
+
+def show_setup(made: BrokerSetup) -> None:
+    """Say how the broker is started, and how the control plane reaches it."""
+    click.echo(
+        f"Broker, with TLS and an access list until {made.expires:%Y-%m-%d}: "
+        f"mosquitto -c {made.config}\n"
+        f"Commands that speak to it: --broker {made.url}, once; or EDGEKIT_BROKER"
+    )
