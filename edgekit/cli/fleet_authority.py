@@ -35,6 +35,12 @@ def broker_setup_options(command: Callable[..., None]) -> Callable[..., None]:
             "--authority", type=_FILE, help="An authority of yours, PEM.  [default: a new one]"
         ),
         click.option(
+            "--broker-data",
+            "data",
+            metavar="FOLDER",
+            help="Where the broker will keep what it remembers.  [default: within its folder]",
+        ),
+        click.option(
             "--broker-place",
             "place",
             metavar="FOLDER",

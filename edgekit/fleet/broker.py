@@ -45,9 +45,10 @@ persistence_location {folder}/
 autosave_interval 30
 # Nagle's algorithm costs 40 ms for each exchange.
 set_tcp_nodelay true
-# A window of chunks at a time for each device; beyond the queue messages are dropped silently.
+# A window of chunks at a time for each device.
 max_inflight_messages 64
-max_queued_messages 10000
+# Beyond the queue messages are dropped silently: ten for each of 10,000 simulated devices.
+max_queued_messages 100000
 log_dest stderr
 connection_messages false
 """

@@ -149,6 +149,7 @@ class BrokerPlan:
         hosts: Names and addresses of it, beside those of this machine.
         port: Where it listens.
         place: Where it will find its folder; None for where that is made.
+        data: Where it keeps what it remembers; None for within its folder.
         authority: PEM of an authority that exists; None to make one.
         authority_key: Of that.
         authority_passphrase: Of that key, if it has one.
@@ -157,6 +158,7 @@ class BrokerPlan:
     hosts: tuple[str, ...] = ()
     port: int = TLS_PORT
     place: str | None = None
+    data: str | None = None
     authority: Path | None = None
     authority_key: Path | None = None
     authority_passphrase: str | None = None
@@ -205,40 +207,16 @@ def add_broker(fleet: Fleet, plan: BrokerPlan, *, clock: Clock = utc_now) -> Bro
         authority = FleetAuthority.load(fleet)
     else:
         authority = FleetAuthority.create(fleet, clock=clock)
-    return set_up_broker(
-        authority, hosts=plan.all_hosts, port=plan.port, place=plan.place, clock=clock
-    )
+    return _set_up(authority, plan, clock)
 
 
-def set_up_broker(
-    authority: FleetAuthority,
-    *,
-    hosts: Sequence[str],
-    port: int = TLS_PORT,
-    place: str | None = None,
-    clock: Clock = utc_now,
-) -> BrokerSetup:
-    """Write what mosquitto and the control plane need to speak with each other.
-
-    It replaces what was made before, but for what the broker remembers.
-
-    Args:
-        authority: Signs both certificates.
-        hosts: Names and addresses of the broker, for its certificate; the first is what the
-            control plane calls it.
-        port: Where it listens.
-        place: Where the broker will find the folder; None for where it is made.
-        clock: The time of signing.
-
-    Raises:
-        UsageError: If a name or the port is none.
-        EnvironmentLackError: If the fleet's folder cannot be written.
-    """
+def _set_up(authority: FleetAuthority, plan: BrokerPlan, clock: Clock) -> BrokerSetup:
+    # What the broker remembers stays; everything else is made anew.
     fleet = authority.fleet
     folder = broker_folder(fleet)
-    where = place or folder.absolute().as_posix()
-    config = mosquitto_config(fleet.id, place=where, port=port)
-    if place is None and sys.platform != "win32" and os.getuid() == 0:
+    where = plan.place or folder.absolute().as_posix()
+    config = mosquitto_config(fleet.id, place=where, data=plan.data, port=plan.port)
+    if plan.place is None and sys.platform != "win32" and os.getuid() == 0:
         # Started by root it would become another user, who may not read this folder.
         config += "# Made by root, in a folder of root's.\nuser root\n"
     client_folder = connection_folder(fleet.path)
@@ -250,12 +228,12 @@ def set_up_broker(
         write_bytes(folder / "ca.pem", trusted)
         write_bytes(folder / "acl", access_list(fleet.id).encode())
         install_revocations(authority)
-        expires = renew_certificates(authority, hosts=hosts, clock=clock)
+        expires = renew_certificates(authority, hosts=plan.all_hosts, clock=clock)
         # Last: with it the broker can be started.
         write_bytes(folder / CONFIG, config.encode())
     except OSError as error:
         raise unwritable(folder, error) from error
-    return BrokerSetup(folder=folder, host=hosts[0], port=port, expires=expires)
+    return BrokerSetup(folder=folder, host=plan.all_hosts[0], port=plan.port, expires=expires)
 
 
 def renew_certificates(
@@ -291,8 +269,9 @@ def _check_plan(plan: BrokerPlan, clock: Clock) -> None:
     check_hosts(plan.all_hosts)
     if not 0 < plan.port <= MAX_PORT:
         raise UsageError(f"{plan.port} is no port", fix="give a number from 1 to 65535")
-    if plan.place is not None and not re.fullmatch(r"[^\x00-\x1f]+", plan.place):
-        raise UsageError("a path stands on one line", where=repr(plan.place))
+    for path in (plan.place, plan.data):
+        if path is not None and not re.fullmatch(r"[^\x00-\x1f]+", path):
+            raise UsageError("a path stands on one line", where=repr(path))
     if (plan.authority is None) != (plan.authority_key is None):
         raise UsageError("an authority's certificate and its key go together")
     if plan.authority is not None and plan.authority_key is not None:
@@ -365,9 +344,11 @@ def issue_to_folder(
     return issued
 
 
-def mosquitto_config(fleet: str, *, place: str, port: int = TLS_PORT) -> str:
+def mosquitto_config(
+    fleet: str, *, place: str, data: str | None = None, port: int = TLS_PORT
+) -> str:
     """The configuration of a fleet's broker whose files are in `place`."""
-    return _CONFIG.format(fleet=fleet, place=place, port=port, memory=f"{place}/data")
+    return _CONFIG.format(fleet=fleet, place=place, port=port, memory=data or f"{place}/data")
 
 
 def access_list(fleet: str) -> str:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
-import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,6 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner
-
-from edgekit.fleet.broker import find_mosquitto
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 FLEET = "edgekit/v1/plant-7"
@@ -90,8 +85,8 @@ def test_what_compose_mounts_and_names_is_there() -> None:
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
             if source.startswith("./"):
-                # Certificates are the reader's own.
-                assert source == "./certs" or (DEPLOY / source).exists(), source
+                # The fleet's folder is the reader's own.
+                assert source.startswith("./fleet") or (DEPLOY / source).exists(), source
             else:
                 assert source in compose["volumes"]
         for network in service.get("networks", []):
@@ -148,126 +143,45 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert security.returncode == 0, security.stdout[-1500:]
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """mosquitto with the very files of deploy/, but for its places; certificates of a test."""
-    mosquitto = find_mosquitto()
-    if mosquitto is None:
-        pytest.skip("mosquitto is not installed")
-    folder = tmp_path_factory.mktemp("broker")
-    make_certificates(folder)
-    with socket.socket() as probe, socket.socket() as other:
-        probe.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, inner = probe.getsockname()[1], other.getsockname()[1]
-    text = (DEPLOY / "mosquitto/mosquitto.conf").read_text()
-    text = text.replace("/etc/mosquitto/certs", str(folder)).replace(
-        "/etc/mosquitto/acl", str(DEPLOY / "mosquitto/acl")
-    )
-    text = text.replace("/var/lib/mosquitto/", f"{folder}/")
-    text = text.replace("listener 8883", f"listener {port}").replace("1883", str(inner))
-    (folder / "mosquitto.conf").write_text(text + "\nuser root\n")
-    log = (folder / "log").open("wb")
-    process = subprocess.Popen(
-        [str(mosquitto), "-c", str(folder / "mosquitto.conf")], stdout=log, stderr=log
-    )
-    deadline = time.monotonic() + 20
-    while True:
-        assert process.poll() is None, (folder / "log").read_text()
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1):
-                break
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    yield folder, port
-    process.terminate()
-    process.wait()
-    log.close()
+def test_the_brokers_files_are_what_fleet_init_writes(tmp_path: Path) -> None:
+    from edgekit.cli.fleet import fleet
+
+    made = tmp_path / "fleet"
+    options = ["--id", "plant-7", "--broker-host", "mosquitto", "--broker-place"]
+    done = CliRunner().invoke(fleet, ["init", str(made), *options, "/mosquitto/config"])
+    assert done.exit_code == 0, done.output
+    for name in ("mosquitto.conf", "acl"):
+        text = (DEPLOY / "mosquitto" / name).read_text()
+        assert (made / "mosquitto" / name).read_text() == text
+    # Every file that the configuration names is there, and what containers mount it as.
+    config = (DEPLOY / "mosquitto/mosquitto.conf").read_text()
+    named = re.findall(r"^\w+ /mosquitto/config/(\S+)$", config, re.MULTILINE)
+    assert len(named) == 6
+    assert all((made / "mosquitto" / name.rstrip("/")).exists() for name in named)
+    (compose,) = documents("compose.yaml")
+    assert "./fleet/mosquitto:/mosquitto/config" in compose["services"]["mosquitto"]["volumes"]
+    assert "subPath: fleet/mosquitto" in (DEPLOY / "kubernetes/edgekit.yaml").read_text()
 
 
-def make_certificates(folder: Path) -> None:
-    from tests.simulators.authority import Authority
+def test_the_control_plane_calls_the_broker_by_a_name_of_its_certificate(tmp_path: Path) -> None:
+    from cryptography import x509
 
-    authority = Authority()
-    (folder / "ca.pem").write_text(authority.pem)
-    for stem in ("broker", "oven-1", "oven-2", "stolen"):
-        files = folder / f"{stem}.pem", folder / f"{stem}.key"
-        last = authority.issue(stem, *files, names=("localhost",))
-    (folder / "crl.pem").write_text(authority.revocation_list(last))
+    from edgekit.fleet.broker_address import parse_broker
+    from edgekit.fleet.broker_setup import BrokerPlan, new_fleet
 
-
-class Device:
-    """A client with a device's certificate, or none."""
-
-    def __init__(self, broker: tuple[Path, int], name: str | None, topics: list[str]) -> None:
-        from paho.mqtt.client import Client
-        from paho.mqtt.enums import CallbackAPIVersion
-
-        folder, port = broker
-        self.heard: list[str] = []
-        self.ready = False
-        self._client = Client(CallbackAPIVersion.VERSION2)
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        if name is not None:
-            context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
-        self._client.tls_set_context(context)
-        self._client.on_message = lambda _c, _d, message: self.heard.append(message.topic)
-        self._client.on_subscribe = lambda *_: setattr(self, "ready", True)
-        self._client.on_connect = lambda client, *_: client.subscribe([(t, 1) for t in topics])
-        self._client.connect("localhost", port)
-        self._client.loop_start()
-
-    def say(self, *topics: str) -> None:
-        for topic in topics:
-            self._client.publish(topic, b"x", qos=1).wait_for_publish(10)
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-
-def wait_until(holds: Any) -> bool:
-    deadline = time.monotonic() + 10
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return bool(holds())
-
-
-def test_a_device_reaches_its_own_topics_and_nobody_elses(broker) -> None:
-    mine = f"{FLEET}/devices/oven-1"
-    own = Device(broker, "oven-1", [f"{FLEET}/#"])
-    other = Device(broker, "oven-2", [f"{FLEET}/devices/oven-2/state"])
-    assert wait_until(lambda: own.ready and other.ready)
-    # All that another may try with this device's topics, and at last what it may do with its own.
-    other.say(
-        *(f"{mine}/{leaf}" for leaf in ("order", "state", "events", "telemetry", "requests")),
-        f"{FLEET}/repo/metadata",
-        f"{FLEET}/repo/chunks/{'0' * 64}",
-        f"{FLEET}/devices/oven-2/state",
-    )
-    assert wait_until(lambda: other.heard == [f"{FLEET}/devices/oven-2/state"])
-    own.say(f"{mine}/order", f"{mine}/state")
-    assert wait_until(lambda: f"{mine}/state" in own.heard)
-    # Of everything that was said it heard its own state alone, although it asked for all.
-    assert own.heard == [f"{mine}/state"]
-    own.close()
-    other.close()
-
-
-@pytest.mark.parametrize("name", [None, "stolen"])
-def test_without_a_valid_certificate_nobody_gets_in(broker, name: str | None) -> None:
-    folder, port = broker
-    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-    if name:
-        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
-    connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x"
-    with socket.create_connection(("localhost", port), 10) as raw:
-        try:
-            with context.wrap_socket(raw, server_hostname="localhost") as secured:
-                secured.sendall(connect)
-                # In TLS 1.3 the refusal comes after the handshake.
-                answer = secured.recv(16)
-        except (ssl.SSLError, ConnectionError):
-            answer = b""
-    assert answer == b""
+    # As the README says for compose; the others call it localhost, which is always among them.
+    made = new_fleet(tmp_path / "fleet", "plant-7", BrokerPlan(hosts=("mosquitto",)))
+    pem = (made.folder / "broker.pem").read_bytes()
+    found = x509.load_pem_x509_certificates(pem)[0]
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    unit = (DEPLOY / "systemd/edgekit-serve.service").read_text()
+    addresses = re.findall(r"EDGEKIT_BROKER=(\S+)", unit)
+    for name in ("compose.yaml", "kubernetes/edgekit.yaml"):
+        for document in documents(name):
+            addresses += [c[c.index("--broker") + 1] for c in commands_of(document)]
+    assert len(addresses) == 3
+    for address in addresses:
+        broker = parse_broker(address, fleet=tmp_path / "fleet")
+        assert broker.security is not None
+        assert broker.host in names.get_values_for_type(x509.DNSName)
+        assert f"listener {broker.port}\n" in (DEPLOY / "mosquitto/mosquitto.conf").read_text()
