@@ -11,6 +11,7 @@ import click
 
 from edgekit.cli.fleet_authority import authority, broker_plan, broker_setup_options, show_setup
 from edgekit.cli.fleet_devices import devices, groups
+from edgekit.cli.fleet_enrolment import enrolment
 from edgekit.cli.fleet_experiment import experiment
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
 from edgekit.cli.fleet_records import audit, retention, token
@@ -40,7 +41,8 @@ def fleet() -> None:
 
 
 _COMMANDS = (
-    rollout, experiment, simulate, devices, groups, authority, audit, token, retention, serve,
+    rollout, experiment, simulate, devices, groups, enrolment, authority, audit, token, retention,
+    serve,
 )  # fmt: skip
 for _command in _COMMANDS:
     fleet.add_command(_command)

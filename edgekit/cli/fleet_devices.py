@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,9 @@ from edgekit.cli.fleet_options import (
     fleet_option,
     json_option,
     opened_database,
+    parse_labels,
 )
-from edgekit.cli.render import emit_json, size, table
+from edgekit.cli.render import emit_json, moment, plural, size, table
 
 if TYPE_CHECKING:
     from edgekit.fleet.devices.inventory import Inventory
@@ -49,7 +49,7 @@ def list_(query: str, folder: Path, database: str | None, as_json: bool) -> None
         [
             device.id,
             "yes" if device.online else "no",
-            _moment(device.last_seen),
+            moment(device.last_seen, none="never"),
             str(device.hardware.get("architecture", "-")),
             size(ram) if isinstance(ram := device.hardware.get("ram_bytes"), int) else "-",
             ", ".join(
@@ -63,7 +63,8 @@ def list_(query: str, folder: Path, database: str | None, as_json: bool) -> None
     ]
     head = ["device", "online", "last seen", "arch", "ram", "runs", "labels"]
     click.echo(table(rows, head=head))
-    click.echo(f"{len(found)} devices, {sum(device.online for device in found)} online")
+    online = sum(device.online for device in found)
+    click.echo(f"{plural(len(found), 'device')}, {online} online")
 
 
 @devices.command()
@@ -77,7 +78,7 @@ def add(
 ) -> None:
     """Make DEVICE known before it speaks, with labels."""
     with _inventory(folder, database) as inventory:
-        made = inventory.add(device, _labels(labels))
+        made = inventory.add(device, parse_labels(labels))
     if as_json:
         emit_json(made.to_json())
         return
@@ -101,13 +102,13 @@ def label(
 ) -> None:
     """Label the devices that QUERY means; one device is: id=NAME."""
     changes: dict[str, str | None]
-    changes = dict.fromkeys(labels) if remove else dict(_labels(labels))
+    changes = dict.fromkeys(labels) if remove else dict(parse_labels(labels))
     with _inventory(folder, database) as inventory:
         changed = [inventory.label(device.id, changes) for device in inventory.find(query)]
     if as_json:
         emit_json([device.to_json() for device in changed])
         return
-    click.echo(f"{len(changed)} devices")
+    click.echo(f"{plural(len(changed), 'device')} labelled")
 
 
 @devices.command()
@@ -120,6 +121,27 @@ def export(device: str, folder: Path, database: str | None) -> None:
 
     with opened_database(folder, database) as (fleet, opened):
         emit_json(export_device(opened, fleet, device))
+
+
+@devices.command()
+@click.argument("device")
+@fleet_option
+@database_option
+def revoke(device: str, folder: Path, database: str | None) -> None:
+    """Shut DEVICE out: take its certificates back, and make the broker's list anew.
+
+    It stays known, with all that is held on it. To let it in again, make an enrolment token for it.
+    """
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.authority import FleetAuthority
+    from edgekit.fleet.devices.certificates import revoke_device
+
+    with opened_database(folder, database) as (fleet, opened):
+        count = revoke_device(opened, fleet, device, actor=local_actor())
+    click.echo(
+        f"{device}: {plural(count, 'certificate')} revoked. Next: carry "
+        f"{FleetAuthority.load(fleet).revocations} to the broker, and send mosquitto a SIGHUP"
+    )
 
 
 @devices.command()
@@ -181,7 +203,7 @@ def save_group_(name: str, query: str, folder: Path, database: str | None) -> No
 
     with _inventory(folder, database) as inventory:
         group = save_group(inventory.database, name, query, actor=local_actor())
-        click.echo(f"{group.name}: {len(inventory.find(group.query))} devices now")
+        click.echo(f"{group.name}: {plural(len(inventory.find(group.query)), 'device')} now")
 
 
 @groups.command("delete")
@@ -205,16 +227,3 @@ def _inventory(folder: Path, address: str | None) -> Iterator[Inventory]:
 
     with opened_database(folder, address) as (_, database):
         yield Inventory(database, actor=local_actor())
-
-
-def _labels(texts: tuple[str, ...]) -> dict[str, str]:
-    from edgekit_runtime.errors import UsageError
-
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
-        raise UsageError(f"no label: {', '.join(wrong)}", fix="write labels as NAME=VALUE")
-    return {name: value for name, _, value in (text.partition("=") for text in texts)}
-
-
-def _moment(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"

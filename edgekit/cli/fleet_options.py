@@ -79,3 +79,17 @@ def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:
             )
         return opened.broker
     return parse_broker(text, fleet=opened.path)
+
+
+def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
+    """Labels that were written as NAME=VALUE.
+
+    Raises:
+        UsageError: If some are not; all of them are named.
+    """
+    from edgekit_runtime.errors import UsageError
+
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise UsageError(f"no label: {', '.join(wrong)}", fix="write labels as NAME=VALUE")
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}

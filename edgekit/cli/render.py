@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Final
 
 import click
@@ -51,6 +52,16 @@ def percent(share: float) -> str:
 def milliseconds(value: float) -> str:
     """A latency for people, with three significant digits."""
     return f"{value:.3g} ms"
+
+
+def moment(seconds: float | None, *, none: str = "-") -> str:
+    """A moment for people, UTC, to the minute."""
+    return none if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 device", "2 devices"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def emit_json(document: object) -> None:

@@ -14,12 +14,14 @@ from starlette.exceptions import HTTPException
 from edgekit.fleet.access import Access, ForbiddenError, UnknownTokenError
 from edgekit.fleet.api import (
     device_routes,
+    enrolment_routes,
     experiment_routes,
     page_routes,
     record_routes,
     rollout_routes,
     version_routes,
 )
+from edgekit.fleet.api.attempts import TooManyAttemptsError
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.api.figures import CONTENT_TYPE, prometheus_text
 from edgekit.fleet.api.forms import Problem
@@ -32,6 +34,7 @@ from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, GateFaile
 PREFIX: Final = "/api/v1"
 _ROUTES: Final = (
     device_routes,
+    enrolment_routes,
     version_routes,
     rollout_routes,
     experiment_routes,
@@ -41,6 +44,7 @@ _STATUSES: Final[tuple[tuple[type[EdgekitError], int], ...]] = (
     (UnknownTokenError, 401),
     (ForbiddenError, 403),
     (NotFoundError, 404),
+    (TooManyAttemptsError, 429),
     (GateFailedError, 409),
     (EnvironmentLackError, 503),
 )
@@ -51,8 +55,11 @@ _MEANINGS: Final = {
     404: "There is nothing of that name",
     409: "A check that protects the fleet did not hold",
     422: "The request is not of the form that is wanted",
+    429: "Too much was refused from this address lately",
     503: "The database, the broker or the folder cannot be used now",
 }
+# Answered in JSON, though not under the prefix: programs ask there, not browsers.
+_PLAIN_PATHS: Final = ("/metrics", "/health", enrolment_routes.ENROL_PATH)
 _HEADERS: Final = {
     # Nothing is fetched from elsewhere, and no other site may show our page in its own.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
@@ -82,11 +89,14 @@ def create_app(control_plane: ControlPlane) -> FastAPI:
         },
     )
     app.state.control_plane = control_plane
+    app.state.doorkeeper = enrolment_routes.Doorkeeper()
     problems: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": text} for status, text in _MEANINGS.items()
     }
     for routes in _ROUTES:
         app.include_router(routes.router, prefix=PREFIX, responses=problems)
+    # Devices know this path: it stays where it is whatever becomes of the rest.
+    app.include_router(enrolment_routes.public, responses=problems)
     app.include_router(page_routes.router, include_in_schema=False)
     app.add_middleware(BodyLimit)
     app.middleware("http")(_add_headers)
@@ -145,9 +155,12 @@ async def _answer_error(request: Request, error: Exception) -> Response:
         raise error
     status = next((code for kind, code in _STATUSES if isinstance(error, kind)), 400)
     path = request.url.path
-    if not path.startswith(f"{PREFIX}/") and path not in ("/metrics", "/health"):
+    if not path.startswith(f"{PREFIX}/") and path not in _PLAIN_PATHS:
         return page_routes.error_page(error, status)
-    return _problem(status, type(error).__name__, error.what, where=error.where, fix=error.fix)
+    answer = _problem(status, type(error).__name__, error.what, where=error.where, fix=error.fix)
+    if isinstance(error, TooManyAttemptsError):
+        answer.headers["Retry-After"] = f"{error.seconds:.0f}"
+    return answer
 
 
 async def _answer_invalid(_request: Request, error: Exception) -> Response:

@@ -21,6 +21,7 @@ from edgekit.fleet.api.forms import (
 )
 from edgekit.fleet.api.security import Admin, Operator, Plane, Viewer
 from edgekit.fleet.devices.activity import alarms_of, events_of
+from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.groups import delete_group, list_groups, save_group
 from edgekit.fleet.devices.inventory import Device
 from edgekit.fleet.devices.privacy import erase_device, export_device
@@ -99,6 +100,20 @@ def delete(plane: Plane, access: Admin, device: DeviceId) -> Response:
         clock=plane.clock,
     )
     return Response(status_code=204)
+
+
+@router.get("/devices/{device}/certificates")
+def certificates(plane: Plane, access: Operator, device: DeviceId) -> list[dict[str, Any]]:
+    """The certificates that a device got from this fleet, the newest first."""
+    _ = access
+    return [asdict(item) for item in certificates_of(plane.database, device)]
+
+
+@router.post("/devices/{device}/revocation")
+def revoke(plane: Plane, access: Operator, device: DeviceId) -> dict[str, int]:
+    """Shut a device out: its certificates end; all that is held on it stays."""
+    count = revoke_device(plane.database, plane.fleet, device, actor=access.name, clock=plane.clock)
+    return {"revoked": count}
 
 
 @router.get("/groups")

@@ -8,6 +8,7 @@ from fastapi import Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.fleet.access import MAX_DAYS
+from edgekit.fleet.devices.enrolment import MAX_HOURS
 from edgekit.fleet.devices.facts import LABEL_PATTERN, MAX_LABELS
 from edgekit.fleet.registry.entries import METRIC_PATTERN, TAG_PATTERN
 from edgekit.fleet.rollouts.labels import MAX_QUERY_LENGTH
@@ -134,6 +135,45 @@ class NewToken(BaseModel):
 
     id: str
     token: str
+
+
+class EnrolForm(BaseModel):
+    """A device that wants to come in; what a newer agent adds is passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+    device: str = Field(pattern=f"^{ID_PATTERN}$")
+    fleet: str = Field(pattern=f"^{ID_PATTERN}$")
+    token: str = Field(max_length=200, pattern=_PRINTABLE)
+    request: str = Field(max_length=16_384, description="A certificate signing request, PEM")
+
+
+class BrokerPlace(BaseModel):
+    """Where a broker listens."""
+
+    host: str
+    port: int
+
+
+class Enrolment(BaseModel):
+    """All that a device has to know: its certificate, its broker, and the roots of trust."""
+
+    fleet: str
+    broker: BrokerPlace
+    certificate: str
+    authorities: str
+    image_root: str
+    director_root: str
+
+
+class EnrolmentTokenForm(_Form):
+    """A token that takes one device in."""
+
+    device: str | None = Field(
+        default=None, pattern=f"^{ID_PATTERN}$", description="Null for any new device"
+    )
+    labels: dict[_LabelName, _Value] = Field(default={}, max_length=MAX_LABELS)
+    hours: float = Field(default=24.0, gt=0, le=MAX_HOURS, strict=False)
 
 
 class RetentionForm(_Form):

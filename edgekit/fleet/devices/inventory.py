@@ -111,7 +111,7 @@ class Inventory:
         """
         require_id(device, kind="device")
         with self.database.write() as session:
-            _make_known(session, [device], self._clock().timestamp())
+            make_known(session, [device], self._clock().timestamp())
         return self.label(device, dict(labels or {}))
 
     def hear(self, states: Iterable[DeviceState], events: Iterable[DeviceEvent] = ()) -> None:
@@ -127,7 +127,7 @@ class Inventory:
         heard, told = list(states), list(events)
         with self.database.write() as session:
             names = {state.device for state in heard} | {event.device for event in told}
-            _make_known(session, sorted(names), now)
+            make_known(session, sorted(names), now)
             _write_states(session, heard)
             speaking = {state.device for state in heard if state.online}
             speaking |= {event.device for event in told}
@@ -231,7 +231,8 @@ class Inventory:
         session.add_all(deployments)
 
 
-def _make_known(session: Session, devices: Iterable[str], now: float) -> None:
+def make_known(session: Session, devices: Iterable[str], now: float) -> None:
+    """Write down the devices that are not known yet."""
     from edgekit.fleet.store.inserts import insert_new
     from edgekit.fleet.store.tables import DeviceRow
 
@@ -274,10 +275,8 @@ def _write_states(session: Session, states: Sequence[DeviceState]) -> None:
                 "new_online": state.online,
                 "new_agent": _cut("agent", state.agent),
                 "new_order_version": state.order_version,
-                "new_hardware": _storable(state.hardware),
-                "new_state": {
-                    name: _storable(asdict(item)) for name, item in _named(state).items()
-                },
+                "new_hardware": storable(state.hardware),
+                "new_state": {name: storable(asdict(item)) for name, item in _named(state).items()},
                 "new_reported_at": state.time,
             }
             for state in states
@@ -376,7 +375,8 @@ def _plain(text: str) -> str:
     return text.replace("\0", "�").encode("utf-8", "replace").decode()
 
 
-def _storable(document: Mapping[str, Any]) -> Any:
+def storable(document: Mapping[str, Any]) -> Any:
+    """What a device said, as both databases can hold it."""
     text = json.dumps(document, ensure_ascii=False).replace("\\u0000", "\\ufffd")
     # JSON in a database has no NaN and no infinity; Python's has.
     return json.loads(_plain(text), parse_constant=str)

@@ -221,11 +221,12 @@ def test_the_command_line_goes_all_the_way(fleet: Fleet, tmp_path: Path) -> None
 
     run("devices", "add", "d1", "site=berlin")
     run("devices", "add", "d2", "site=rome")
-    assert run("devices", "label", "site=berlin", "line=3") == "1 devices\n"
+    assert run("devices", "label", "site=berlin", "line=3") == "1 device labelled\n"
     assert "line=3" in run("devices", "list", "site=berlin")
     listed = json.loads(run("devices", "list", "--json"))
     assert [device["id"] for device in listed] == ["d1", "d2"]
-    assert run("groups", "save", "north", "site=berlin") == "north: 1 devices now\n"
+    assert run("devices", "list", "id=d1").endswith("\n1 device, 0 online\n")
+    assert run("groups", "save", "north", "site=berlin") == "north: 1 device now\n"
     assert json.loads(run("groups", "list", "--json"))[0]["devices"] == 1
     run("groups", "delete", "north")
     run("devices", "label", "id=d1", "line", "--remove")
@@ -237,11 +238,20 @@ def test_the_command_line_goes_all_the_way(fleet: Fleet, tmp_path: Path) -> None
     (token,) = json.loads(run("token", "list", "--json"))
     run("token", "revoke", token["id"])
     assert "yes" in run("token", "list")
+    made = json.loads(run("enrolment", "create", "site=bonn", "--device", "d3", "--json"))
+    assert made["token"].startswith("eke_")
+    assert made["token"] not in run("enrolment", "list")
+    (waiting,) = json.loads(run("enrolment", "list", "--json"))
+    assert (waiting["device"], waiting["standing"]) == ("d3", "open")
+    run("enrolment", "revoke", made["id"])
+    assert "revoked" in run("enrolment", "list")
     head = json.loads(run("audit", "verify", "--json"))
     expected = f"{head['sequence']}:{head['digest']}"
     assert "unbroken" in run("audit", "verify", "--expect", expected)
-    assert "token.revoked" in run("audit", "list", "--newest", "1")
+    assert "enrolment.token_revoked" in run("audit", "list", "--newest", "1")
     with pytest.raises(UsageError, match="no label"):
         run("devices", "label", "id=d2", "line")
     with pytest.raises(UsageError, match="no change"):
         run("retention", "telemetry_days")
+    with pytest.raises(UsageError, match="no certificate authority"):
+        run("devices", "revoke", "d3")
