@@ -33,7 +33,7 @@ from edgekit_agent.transports.arrivals import (
     ReportTaken,
     RequestCame,
 )
-from edgekit_agent.transports.mqtt import MqttTransport
+from edgekit_agent.transports.mqtt import BoundedClient, MqttTransport
 from edgekit_runtime.protocol import Topics
 from tests.simulators.local_agent import DEVICE, infer_body
 from tests.simulators.signed_fleet import SignedFleet, quick_order
@@ -197,6 +197,30 @@ def test_it_connects_again_and_says_which_reports_were_taken(broker: Mosquitto) 
         client.publish(TOPICS.requests(DEVICE), b"please", qos=1)
         wait_for(lambda: [r.data for r in listener.of(RequestCame)] == [b"please"])
     listener.transport.close(b"bye")
+
+
+@needs_mosquitto
+def test_one_thread_alone_uses_the_connection(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TLS connection that one thread reads while another writes breaks: "bad record mac"."""
+    writers = set()
+
+    def send(client: paho.Client, data: bytes) -> int:
+        writers.add(threading.current_thread().name)
+        return paho.Client._sock_send(client, data)
+
+    monkeypatch.setattr(BoundedClient, "_sock_send", send)
+    listener = Listener(broker.port)
+    listener.transport.start()
+    wait_for(lambda: listener.of(Connected))
+    for key in range(20):
+        listener.transport.publish_state(b"here")
+        listener.transport.publish_report(ReportKind.EVENTS, key, b"this")
+    listener.transport.want([f"{number:064x}" for number in range(9)])
+    wait_for(lambda: len(listener.of(ReportTaken)) == 20)
+    listener.transport.close(b"bye")
+    assert writers == {"mqtt"}
 
 
 @needs_mosquitto

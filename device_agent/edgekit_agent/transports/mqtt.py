@@ -258,6 +258,7 @@ class MqttTransport:
             session.reason = session.reason or f"the connection broke: {code}"
 
         client.on_socket_open = no_delay
+        client.on_socket_register_write = _leave_to_loop
         client.on_connect = on_connect
         client.on_disconnect = on_disconnect
         client.on_message = self._on_message
@@ -334,6 +335,14 @@ class _Session:
         self.reached = False
         self.accepted = False
         self.reason = ""
+
+
+def _leave_to_loop(_client: Any, _data: Any, _sock: Any) -> None:
+    """Write nothing in the thread that publishes; for `on_socket_register_write`.
+
+    Without this, paho writes at once while `loop` may be reading in our thread, and a TLS
+    connection that two threads use at a time breaks: "bad record mac". `loop` is woken anyway.
+    """
 
 
 def no_delay(_client: Any, _data: Any, sock: Any) -> None:
