@@ -259,7 +259,7 @@ class Doors:
         known = list(self._ledger.values())
         for server in self._all():
             known += [
-                (model, server.stats[model.bundle])
+                (model, server.stats[model.bundle].ended())
                 for model in server.models
                 if model.bundle in server.stats
             ]

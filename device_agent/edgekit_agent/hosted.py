@@ -99,9 +99,12 @@ class HostedModel:
 
     @property
     def stats(self) -> LiveStats:
-        """What it has done so far."""
-        self._stats.values = {name: c.tolist() for name, c in self._counter.counts.items()}
-        return self._stats
+        """What it has done so far, at one moment."""
+        values = {name: c.tolist() for name, c in self._counter.counts.items()}
+        with self._counting:
+            now = LiveStats(values=values)
+            now.merge(self._stats)
+            return now
 
     @property
     def platform(self) -> str:
@@ -161,19 +164,24 @@ class HostedModel:
     def _answer(self, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
         started = time.perf_counter()
         self._running[0] = 1
-        self._stats.requests += 1
+        with self._counting:
+            self._stats.requests += 1
         try:
             prepared = apply_steps(self.manifest.preprocessing, inputs)
             given = run_variant(self._session, self.variant, prepared)
             outputs = apply_steps(self.manifest.postprocessing, given)
         except BaseException:
-            self._stats.errors += 1
+            with self._counting:
+                self._stats.errors += 1
             raise
         finally:
             self._running[0] = 0
-        self._stats.latency.add((time.perf_counter() - started) * 1e3)
-        if not all(_is_sane(array) for array in outputs.values()):
-            self._stats.insane += 1
+        took_ms = (time.perf_counter() - started) * 1e3
+        sane = all(_is_sane(array) for array in outputs.values())
+        with self._counting:
+            self._stats.latency.add(took_ms)
+            self._stats.insane += not sane
+        if not sane:
             raise InsaneAnswerError("the model gave no finite number", where=f"{self.plan.bundle}")
         self._counter.count(inputs, outputs)
         if self._samples:

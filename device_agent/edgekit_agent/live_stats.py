@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edgekit_runtime.fields import FieldReader
@@ -74,6 +74,14 @@ class LiveStats:
     busy: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     values: dict[str, list[int]] = field(default_factory=dict)
+
+    def ended(self) -> LiveStats:
+        """The same without requests that are still being computed, of a process that lives.
+
+        A request is counted when it begins and its latency when it ends: what happened between
+        two looks would otherwise hold more latencies than requests.
+        """
+        return replace(self, requests=min(self.requests, self.errors + self.latency.count))
 
     def merge(self, other: LiveStats) -> None:
         """Add what happened elsewhere."""

@@ -146,8 +146,7 @@ class LocalModel:
     def _tell(self) -> None:
         with self._telling:
             self._next_telling = time.monotonic() + _TELL_SECONDS
-            total = LiveStats()
-            total.merge(self._hosted.stats)
+            total = self._hosted.stats.ended()
             done = total.since(self._told)
             if self._data and done.requests and write_counted(self._data, self._hosted.plan, done):
                 self._told = total

@@ -95,6 +95,8 @@ class Recorder:
                 Window(start=start, end=end, bundle=plan.bundle, version=plan.version, model=model)
             )
             change = _judge(watched, model)
+            # Judged last: what is said of the bundle is of this version.
+            self._watched[plan.digest] = self._watched.pop(plan.digest)
             if change:
                 changes.append(change)
         self._watched = {d: each for d, each in self._watched.items() if d in totals}

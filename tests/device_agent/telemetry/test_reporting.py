@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.hosted import HostedModel, InsaneAnswerError
+from edgekit_agent.live_stats import LiveStats, read_stats
 from edgekit_agent.settings import TelemetrySettings
 from edgekit_agent.telemetry.gauges import DeviceProbe
+from edgekit_agent.telemetry.recorder import Recorder
 from edgekit_agent.telemetry.reporting import Reporting
 from edgekit_agent.telemetry.spool import write_counted
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.bundle.archive import entry_of
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
+from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.reports import DeviceEvent
 from edgekit_runtime.telemetry import Window, parse_batch
 from tests.simulators.hosted_models import make_slot
 from tests.simulators.local_agent import RunningAgent, infer_body, make_config
 from tests.simulators.signed_fleet import SignedFleet, quick_order
-from tests.simulators.tiny_bundles import affine_bundle
+from tests.simulators.tiny_bundles import GOLDEN, affine_bundle, bundle_files, logarithm_model
 
 
 @pytest.fixture
@@ -219,6 +225,66 @@ def test_counters_that_were_begun_anew_count_in_full() -> None:
     assert LiveStats(requests=3, values={"x": [1, 2]}).since(before).requests == 3
     after = LiveStats(requests=12, errors=1, values={"x": [6, 6]}).since(before)
     assert (after.requests, after.errors, after.values) == (2, 1, {"x": [1, 1]})
+
+
+def test_no_look_finds_more_answers_than_requests(tmp_path: Path) -> None:
+    """The control plane refuses such windows: a device that says so contradicts itself."""
+    plan = make_slot(
+        tmp_path,
+        bundle_files(
+            "log", "1.0.0", [("plain", logarithm_model())], expected=GOLDEN * 0, golden=GOLDEN + 1
+        ),
+    )
+    model = HostedModel(plan)
+    looks = [LiveStats()]
+    stopping = threading.Event()
+
+    def look() -> None:
+        while not stopping.is_set():
+            looks.append(read_stats(FieldReader(model.stats.to_json())).ended())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    for number in range(400):
+        with suppress(InsaneAnswerError):
+            model.infer({"x": np.full((1, 4), number % 2 - 0.5, dtype=np.float32)})
+    stopping.set()
+    thread.join()
+    model.close()
+    looks.append(model.stats.ended())
+    for before, after in itertools.pairwise(looks):
+        window = after.since(before)
+        assert window.insane <= window.requests
+        assert window.errors + window.latency.count == window.requests
+    assert (looks[-1].requests, looks[-1].insane) == (400, 200)
+
+
+def test_what_is_said_of_drift_is_of_the_version_that_was_asked_last(tmp_path: Path) -> None:
+    plans = {
+        version: make_slot(
+            tmp_path / version, with_statistics(affine_bundle("double", version, 2.0))
+        )
+        for version in ("1.0.0", "2.0.0")
+    }
+    recorder = Recorder(DeviceProbe(tmp_path), now=0.0)
+    bins = len(recorder.features_of(plans["1.0.0"], LiveStats())["input:x"].expected)
+    totals = {plan.digest: (plan, LiveStats()) for plan in plans.values()}
+
+    def ask(version: str, counts: list[int]) -> bool:
+        plan = plans[version]
+        done = LiveStats(requests=400, values={"input:x": counts})
+        totals[plan.digest][1].merge(done)
+        copies = {}
+        for digest, (one, stats) in totals.items():
+            copies[digest] = (one, LiveStats())
+            copies[digest][1].merge(stats)
+        recorder.close_window(copies, now=1.0)
+        return recorder.drift["double"]["input:x"].drifted
+
+    assert not ask("1.0.0", [20] * bins)
+    assert ask("2.0.0", [0] * (bins - 1) + [400])
+    # The version before is back.
+    assert not ask("1.0.0", [20] * bins)
 
 
 def test_what_other_programs_did_is_counted_with_it(tmp_path: Path) -> None:
