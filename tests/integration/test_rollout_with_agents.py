@@ -9,13 +9,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgekit.bundling.statistics import reference_statistics
 from edgekit.fleet.broker import find_mosquitto, start_broker
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.keys import init_keys
@@ -27,11 +25,14 @@ from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
 from edgekit.fleet.telemetry.desk import open_ledger
 from edgekit.quickstart.device import Device
-from edgekit_runtime.bundle.archive import entry_of, write_bundle
-from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
 from edgekit_runtime.orders import BundleOrder, Gates
 from tests.simulators.local_agent import infer_body
-from tests.simulators.tiny_bundles import WIDTH, affine_model, bundle_files, logarithm_model
+from tests.simulators.tiny_bundles import (
+    WIDTH,
+    affine_model,
+    logarithm_model,
+    write_measured_bundle,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,14 +46,8 @@ LIVE = [-1.5, 0.75, -0.5, 1.0]
 
 
 def release(fleet: Fleet, folder: Path, version: str, model: bytes, expected: np.ndarray) -> None:
-    files = bundle_files(
-        "meter", version, [("plain", model)], expected=expected[:3], golden=GOLDEN[:3]
-    )
-    files["statistics.json"] = reference_statistics({"x": GOLDEN}, {"y": expected})
-    manifest = parse_manifest(files.pop(MANIFEST_NAME), where="test")
-    listed = {name: entry_of(data) for name, data in files.items()}
     path = folder / f"meter-{version}.ekb"
-    write_bundle(path, replace(manifest, files=listed), files)
+    write_measured_bundle(path, "meter", version, model, inputs=GOLDEN, outputs=expected)
     release_bundle(fleet, path)
 
 

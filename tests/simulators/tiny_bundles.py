@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit_runtime.bundle.archive import entry_of
+from edgekit.bundling.statistics import reference_statistics
+from edgekit_runtime.bundle.archive import entry_of, write_bundle
 from edgekit_runtime.bundle.golden import save_arrays
 from edgekit_runtime.bundle.manifest import (
     MANIFEST_NAME,
@@ -20,6 +23,7 @@ from edgekit_runtime.bundle.manifest import (
     Step,
     TensorContract,
     Variant,
+    parse_manifest,
 )
 from edgekit_runtime.formats import ModelFormat
 
@@ -160,6 +164,23 @@ def affine_bundle(name: str, version: str, scale: float, *, padding: int = 0) ->
         expected=GOLDEN * np.float32(scale),
         padding=padding,
     )
+
+
+def write_measured_bundle(
+    path: Path,
+    name: str,
+    version: str,
+    model: bytes,
+    *,
+    inputs: NDArray[np.float32],
+    outputs: NDArray[np.float32],
+) -> None:
+    """An `.ekb` whose reference statistics are of these inputs and outputs, the first golden."""
+    files = bundle_files(name, version, [("plain", model)], expected=outputs[:3], golden=inputs[:3])
+    files["statistics.json"] = reference_statistics({"x": inputs}, {"y": outputs})
+    manifest = parse_manifest(files.pop(MANIFEST_NAME), where="test")
+    listed = {file: entry_of(data) for file, data in files.items()}
+    write_bundle(path, replace(manifest, files=listed), files)
 
 
 def _model(nodes: list[onnx.NodeProto], **constants: NDArray[np.generic] | np.generic) -> bytes:
