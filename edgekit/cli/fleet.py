@@ -16,6 +16,7 @@ from edgekit.cli.fleet_experiment import experiment
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
 from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.fleet_serve import serve
+from edgekit.cli.fleet_storage import storage
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 from edgekit.cli.rollout import rollout
 from edgekit.cli.simulate import simulate
@@ -42,7 +43,7 @@ def fleet() -> None:
 
 _COMMANDS = (
     rollout, experiment, simulate, devices, groups, enrolment, authority, audit, token, retention,
-    serve,
+    serve, storage,
 )  # fmt: skip
 for _command in _COMMANDS:
     fleet.add_command(_command)

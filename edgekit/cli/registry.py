@@ -290,10 +290,13 @@ def get(name: str, output: Path | None, folder: Path, database: str | None) -> N
 
     with _opened(folder, database) as opened:
         entry = opened.get(*parse_name(name))
-        source = opened.file_of(entry)
-    target = output or Path(f"{entry.bundle}-{entry.version}.ekb")
-    with replacing(target) as file, source.open("rb") as content:
-        shutil.copyfileobj(content, file)
+        target = output or Path(f"{entry.bundle}-{entry.version}.ekb")
+        with (
+            opened.opened(entry) as source,
+            source.open("rb") as content,
+            replacing(target) as file,
+        ):
+            shutil.copyfileobj(content, file)
     click.echo(str(target))
 
 
@@ -342,9 +345,10 @@ def export(name: str, target: str, folder: Path, database: str | None) -> None:
 def _opened(folder: Path, address: str | None) -> Iterator[Registry]:
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.registry.catalogue import Registry
+    from edgekit.fleet.storage.setting import open_bundles
 
     with opened_database(folder, address) as (fleet, database):
-        yield Registry(database, fleet.path / "bundles", actor=local_actor())
+        yield Registry(database, open_bundles(fleet), actor=local_actor())
 
 
 def _show(entry: BundleVersion, *, as_json: bool) -> None:

@@ -86,8 +86,7 @@ def _chunks(fleet: Fleet, devices: Collection[str]) -> Iterator[tuple[str, bytes
     paths = {
         order.target_path for device in devices for order in device_order(fleet, device).bundles
     }
-    for name in images.chunk_names(paths if devices else None):
-        yield name, images.chunks.get(name)
+    yield from images.chunks.get_all(list(images.chunk_names(paths if devices else None)))
 
 
 def _write(path: Path, data: bytes) -> bool:

@@ -9,10 +9,10 @@ from datetime import timedelta
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
 
-from edgekit.fleet.chunk_store import ChunkStore
 from edgekit.fleet.clock import Clock
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.signed_folder import SignedFolder
+from edgekit.fleet.storage.setting import open_chunks
 from edgekit_runtime.bundle.index import BundleIndex, IndexedFile, assemble, parse_index
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
@@ -41,7 +41,7 @@ class ImageRepository(SignedFolder):
             },
             clock=clock,
         )
-        self.chunks = ChunkStore(fleet.chunks)
+        self.chunks = open_chunks(fleet)
 
     def add(self, path: str, index: bytes) -> None:
         """Sign a bundle index as a target; `commit` publishes it.
@@ -58,10 +58,9 @@ class ImageRepository(SignedFolder):
         pieces = []
         for start in range(0, len(index), MAX_CHUNK_WIRE_BYTES):
             piece = index[start : start + MAX_CHUNK_WIRE_BYTES]
-            digest = hashlib.sha256(piece).hexdigest()
-            self.chunks.put(digest, piece)
-            pieces.append((digest, len(piece)))
-        return pieces
+            pieces.append((hashlib.sha256(piece).hexdigest(), piece))
+        self.chunks.put_all(dict(pieces))
+        return [(digest, len(piece)) for digest, piece in pieces]
 
     def index_of(self, target: TargetFile) -> BundleIndex:
         """The index behind a target, proven by the signed hash.
@@ -70,8 +69,15 @@ class ImageRepository(SignedFolder):
             VerificationError: If a piece is missing, damaged, or not what was signed.
         """
         data = b"".join(
-            self.chunks.get(digest)
-            for digest, _ in parse_index_pieces(target.path, target.custom, length=target.length)
+            data
+            for _, data in self.chunks.get_all(
+                [
+                    digest
+                    for digest, _ in parse_index_pieces(
+                        target.path, target.custom, length=target.length
+                    )
+                ]
+            )
         )
         if hashlib.sha256(data).hexdigest() != target.hashes.get("sha256"):
             raise VerificationError(

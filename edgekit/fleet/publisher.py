@@ -131,8 +131,8 @@ def packed_order(fleet: Fleet, device: str) -> bytes:
 def _chunk_messages(fleet: Fleet) -> Iterator[tuple[str, bytes]]:
     images = open_images(fleet)
     topics = Topics(fleet.id)
-    for name in images.chunk_names():
-        yield topics.chunk(name), images.chunks.get(name)
+    for name, wire in images.chunks.get_all(list(images.chunk_names())):
+        yield topics.chunk(name), wire
 
 
 def _packed(files: dict[str, bytes], *, where: str) -> bytes:

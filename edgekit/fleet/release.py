@@ -103,7 +103,7 @@ def release_bundle(
             _require_same(signed, index, bundle)
             # The same content, packed by another zlib: what was signed and stored stays.
             wire = {name: data for name, data in wire.items() if name in signed.wire_sizes()}
-        new = [name for name, data in wire.items() if images.chunks.put(name, data)]
+        new = images.chunks.put_all(wire)
         if known is None:
             images.add(path, document)
         elif wire:

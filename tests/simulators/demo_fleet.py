@@ -12,6 +12,7 @@ from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.experiments.ab import Answer, Looked, Metric, Question
 from edgekit.fleet.experiments.sequential import Interval
 from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.registry.entries import Stage as Shelf
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import (
@@ -22,7 +23,8 @@ from edgekit.fleet.rollouts.state import (
     Status,
 )
 from edgekit.fleet.store.tables import AlarmRow
-from edgekit.fleet.store.telemetry import store_batches
+from edgekit.fleet.telemetry.ledger import Ledger, Measured
+from edgekit.fleet.telemetry.screening import Screened
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
 from edgekit_runtime.reports import Phase as BundlePhase
@@ -40,7 +42,7 @@ def clock() -> datetime:
 def populate(plane: ControlPlane, bundles: list[Path], *, devices: int = 240) -> None:
     """Devices at three sites, versions, a rollout that was rolled back and one under way."""
     names = populate_devices(plane, devices=devices)
-    registry = Registry(plane.database, plane.fleet.path / "bundles", actor="alice", clock=clock)
+    registry = Registry(plane.database, open_bundles(plane.fleet), actor="alice", clock=clock)
     for bundle in bundles:
         registry.add(bundle, source=bundle.name, tags={"team": "vision"})
     registry.promote("digits", "1.4.0", Shelf.PRODUCTION)
@@ -234,6 +236,7 @@ def _experiments(plane: ControlPlane) -> None:
 
 def _measurements(plane: ControlPlane, names: list[str]) -> None:
     even = (0.25, 0.25, 0.25, 0.25)
+    ledger = Ledger(plane.database)
     for hour in range(12):
         now = NOW.timestamp() - 3_600 * hour - 60
         batches = []
@@ -256,12 +259,11 @@ def _measurements(plane: ControlPlane, names: list[str]) -> None:
                 },
             )
             window = Window(start=now - 60, end=now, bundle="digits", version=version, model=model)
-            batches.append(
-                TelemetryBatch(
-                    device=name, stream="0" * 16, dropped=0, records=((hour + 1, window),)
-                )
+            batch = TelemetryBatch(
+                device=name, stream="0" * 16, dropped=0, records=((hour + 1, window),)
             )
-        store_batches(plane.database, batches, now=now)
+            batches.append(Measured(device=name, screened=Screened(batch=batch)))
+        ledger.keep(batches, now=now)
     with plane.database.write() as session:
         session.add(
             AlarmRow(

@@ -9,6 +9,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.inventory import Device, Inventory
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.store.all_rollouts import AllRollouts
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.experiments import ExperimentTable
@@ -34,7 +35,7 @@ class ControlPlane:
 
     def registry(self, access: Access) -> Registry:
         """The bundle versions, changed in somebody's name."""
-        files = self.fleet.path / "bundles"
+        files = open_bundles(self.fleet)
         return Registry(self.database, files, actor=access.name, clock=self.clock)
 
     @property

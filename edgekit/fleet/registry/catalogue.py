@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
@@ -28,32 +29,30 @@ from edgekit.fleet.registry.rows import (
     read_entries,
     require_row,
 )
-from edgekit_runtime.bundle.archive import BundleArchive
-from edgekit_runtime.durable import replacing
+from edgekit_runtime.bundle.archive import SUFFIX, BundleArchive
 from edgekit_runtime.errors import GateFailedError, UsageError, VerificationError
 from edgekit_runtime.files import sha256_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from edgekit.fleet.storage.blobs import Storage
     from edgekit.fleet.store.database import Database
     from edgekit.fleet.store.tables import VersionRow
 
-_COPY_BYTES: Final = 1 << 20
-
 
 class Registry:
-    """The versions in a database, and their files in a folder.
+    """The versions in a database, and their files in a storage.
 
     Args:
         database: Where the versions are.
-        files: Where their `.ekb` files are, by SHA-256.
+        files: Where their `.ekb` files are, by SHA-256; see `open_bundles`.
         actor: Who changes something, for the audit log.
         clock: The time.
     """
 
     def __init__(
-        self, database: Database, files: Path, *, actor: str, clock: Clock = utc_now
+        self, database: Database, files: Storage, *, actor: str, clock: Clock = utc_now
     ) -> None:
         self.database = database
         self._files = files
@@ -93,17 +92,14 @@ class Registry:
             for name in sorted(manifest.files):
                 archive.read(name)
         digest = sha256_of(bundle)
+        with self.database.read() as session:
+            # Before its file is kept: what is refused must not fill the storage.
+            _require_same(find_row(session, manifest.name, manifest.version), digest, bundle)
         self._keep(bundle, digest)
         with self.database.write() as session:
             known = find_row(session, manifest.name, manifest.version)
+            _require_same(known, digest, bundle)
             if known is not None:
-                if known.file_sha256 != digest:
-                    raise GateFailedError(
-                        f"{manifest.name} {manifest.version} is registered already with other "
-                        "content",
-                        where=str(bundle),
-                        fix="give the changed bundle a new version; a registered one never changes",
-                    )
                 return read_entries(session, [known])[0]
             row = VersionRow(
                 bundle=manifest.name,
@@ -145,20 +141,28 @@ class Registry:
         with self.database.read() as session:
             return read_entries(session, session.scalars(select(VersionRow)).all())
 
-    def file_of(self, entry: BundleVersion) -> Path:
-        """The `.ekb` file of an entry, checked.
+    @contextlib.contextmanager
+    def opened(self, entry: BundleVersion) -> Iterator[Path]:
+        """The `.ekb` file of an entry, checked, until the `with` statement ends.
 
         Raises:
             VerificationError: If it is missing or damaged.
+            EnvironmentLackError: If the storage does not answer.
         """
-        path = self._files / f"{entry.file_sha256}.ekb"
-        if not path.is_file() or sha256_of(path) != entry.file_sha256:
-            raise VerificationError(
-                f"the file of {entry.name} is missing or damaged",
-                where=str(path),
-                fix="register the same bundle again: its file is then written again",
-            )
-        return path
+        name = f"{entry.file_sha256}{SUFFIX}"
+        with contextlib.ExitStack() as stack:
+            try:
+                path = stack.enter_context(self._files.opened(name))
+                whole = sha256_of(path) == entry.file_sha256
+            except FileNotFoundError:
+                whole = False
+            if not whole:
+                raise VerificationError(
+                    f"the file of {entry.name} is missing or damaged",
+                    where=self._files.where(name),
+                    fix="register the same bundle again: its file is then written again",
+                )
+            yield path
 
     def tag(self, bundle: str, version: str, tags: dict[str, str | None]) -> BundleVersion:
         """Set tags; None takes one away.
@@ -320,13 +324,11 @@ class Registry:
             )
 
     def _keep(self, bundle: Path, digest: str) -> None:
-        path = self._files / f"{digest}.ekb"
-        if path.is_file() and sha256_of(path) == digest:
-            return
-        self._files.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as target, bundle.open("rb") as source:
-            while block := source.read(_COPY_BYTES):
-                target.write(block)
+        name = f"{digest}{SUFFIX}"
+        with contextlib.suppress(FileNotFoundError), self._files.opened(name) as known:
+            if sha256_of(known) == digest:
+                return
+        self._files.put_file(name, bundle)
 
     def _record(
         self, session: Session, action: str, row: VersionRow, detail: Mapping[str, object]
@@ -338,6 +340,15 @@ class Registry:
             subject=f"{row.bundle}@{row.version}",
             detail=detail,
             clock=self._clock,
+        )
+
+
+def _require_same(known: VersionRow | None, digest: str, bundle: Path) -> None:
+    if known is not None and known.file_sha256 != digest:
+        raise GateFailedError(
+            f"{known.bundle} {known.version} is registered already with other content",
+            where=str(bundle),
+            fix="give the changed bundle a new version; a registered one never changes",
         )
 
 

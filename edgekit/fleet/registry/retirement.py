@@ -54,8 +54,8 @@ def retire(
 ) -> Retired:
     """Retire a version.
 
-    First its signature goes, then the devices hear so, then its chunks leave broker and disk, and
-    then the registry says "retired": interrupted anywhere, do it again. The file stays in the
+    First its signature goes, then the devices hear so, then its chunks leave broker and storage,
+    and then the registry says "retired": interrupted anywhere, do it again. The file stays in the
     registry, as evidence. A device that runs the version goes on: an installed model never stops
     serving.
 
@@ -85,13 +85,11 @@ def retire(
                 del targets.targets[path]
         images.commit()
         (fleet.releases / bundle / f"{version}.json").unlink(missing_ok=True)
-        gone = _unneeded(fleet, images)
+        gone = _unneeded(images)
         if broker is not None:
-            _take_off(fleet, broker, gone)
-        size = 0
-        for name in gone:
-            size += (fleet.chunks / name).stat().st_size
-            (fleet.chunks / name).unlink()
+            _take_off(fleet, broker, list(gone))
+        images.chunks.storage.remove(gone)
+        size = sum(gone.values())
     done = Retired(
         bundle=bundle,
         version=version,
@@ -121,17 +119,18 @@ def _require_unordered(fleet: Fleet, bundle: str, version: str) -> None:
         )
 
 
-def _unneeded(fleet: Fleet, images: ImageRepository) -> list[str]:
-    """Chunks on disk that no released version refers to.
+def _unneeded(images: ImageRepository) -> dict[str, int]:
+    """Chunks in the storage that no released version refers to, with their length.
 
     Not only the retired version's own: what an interrupted retirement or release left behind
     goes as well. Whoever releases holds the fleet's lock, so nothing is on its way in.
     """
     needed = set(images.chunk_names())
-    if not fleet.chunks.is_dir():
-        return []
-    found = (path.name for path in fleet.chunks.iterdir())
-    return sorted(n for n in found if re.fullmatch(r"[0-9a-f]{64}", n) and n not in needed)
+    return {
+        name: size
+        for name, size in sorted(images.chunks.storage.sizes().items())
+        if re.fullmatch(r"[0-9a-f]{64}", name) and name not in needed
+    }
 
 
 def _take_off(fleet: Fleet, broker: BrokerAddress, chunks: list[str]) -> None:

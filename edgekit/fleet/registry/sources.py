@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from edgekit.fleet.registry.entries import METRIC_PATTERN, BundleVersion
+from edgekit.fleet.storage.remote import remote_errors
 from edgekit_runtime.bundle.archive import SUFFIX
 from edgekit_runtime.errors import EnvironmentLackError, GateFailedError, UsageError
 from edgekit_runtime.extras import require
@@ -22,8 +23,6 @@ MAX_BYTES: Final = 8 << 30
 _BLOCK: Final = 1 << 20
 _MLFLOW: Final = re.compile(r"(models|runs):/+(?=[^/])")
 _EXPERIMENT: Final = "mlflow:"
-# The package that fsspec needs for a protocol, where its own error does not name it.
-_PACKAGES: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
 def import_bundle(
@@ -77,13 +76,13 @@ def export_bundle(registry: Registry, bundle: str, version: str, target: str) ->
         EnvironmentLackError: If a package is missing, or the place cannot be reached.
     """
     entry = registry.get(bundle, version)
-    file = registry.file_of(entry)
-    if target.startswith(_EXPERIMENT):
-        return _to_mlflow(entry, file, target.removeprefix(_EXPERIMENT))
-    url = f"{target}{bundle}-{version}{SUFFIX}" if target.endswith("/") else target
-    with _opened(url, "wb") as there, file.open("rb") as here:
-        while block := here.read(_BLOCK):
-            there.write(block)
+    with registry.opened(entry) as file:
+        if target.startswith(_EXPERIMENT):
+            return _to_mlflow(entry, file, target.removeprefix(_EXPERIMENT))
+        url = f"{target}{bundle}-{version}{SUFFIX}" if target.endswith("/") else target
+        with _opened(url, "wb") as there, file.open("rb") as here:
+            while block := here.read(_BLOCK):
+                there.write(block)
     return url
 
 
@@ -102,31 +101,11 @@ def _download(url: str, folder: Path) -> Path:
 @contextmanager
 def _opened(url: str, mode: str) -> Iterator[IO[bytes]]:
     fsspec: Any = require("fsspec", extra="remote")
-    protocol = url.partition("://")[0] if "://" in url else "file"
     try:
-        with fsspec.open(url, mode) as file:
+        with remote_errors(url), fsspec.open(url, mode) as file:
             yield file
-    except ImportError as error:
-        package = _PACKAGES.get(protocol)
-        raise EnvironmentLackError(
-            f"{protocol}:// needs a package that is not installed: {error}",
-            where=url,
-            fix=f"pip install {package}" if package else "install the package that it names",
-        ) from error
     except (FileNotFoundError, IsADirectoryError) as error:
         raise UsageError("there is no such file", where=url) from error
-    except ValueError as error:
-        raise UsageError(
-            f"this is no URL that fsspec knows: {error}",
-            where=url,
-            fix="write it as file://, https://, s3://, gs:// or az://; or models:/NAME/VERSION",
-        ) from error
-    except OSError as error:
-        raise EnvironmentLackError(
-            f"it cannot be reached: {error}",
-            where=url,
-            fix="check address, network and credentials",
-        ) from error
 
 
 def _from_mlflow(source: str, folder: Path) -> tuple[Path, dict[str, float]]:

@@ -11,6 +11,7 @@ from edgekit.fleet.image_repository import ImageRepository
 from edgekit.fleet.keys import image_root
 from edgekit.fleet.release import list_releases, release_bundle
 from edgekit.fleet.repositories import open_images
+from edgekit.fleet.storage.setting import open_chunks
 from edgekit_runtime.bundle.archive import BundleArchive
 from edgekit_runtime.bundle.index import assemble
 from edgekit_runtime.errors import (
@@ -103,17 +104,17 @@ def test_releases_are_listed_by_version_and_not_by_spelling(fleet: Fleet, make_b
     assert [item.version for item in list_releases(fleet)] == ["1.9.0", "1.10.0-rc.1", "1.10.0"]
 
 
-@pytest.mark.parametrize("cut_at", ["put", "add", "do_snapshot", "do_timestamp"])
+@pytest.mark.parametrize("cut_at", ["put_all", "add", "do_snapshot", "do_timestamp"])
 def test_a_crash_leaves_the_old_state_and_a_repetition_completes_it(
     fleet: Fleet, make_bundle, updater, monkeypatch: pytest.MonkeyPatch, cut_at: str
 ) -> None:
     release_bundle(fleet, make_bundle("1.0.0"))
     before = open_images(fleet).published()
-    owner = ChunkStore if cut_at == "put" else ImageRepository
+    owner = ChunkStore if cut_at == "put_all" else ImageRepository
     whole = getattr(owner, cut_at)
 
     def power_cut(*args: object, **options: object) -> object:
-        if cut_at == "put":
+        if cut_at == "put_all":
             whole(*args, **options)
         raise KeyboardInterrupt
 
@@ -138,11 +139,11 @@ def test_a_damaged_or_lost_chunk_is_noticed_and_healed_by_releasing_again(
     whole = {path.name: path.read_bytes() for path in chunks}
     chunks[0].write_bytes(b"rot")
     chunks[1].unlink()
-    store = ChunkStore(fleet.chunks)
+    store = open_chunks(fleet)
     with pytest.raises(VerificationError, match="damaged") as caught:
         store.get(chunks[0].name)
     assert "release the bundle again" in str(caught.value.fix)
-    with pytest.raises(VerificationError, match="cannot be read"):
+    with pytest.raises(VerificationError, match="is missing"):
         store.get(chunks[1].name)
     release_bundle(fleet, bundle)
     assert {path.name: path.read_bytes() for path in fleet.chunks.iterdir()} == whole

@@ -15,6 +15,7 @@ from edgekit.fleet.api.serving import PageServer
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.store.database import Database
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState, Phase
 
@@ -135,7 +136,7 @@ def populated(site: Site, make_bundle: Callable[..., object]) -> Site:
         ],
     )
     inventory.label("oven-1", {"site": "berlin"})
-    registry = Registry(site.plane.database, site.plane.fleet.path / "bundles", actor="test")
+    registry = Registry(site.plane.database, open_bundles(site.plane.fleet), actor="test")
     registry.add(make_bundle("1.0.0"))  # type: ignore[arg-type]
     registry.add(make_bundle("2.0.0", model=b"other"))  # type: ignore[arg-type]
     return site

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.storage.local import FolderStorage
 from edgekit.fleet.store.database import Database
 from edgekit_runtime.bundle.archive import BundleArchive, write_bundle
 from edgekit_runtime.bundle.manifest import Accuracy
@@ -16,7 +17,7 @@ MakeVersion = Callable[..., Path]
 
 @pytest.fixture
 def registry(database: Database, tmp_path: Path) -> Registry:
-    return Registry(database, tmp_path / "bundles", actor="alice")
+    return Registry(database, FolderStorage(tmp_path / "bundles"), actor="alice")
 
 
 @pytest.fixture

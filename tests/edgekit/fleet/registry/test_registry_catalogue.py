@@ -36,7 +36,8 @@ def test_a_version_is_kept_with_all_that_it_says_of_itself(registry, make_versio
     assert metric.origin == "500 samples of dddddddddddd"
     assert entry.to_json()["manifest"]["lineage"]["revision"] == "abc"
     assert (entry.tags, entry.note, entry.stage) == ({"team": "vision"}, "first", "development")
-    assert registry.file_of(entry).read_bytes() == bundle.read_bytes()
+    with registry.opened(entry) as file:
+        assert file.read_bytes() == bundle.read_bytes()
     assert actions(registry) == [("alice", "version.registered", "digits@1.0.0")]
 
 
@@ -68,11 +69,13 @@ def test_a_damaged_bundle_is_not_registered(registry, make_version, tmp_path: Pa
 def test_a_damaged_file_is_told_and_healed_by_the_same_bundle(registry, make_version) -> None:
     bundle = make_version()
     entry = registry.add(bundle)
-    registry.file_of(entry).write_bytes(b"gone wrong")
-    with pytest.raises(VerificationError, match="missing or damaged"):
-        registry.file_of(entry)
+    with registry.opened(entry) as file:
+        file.write_bytes(b"gone wrong")
+    with pytest.raises(VerificationError, match="missing or damaged"), registry.opened(entry):
+        pass
     registry.add(bundle)
-    assert registry.file_of(entry).read_bytes() == bundle.read_bytes()
+    with registry.opened(entry) as file:
+        assert file.read_bytes() == bundle.read_bytes()
 
 
 def test_versions_stand_in_the_order_of_versions(registry, make_version) -> None:

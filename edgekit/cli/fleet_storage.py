@@ -1,0 +1,57 @@
+"""`edgekit fleet storage`: where chunks and bundle files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgekit.cli.fleet_options import fleet_option, json_option
+from edgekit.cli.render import emit_json, say, size
+
+
+@click.command()
+@click.argument("url", required=False)
+@click.option(
+    "--endpoint", default="", metavar="URL", help="Of a server with S3's API that is not Amazon's."
+)
+@fleet_option
+@json_option
+def storage(url: str | None, endpoint: str, folder: Path, as_json: bool) -> None:
+    """Show where chunks and bundle files are, or move them to URL: s3://BUCKET/PREFIX.
+
+    Needs the package of the protocol: pip install "edgekit[s3]" for s3://, gcsfs for gs://, adlfs
+    for az://. Credentials come from the environment, as each of them documents. "folder" moves
+    everything back into the fleet's folder. Nothing is deleted where it was; keys, metadata and
+    orders stay in the folder.
+    """
+    from dataclasses import asdict
+
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.storage.setting import LOCAL, StorageSetting, move_storage, read_storage
+
+    fleet = Fleet.open(folder)
+    if url is None:
+        known = read_storage(fleet)
+        if as_json:
+            emit_json(asdict(known))
+        else:
+            click.echo(str(known))
+        return
+    setting = StorageSetting(url="" if url == LOCAL else url, endpoint=endpoint)
+    shown = 0
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if done * 10 // total > shown:
+            shown = done * 10 // total
+            say(f"{done} of {total} are there")
+
+    moved = move_storage(fleet, setting, progress=progress)
+    if as_json:
+        emit_json(asdict(setting) | asdict(moved))
+        return
+    click.echo(
+        f"{setting}: {moved.blobs} chunks and bundle files ({size(moved.blob_bytes)}), "
+        f"{moved.copied} of them copied"
+    )
