@@ -1,14 +1,17 @@
 """A day in a device's life: joins, serves, is cut off, drifts, is misled, is helped, comes back.
 
 The control plane is the commands that a user types, the device is `edgekit-agent`, and between
-them stands mosquitto with the files of deploy/: TLS, certificates, an access list.
+them stands mosquitto as `edgekit fleet init` configures it: TLS, certificates, an access list.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -25,10 +28,8 @@ from click.testing import CliRunner
 from edgekit.cli import edgekit
 from edgekit.fleet.broker import find_mosquitto
 from edgekit.quickstart.device import Device
-from tests.simulators.authority import EnrolmentServer
-from tests.simulators.deployed_broker import DeployedBroker
+from tests.simulators.authority import Authority
 from tests.simulators.local_agent import infer_body
-from tests.simulators.signed_fleet import SignedFleet
 from tests.simulators.tiny_bundles import (
     WIDTH,
     affine_model,
@@ -48,21 +49,62 @@ MORNING = np.linspace(0.5, 2.0, 40 * WIDTH, dtype=np.float32).reshape(40, WIDTH)
 EVENING = MORNING - np.float32(3.0)
 
 
-class Plant:
-    """A fleet in a folder, the commands of its owner, its control plane."""
+class Broker:
+    """The process; what it remembers is in its folder."""
 
-    def __init__(self, folder: Path, broker: DeployedBroker) -> None:
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [str(find_mosquitto()), "-c", str(self.folder / "mosquitto.conf")]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+
+class Plant:
+    """A fleet in a folder, its broker, the commands of its owner, its control plane."""
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "fleet"
-        self._broker = f"127.0.0.1:{broker.inner}"
-        self.command("fleet", "init", str(self.path), "--id", "plant-7", on_fleet=False)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = int(free.getsockname()[1])
+        made = self.command(
+            *("fleet", "init", str(self.path), "--id", "plant-7", "--json"),
+            *("--broker-host", "127.0.0.1", "--broker-port", str(port)),
+            on_fleet=False,
+        )
+        self._address = json.loads(made)["broker"]["url"]
         self.command("keys", "init")
+        self.broker = Broker(self.path / "mosquitto", port)
+        # Whoever runs the page over HTTPS has a certificate for it.
+        authority = Authority()
+        self._certificate = authority.server(folder)
+        self.ca = folder / "page-ca.pem"
+        self.ca.write_text(authority.pem)
 
     def command(self, *arguments: str, on_fleet: bool = True) -> str:
         where = ("--fleet", str(self.path)) if on_fleet else ()
         done = CliRunner().invoke(edgekit, [*arguments, *where])
         assert done.exit_code == 0, done.output
-        return done.output
+        return done.stdout
 
     def release(self, version: str, model: bytes, seen: np.ndarray, expected: np.ndarray) -> None:
         bundle = self.folder / f"meter-{version}.ekb"
@@ -75,7 +117,7 @@ class Plant:
         self.command("fleet", "order", NAME, f"meter@{version}", *words)
 
     def publish(self) -> None:
-        self.command("fleet", "publish", "--broker", self._broker)
+        self.command("fleet", "publish", "--broker", self._address)
 
     def put_in_the_stick(self) -> None:
         """Bring the device its orders and their bundles by hand, in place of what was brought."""
@@ -85,19 +127,21 @@ class Plant:
         stick.rename(self.folder / "media")
 
     @contextmanager
-    def serving(self) -> Iterator[None]:
-        """The control plane runs."""
+    def serving(self) -> Iterator[str]:
+        """The control plane runs; where."""
         log = self.folder / f"serve-{time.monotonic_ns()}.log"
+        certificate, key = map(str, self._certificate)
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "edgekit", "fleet", "serve", "--port", "0",
-                 "--fleet", str(self.path), "--broker", self._broker],
+                 "--tls-certificate", certificate, "--tls-key", key,
+                 "--fleet", str(self.path), "--broker", self._address],
                 stdout=output,
                 stderr=output,
             )  # fmt: skip
         try:
-            self.wait_for(lambda: b"http://" in log.read_bytes())
-            yield
+            self.wait_for(lambda: b"https://" in log.read_bytes())
+            yield re.findall(r"https://[\d.]+:\d+", log.read_text())[0]
         finally:
             process.terminate()
             process.wait(60)
@@ -151,44 +195,38 @@ class Application:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[tuple[Plant, DeployedBroker, Device]]:
-    """A fleet whose control plane runs, and a device that has just joined it by a token."""
+def plant(tmp_path: Path) -> Iterator[Plant]:
+    """A fleet that has a broker, and no device yet."""
+    made = Plant(tmp_path)
+    made.broker.start()
     with ExitStack() as stack:
-        (tmp_path / "office").mkdir()
-        office = stack.enter_context(
-            EnrolmentServer(tmp_path / "office", fleet=SignedFleet(), tokens={"once": NAME})
-        )
-        broker = DeployedBroker(tmp_path / "broker", office.authority)
-        stack.callback(broker.stop)
-        plant = Plant(tmp_path, broker)
-        roots = {
-            name: (plant.path / name / "metadata" / "1.root.json").read_text()
-            for name in ("image", "director")
-        }
-        office.broker = {"host": "127.0.0.1", "port": broker.port}
-        office.changes = {f"{name}_root": text for name, text in roots.items()}
-        folder = tmp_path / "device"
-        joined = subprocess.run(
-            [sys.executable, "-m", "edgekit_agent", "enrol", "--url", office.url, "--device", NAME,
-             "--fleet", "plant-7", "--ca", str(office.ca), "--folder", str(folder),
-             "--http-port", "0"],
-            capture_output=True, text=True, check=False, env={"EDGEKIT_TOKEN": "once", "PATH": ""},
-        )  # fmt: skip
-        assert joined.returncode == 0, joined.stderr
-        assert office.tokens == {}
-        config = folder / "agent.toml"
-        text = config.read_text()
-        for before, after in (
-            ("window_seconds = 60", "window_seconds = 1"),
-            ('# [stick]\n# folder = "/media/edgekit"\n# poll_seconds = 5',
-             f'[stick]\nfolder = "{tmp_path}/media"\npoll_seconds = 0.3'),
-        ):  # fmt: skip
-            assert before in text
-            text = text.replace(before, after)
-        config.write_text(text)
-        device = Device(folder, NAME)
-        stack.callback(device.stop)
-        yield plant, broker, device
+        stack.callback(made.broker.stop)
+        yield made
+
+
+def join(plant: Plant, url: str, folder: Path) -> Device:
+    """A device makes its key, and comes in with a token."""
+    token = json.loads(plant.command("fleet", "enrolment", "create", "--device", NAME, "--json"))
+    joined = subprocess.run(
+        [sys.executable, "-m", "edgekit_agent", "enrol", "--url", url, "--ca", str(plant.ca),
+         "--fleet", "plant-7", "--device", NAME, "--folder", str(folder), "--http-port", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"EDGEKIT_TOKEN": token["token"], "PATH": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert joined.returncode == 0, joined.stderr
+    config = folder / "agent.toml"
+    text = config.read_text()
+    for before, after in (
+        ("window_seconds = 60", "window_seconds = 1"),
+        ('# [stick]\n# folder = "/media/edgekit"\n# poll_seconds = 5',
+         f'[stick]\nfolder = "{plant.folder}/media"\npoll_seconds = 0.3'),
+    ):  # fmt: skip
+        assert before in text
+        text = text.replace(before, after)
+    config.write_text(text)
+    return Device(folder, NAME)
 
 
 def reached(device: Device, phase: str, active: str, reason: str = "") -> dict[str, Any]:
@@ -206,11 +244,10 @@ def kinds(device: Device) -> list[str]:
 
 
 def serve_in_the_morning(plant: Plant, device: Device) -> Application:
-    """What was ordered before the device was switched on comes, and is used."""
+    """What is ordered comes, and is used."""
     plant.release("1.0.0", affine_model(2.0), MORNING, MORNING * 2)
     plant.order("1.0.0")
     plant.publish()
-    device.start()
     reached(device, "active", "1.0.0")
     application = Application(device)
     assert np.allclose(application.ask(MORNING, times=6), MORNING * 2)
@@ -290,23 +327,27 @@ def assert_everything_was_told_once(plant: Plant, device: Device, application: A
     assert dict(hours) == application.answered
 
 
-def test_a_day_in_the_life(world: tuple[Plant, DeployedBroker, Device]) -> None:
-    plant, broker, device = world
-    with plant.serving():
-        application = serve_in_the_morning(plant, device)
-        # The network goes, and the office's computer with it.
-        broker.stop()
-    go_on_alone(device, application)
-    notice_that_the_world_changes(device, application)
-    survive_a_bad_version(plant, device, application)
-    take_a_good_version(plant, device, application)
-    # The network is back; the office comes later, and the broker keeps everything for it.
-    broker.start()
-    device.wait_until(
-        lambda status: not status["telemetry"]["waiting"], what="it told", timeout_s=WAIT_SECONDS
-    )
-    with plant.serving():
-        assert_everything_was_told_once(plant, device, application)
-        said = json.loads(plant.command("fleet", "status", "--json"))
-        (oven,) = [each for each in said["devices"] if each["device"] == NAME]
-        assert oven["state"]["bundles"]["meter"]["active"] == "3.0.0"
+def test_a_day_in_the_life(plant: Plant) -> None:
+    plant.publish()
+    with ExitStack() as stack:
+        with plant.serving() as url:
+            device = join(plant, url, plant.folder / "device")
+            device.start()
+            stack.callback(device.stop)
+            application = serve_in_the_morning(plant, device)
+            # The network goes, and the office's computer with it.
+            plant.broker.stop()
+        go_on_alone(device, application)
+        notice_that_the_world_changes(device, application)
+        survive_a_bad_version(plant, device, application)
+        take_a_good_version(plant, device, application)
+        # The network is back; the office comes later, and the broker keeps everything for it.
+        plant.broker.start()
+        device.wait_until(
+            lambda status: not status["telemetry"]["waiting"], what="told", timeout_s=WAIT_SECONDS
+        )
+        with plant.serving():
+            assert_everything_was_told_once(plant, device, application)
+            said = json.loads(plant.command("fleet", "status", "--json"))
+            (oven,) = [each for each in said["devices"] if each["device"] == NAME]
+            assert oven["state"]["bundles"]["meter"]["active"] == "3.0.0"
