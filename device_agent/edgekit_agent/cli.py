@@ -183,6 +183,8 @@ def _render_status(document: dict[str, Any]) -> str:
         ]
     if document["journal"]:
         lines.append(f"  journal  {document['journal']}")
+    if document.get("storage"):
+        lines.append(f"  storage  {document['storage']}")
     telemetry = document["telemetry"]
     lines.append(
         f"  reports  {telemetry['waiting']} windows wait, {telemetry['dropped']} were dropped"

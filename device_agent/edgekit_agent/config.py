@@ -13,6 +13,7 @@ from edgekit_agent.settings import (
     StreamSettings,
     TelemetrySettings,
     only,
+    read_encryption_section,
     read_samples,
     read_stream,
     read_telemetry,
@@ -22,6 +23,7 @@ from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import require_file
 from edgekit_runtime.protocol import ID_PATTERN
+from edgekit_runtime.sealing.vault import Encryption
 
 FILE_NAME: Final = "agent.toml"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -128,6 +130,7 @@ class AgentConfig:
         telemetry: How measurements are kept.
         samples: Which requests are kept for retraining.
         streams: Messages that models answer.
+        encryption: How what is stored is encrypted.
     """
 
     device: str
@@ -148,6 +151,7 @@ class AgentConfig:
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     samples: SampleSettings = field(default_factory=SampleSettings)
     streams: tuple[StreamSettings, ...] = ()
+    encryption: Encryption = field(default_factory=Encryption)
 
     @property
     def status_file(self) -> Path:
@@ -306,6 +310,7 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
             "telemetry",
             "samples",
             "stream",
+            "encryption",
         ],
     )
     mirror = None if reader.raw("mirror") is None else _read_mirror(reader.nested("mirror"), base)
@@ -336,6 +341,9 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         telemetry=read_telemetry(reader.nested("telemetry", optional=True)),
         samples=read_samples(reader.nested("samples", optional=True)),
         streams=reader.items("stream", read_stream, optional=True, most=16),
+        encryption=Encryption()
+        if reader.raw("encryption") is None
+        else read_encryption_section(reader.nested("encryption"), base),
     )
 
 

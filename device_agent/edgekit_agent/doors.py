@@ -27,6 +27,7 @@ from edgekit_agent.live_stats import LiveStats, read_stats
 from edgekit_agent.plans import ModelPlan, ServerPlan
 from edgekit_agent.settings import SampleSettings
 from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.sealing.vault import Encryption
 
 START_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 60.0
@@ -107,6 +108,7 @@ class Doors:
         ram_bytes: int = 0,
         data: Path = Path(),
         samples: SampleSettings | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
         """Open the listening sockets.
 
@@ -120,6 +122,7 @@ class Doors:
             ram_bytes: The most memory of a server with all its models; 0 for any.
             data: The agent's folder, for its status and for samples.
             samples: Which requests are kept for retraining; None for none.
+            encryption: How files are kept in the agent's folder; None for plain.
 
         Raises:
             EnvironmentLackError: If the port or the path is in use, or not of this machine.
@@ -140,6 +143,7 @@ class Doors:
         self._ram_bytes = ram_bytes
         self._data = data
         self._samples = samples or SampleSettings()
+        self._encryption = (encryption or Encryption()).to_text()
         self._post = post
         self._generation = 0
         self._wanted: tuple[ModelPlan, ...] | None = None
@@ -311,6 +315,7 @@ class Doors:
             ram_bytes=self._ram_bytes,
             data=str(self._data),
             samples=self._samples,
+            encryption=self._encryption,
         )
         inherited = (
             *plan.listeners,

@@ -15,9 +15,12 @@ from edgekit_agent.needs import Installer, Missing, Ready
 from edgekit_agent.state import Target
 from edgekit_agent.transports.arrivals import ChunkCame, Transport
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
+from edgekit_runtime.sealing.keys import StorageLockedError
 
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MOST_PATIENCE: Final = 16
+# How often it is looked whether the key of what is stored is there again.
+_LOCKED_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class _Download:
     retries: dict[str, float] = field(default_factory=dict)
     patience: int = 1
     waiting: str = ""
+    # When to look again for a storage key that is missing; None while it is not missed.
+    unlock_due: float | None = None
 
 
 class Downloads:
@@ -129,6 +134,11 @@ class Downloads:
             case Ready(variant=variant):
                 self.cancel(target.bundle)
                 return Installed(digest=target.digest, variant=variant)
+            case StorageLockedError() as error:
+                # Nothing is wrong with the version: it is installed once the key is there.
+                self._tell_once(download, str(error))
+                download.unlock_due = now + _LOCKED_SECONDS
+                return None
             case EdgekitError() as error:
                 self.cancel(target.bundle)
                 where = f" ({error.where})" if error.where else ""
@@ -152,6 +162,10 @@ class Downloads:
                         (bundle, Unusable(digest=download.target.digest, reason=reason))
                     )
                 continue
+            except StorageLockedError as error:
+                self._tell_once(download, str(error))
+                download.retries[name] = now + _LOCKED_SECONDS
+                continue
             except EnvironmentLackError as error:
                 self.cancel(bundle)
                 hopeless.append(
@@ -169,6 +183,10 @@ class Downloads:
 
     def tick(self, now: float, *, connected: bool) -> None:
         """Ask again for what has not come, or was not right."""
+        for download in self._downloads.values():
+            if download.unlock_due is not None and download.unlock_due <= now:
+                download.unlock_due = None
+                self._submit(download.target, download.failed, reuse=download.reuse)
         if not connected:
             return
         for download in self._downloads.values():
@@ -213,11 +231,14 @@ class Downloads:
             f"chunk {first[:12]}{f' and {others} more' if others else ''} did not come within "
             f"{self._limits.chunk_timeout_seconds:g} s; the broker may not have it"
         )
+        self._tell_once(download, text)
+        download.since = now
+        download.patience = min(2 * download.patience, _MOST_PATIENCE)
+
+    def _tell_once(self, download: _Download, text: str) -> None:
         if not download.waiting:
             self._wait(download.target, text)
         download.waiting = text
-        download.since = now
-        download.patience = min(2 * download.patience, _MOST_PATIENCE)
 
     def _ask(self) -> None:
         self._transport.want(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import Final
 
 from edgekit_agent.chunks import ChunkLostError, ChunkStore
@@ -29,7 +28,6 @@ from edgekit_runtime.bundle.manifest import (
 from edgekit_runtime.errors import EnvironmentLackError, InvalidBundleError, VerificationError
 from edgekit_runtime.limits import MAX_MANIFEST_BYTES
 
-_READ_BYTES: Final = 1 << 20
 # A slot is written beside the chunks that it is made of, and something must stay free.
 _SPARE_DISK_BYTES: Final = 8 << 20
 
@@ -175,7 +173,8 @@ class Fetcher:
             entry = FileEntry(sha256=listing.sha256, size_bytes=listing.size_bytes)
             held = installed.file(entry.sha256) if installed else None
             recipe = self._recipe(listing, installed)
-            yield path, entry, _pieces_of(held) if held else recipe.assemble(self._chunks)
+            pieces = self._slots.vault.pieces(held) if held else recipe.assemble(self._chunks)
+            yield path, entry, pieces
 
     def _recipe(self, listing: IndexedFile, installed: InstalledFiles | None) -> Recipe:
         return find_recipe(listing, chunks=self._chunks, installed=installed)
@@ -205,9 +204,3 @@ class Fetcher:
                 where=where,
                 fix="make room, then order it again",
             )
-
-
-def _pieces_of(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(_READ_BYTES):
-            yield piece

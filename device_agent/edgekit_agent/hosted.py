@@ -9,20 +9,19 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekit_agent.live_stats import LiveStats
+from edgekit_agent.slot_files import SlotFiles
 from edgekit_agent.telemetry.counting import ValueCounter
 from edgekit_agent.telemetry.references import load_references
 from edgekit_runtime.bundle.golden import load_arrays, run_variant, samples_of
-from edgekit_runtime.bundle.manifest import MANIFEST_NAME, TensorContract, parse_manifest
+from edgekit_runtime.bundle.manifest import TensorContract
 from edgekit_runtime.engines.checks import check_inputs
 from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
 from edgekit_runtime.processing import apply_steps
-from edgekit_runtime.session import open_session
 from edgekit_runtime.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -69,13 +68,11 @@ class HostedModel:
         Raises:
             EdgekitError: If it cannot be loaded or run.
         """
-        folder = Path(plan.folder)
+        files = SlotFiles(plan)
         self.plan = plan
-        self.manifest = parse_manifest(
-            (folder / MANIFEST_NAME).read_bytes(), where=str(folder / MANIFEST_NAME)
-        )
+        self.manifest = files.manifest()
         self.variant = self.manifest.variant(plan.variant)
-        self._counter = ValueCounter(load_references(folder, self.manifest))
+        self._counter = ValueCounter(load_references(files.read, self.manifest))
         self._stats = LiveStats()
         self._running = memoryview(bytearray(1)) if running is None else running
         self._most = None if queue_requests is None else queue_requests + 1
@@ -88,11 +85,9 @@ class HostedModel:
             for item in self.manifest.inputs
         )
         self._running[0] = 1
-        self._session = open_session(
-            folder / self.variant.file, threads=plan.threads, runtime=plan.runtime
-        )
-        golden = folder / self.manifest.golden_inputs
-        for sample in samples_of(load_arrays(golden.read_bytes(), where=str(golden))):
+        self._session = files.open_session(self.variant)
+        golden = self.manifest.golden_inputs
+        for sample in samples_of(load_arrays(files.read(golden), where=golden)):
             run_variant(self._session, self.variant, sample)
             break
         self._running[0] = 0

@@ -23,6 +23,7 @@ from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import read_target
 from edgekit_runtime.errors import EdgekitError, VerificationError
 from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.sealing.vault import Vault, read_encryption
 
 
 def take_step(plan: InstallPlan, document: bytes) -> Missing | Ready | EdgekitError:
@@ -32,9 +33,11 @@ def take_step(plan: InstallPlan, document: bytes) -> Missing | Ready | EdgekitEr
     if target is None or reader.faults:
         return VerificationError("the target is damaged: " + "; ".join(reader.faults))
     hardware: dict[str, object] = plan.hardware
+    data = Path(plan.data)
+    vault = Vault(data, read_encryption(plan.encryption))
     fetcher = Fetcher(
-        chunks=ChunkStore(Path(plan.chunks)),
-        slots=SlotStore(Path(plan.slots)),
+        chunks=ChunkStore(data / "chunks", vault),
+        slots=SlotStore(data / "slots", vault),
         hardware=Hardware(**hardware),  # type: ignore[arg-type]
         store_bytes=plan.store_bytes,
     )

@@ -19,6 +19,8 @@ from edgekit_agent.workers import run_worker
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES
+from edgekit_runtime.sealing.keys import StorageLockedError
+from edgekit_runtime.sealing.vault import Encryption
 
 # The largest bundle onto the slowest card.
 INSTALL_SECONDS: Final = 3600.0
@@ -29,8 +31,8 @@ class InstallPlan:
     """What an installing process needs; the target comes on its standard input.
 
     Attributes:
-        chunks: The folder of fetched chunks.
-        slots: The folder of installed bundles.
+        data: The agent's folder.
+        encryption: How files are kept there, as `Encryption.to_text` gives it.
         hardware: As `Hardware.to_json` gives it.
         store_bytes: The most that the chunks of one update may take.
         failed: Ids of variants that failed their proof.
@@ -38,8 +40,8 @@ class InstallPlan:
         life: A pipe, inherited, whose other end only the supervisor holds.
     """
 
-    chunks: str
-    slots: str
+    data: str
+    encryption: str
     hardware: dict[str, object]
     store_bytes: int
     failed: tuple[str, ...]
@@ -59,10 +61,17 @@ def read_install_plan(text: str) -> InstallPlan:
 class InstallerProcess:
     """Starts a process for each look at what a target lacks, and for installing it."""
 
-    def __init__(self, *, chunks: Path, slots: Path, hardware: Hardware, store_bytes: int) -> None:
-        """Work between these stores; the arguments are those of `Fetcher`, as folders."""
-        self._chunks = chunks
-        self._slots = slots
+    def __init__(
+        self,
+        data: Path,
+        *,
+        hardware: Hardware,
+        store_bytes: int,
+        encryption: Encryption | None = None,
+    ) -> None:
+        """Work in the agent's folder `data`; the other arguments are those of `Fetcher`."""
+        self._data = data
+        self._encryption = (encryption or Encryption()).to_text()
         self._hardware = hardware
         self._store_bytes = store_bytes
 
@@ -77,8 +86,8 @@ class InstallerProcess:
 
         def plan(life: int) -> str:
             return InstallPlan(
-                chunks=str(self._chunks),
-                slots=str(self._slots),
+                data=str(self._data),
+                encryption=self._encryption,
                 hardware=self._hardware.to_json(),
                 store_bytes=self._store_bytes,
                 failed=tuple(failed),
@@ -105,18 +114,22 @@ def describe_result(result: Missing | Ready | EdgekitError) -> dict[str, object]
             return {"variant": variant}
         case error:
             lacks = isinstance(error, EnvironmentLackError)
+            locked = isinstance(error, StorageLockedError)
             return {
                 "what": error.what,
                 "where": error.where or "",
                 "fix": error.fix or "",
                 "lacks": lacks,
+                "locked": locked,
             }
 
 
 def _read_result(output: bytes) -> Missing | Ready:
     reader = FieldReader(json.loads(output))
     if reader.raw("what") is not None:
-        kind = EnvironmentLackError if reader.boolean("lacks") else VerificationError
+        kind: type[EdgekitError] = VerificationError
+        if reader.boolean("lacks"):
+            kind = StorageLockedError if reader.boolean("locked") else EnvironmentLackError
         raise kind(
             reader.text("what", most=1 << 20),
             where=reader.text("where", most=1 << 20) or None,

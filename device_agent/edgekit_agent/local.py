@@ -26,6 +26,7 @@ from edgekit_runtime.bundle.archive import BundleArchive
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.files import require_file
+from edgekit_runtime.sealing.vault import Encryption, open_vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,10 +203,11 @@ def load_model(model: str | Path, *, config: Path, threads: int | None = None) -
     return LocalModel(
         HostedModel(
             _plan(
-                SlotStore(settings.data / "slots"),
+                settings.data,
                 str(model),
                 slot,
                 threads=threads or settings.limits.inference_threads,
+                encryption=settings.encryption,
             )
         ),
         data=settings.data,
@@ -218,7 +220,11 @@ def media_type(path: Path) -> str:
     return _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path.name)[0] or ""
 
 
-def _plan(slots: SlotStore, bundle: str, slot: Slot, *, threads: int) -> ModelPlan:
+def _plan(
+    data: Path, bundle: str, slot: Slot, *, threads: int, encryption: Encryption
+) -> ModelPlan:
+    text = encryption.to_text()
+    slots = SlotStore(data / "slots", open_vault(str(data), text))
     manifest = slots.manifest(bundle, slot.digest)
     return ModelPlan(
         bundle=bundle,
@@ -228,6 +234,8 @@ def _plan(slots: SlotStore, bundle: str, slot: Slot, *, threads: int) -> ModelPl
         variant=slot.variant,
         runtime=choose_runtime(manifest.variant(slot.variant), detect_hardware()),
         threads=threads,
+        data=str(data),
+        encryption=text,
     )
 
 

@@ -20,6 +20,8 @@ class ModelPlan:
         variant: Which variant.
         runtime: Which engine.
         threads: How many threads one inference may use.
+        data: The agent's folder around the slot; empty for a slot that stands alone.
+        encryption: How files are kept there, as `Encryption.to_text` gives it.
     """
 
     bundle: str
@@ -29,6 +31,8 @@ class ModelPlan:
     variant: str
     runtime: str
     threads: int
+    data: str = ""
+    encryption: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ class ServerPlan:
         ram_bytes: The most memory that all models together may take; 0 for any.
         data: The agent's folder.
         samples: Which requests are kept for retraining.
+        encryption: How files are kept in that folder, as `Encryption.to_text` gives it.
     """
 
     models: tuple[ModelPlan, ...]
@@ -64,6 +69,7 @@ class ServerPlan:
     ram_bytes: int
     data: str
     samples: SampleSettings
+    encryption: str = ""
 
     def to_json(self) -> str:
         """The plan as an argument."""

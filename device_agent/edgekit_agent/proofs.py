@@ -48,6 +48,7 @@ class Proofs:
         apply: Callable[[str, Event, float], None],
         wait: Callable[[Target, str], None],
         post: Callable[[TrialDone], None],
+        storage_trouble: Callable[[], str] = str,
     ) -> None:
         """Work with these.
 
@@ -57,7 +58,9 @@ class Proofs:
             apply: Lets the machine decide about a bundle.
             wait: Told once of a candidate that has to wait, and for what.
             post: Takes the results of trials; they come back through `on_done`.
+            storage_trouble: Tells why what is stored cannot be read now; empty if it can.
         """
+        self._storage_trouble = storage_trouble
         self._plan_of = plan_of
         self._look_around = look_around
         self._apply = apply
@@ -78,7 +81,8 @@ class Proofs:
         bundle, slot = record.bundle, record.staged
         if slot is None:
             return
-        reason = why_not_yet(slot.target.order.conditions, self._look_around())
+        conditions = slot.target.order.conditions
+        reason = self._storage_trouble() or why_not_yet(conditions, self._look_around())
         if reason:
             if bundle not in self._held:
                 self._wait(slot.target, reason)

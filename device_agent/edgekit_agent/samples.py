@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgekit_agent.settings import SampleSettings
+from edgekit_runtime.durable import discard
+from edgekit_runtime.errors import EdgekitError, VerificationError
+from edgekit_runtime.sealing.vault import Vault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,9 +41,16 @@ _SUM_TOLERANCE: Final = 1e-2
 class SampleRing:
     """Files in a folder, of which the oldest make room for new ones."""
 
-    def __init__(self, folder: Path, *, most_bytes: int) -> None:
-        """Keep files there."""
+    def __init__(self, folder: Path, *, most_bytes: int, vault: Vault | None = None) -> None:
+        """Keep files there.
+
+        Args:
+            folder: Where.
+            most_bytes: What all of them may take.
+            vault: Of the agent's folder, around it; None for one that keeps files plain.
+        """
         self.folder = folder
+        self._vault = vault or Vault(folder.parent)
         self._most_bytes = most_bytes
 
     def files(self) -> list[Path]:
@@ -52,21 +62,54 @@ class SampleRing:
 
         Raises:
             OSError: If the disk is full or failing.
+            StorageLockedError: If it is to be encrypted, and the key is missing.
         """
-        if len(data) > self._most_bytes:
+        stored = b"".join(self._vault.encode(self.folder / name, [data]))
+        if len(stored) > self._most_bytes:
             return False
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         sizes = {file: file.stat().st_size for file in self.files()}
-        taken = sum(sizes.values()) + len(data)
+        taken = sum(sizes.values()) + len(stored)
         for file, size in sizes.items():
             if taken <= self._most_bytes:
                 break
             file.unlink(missing_ok=True)
             taken -= size
         partial = self.folder / f".{name}.part"
-        partial.write_bytes(data)
+        partial.write_bytes(stored)
         partial.replace(self.folder / name)
         return True
+
+    def read(self, file: Path) -> bytes:
+        """One of `files`.
+
+        Raises:
+            OSError: If it cannot be read.
+            StorageLockedError: If it is encrypted, and the key is missing.
+            VerificationError: If it is damaged, or encrypted with a key that is not here.
+        """
+        return self._vault.read(file)
+
+    def convert(self) -> int:
+        """Write every file anew that is not in the form that is configured now; how many were.
+
+        What cannot be read any more is deleted.
+
+        Raises:
+            StorageLockedError: If the key is missing.
+            EnvironmentLackError: If the disk is full or cannot be written.
+        """
+        converted = 0
+        for file in self.files():
+            try:
+                converted += self._vault.convert(file)
+            except VerificationError as error:
+                _log.warning("a sample is lost: %s", error)
+                discard(file)
+            except FileNotFoundError:
+                # The server has made room meanwhile.
+                continue
+        return converted
 
 
 def forget_samples(folder: Path) -> None:
@@ -139,7 +182,7 @@ class SampleKeeper:
         while (sample := self._queue.get()) is not None:
             try:
                 self._ring.add(sample.name, save_arrays(sample.arrays))
-            except OSError as error:
+            except (OSError, EdgekitError) as error:
                 _log.warning("a sample could not be kept: %s", error)
 
 

@@ -33,6 +33,7 @@ from edgekit_agent.settings import STATUS_NAME, samples_folder
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_runtime.errors import EdgekitError
 
+from edgekit_runtime.sealing.vault import open_vault
 if TYPE_CHECKING:
     from edgekit_agent.hosted import HostedModel
 
@@ -143,7 +144,11 @@ def keep_samples(plan: ServerPlan) -> SampleKeeper | None:
     """What keeps samples, if the owner allows it."""
     if not plan.samples.allow:
         return None
-    ring = SampleRing(samples_folder(Path(plan.data)), most_bytes=plan.samples.ring_bytes)
+    ring = SampleRing(
+        samples_folder(Path(plan.data)),
+        most_bytes=plan.samples.ring_bytes,
+        vault=open_vault(plan.data, plan.encryption),
+    )
     return SampleKeeper(ring, plan.samples)
 
 

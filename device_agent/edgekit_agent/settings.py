@@ -1,4 +1,4 @@
-"""Sections of `agent.toml` about telemetry, samples, streams and enrolment."""
+"""Sections of `agent.toml` about telemetry, samples, streams and encryption."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Final
 
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.sealing.keys import KeySource
+from edgekit_runtime.sealing.vault import Encryption
 
 # Within the agent's folder, where a running agent says how it is.
 STATUS_NAME: Final = "status.json"
 _MAX_PORT: Final = 65_535
 _TOPIC_PATTERN: Final = r"[^#+\x00]{1,512}"
 _FILTER_PATTERN: Final = r"[^\x00]{1,512}"
+# The name of a credential or of an environment variable.
+_VARIABLE_PATTERN: Final = r"[A-Za-z0-9._-]{1,100}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +93,15 @@ low_confidence = {samples.low_confidence}
 # What all samples may take on the disk, in bytes; the oldest make room for new ones.
 ring_bytes = {samples.ring_bytes}
 
+# Uncomment to encrypt what the agent keeps on the disk: models and the other files of bundles,
+# fetched chunks, measurements and events that wait, samples. Names, versions and hashes stay
+# readable. The key stands in one of three places; `edgekit-agent storage-key FILE` makes it.
+# [encryption]
+# enabled = true                          # false writes everything plain again; it needs the key
+# key_file = "storage.key"                # a file that only the agent's user may read (mode 0600)
+# key_credential = "edgekit-storage"      # or one that systemd hands over: LoadCredential= there
+# key_variable = "EDGEKIT_STORAGE_KEY"    # or a file that this environment variable names
+
 # Uncomment to answer MQTT messages of a broker near this device with a model: inference requests
 # of the Open Inference Protocol, or pictures, sound and raw tensors by `content_type`.
 # [[stream]]
@@ -149,6 +162,23 @@ def read_stream(reader: FieldReader) -> StreamSettings:
         port=reader.integer("port", least=1, most=_MAX_PORT, default=1883),
         queue_messages=reader.integer("queue_messages", least=1, most=4096, default=32),
         content_type=reader.text("content_type", default="application/json", most=100),
+    )
+
+
+def read_encryption_section(reader: FieldReader, base: Path) -> Encryption:
+    """Read `[encryption]`; faults gather in the reader."""
+    places = {"key_file": "file", "key_credential": "credential", "key_variable": "variable"}
+    only(reader, ["enabled", *places])
+    given = {name: kind for name, kind in places.items() if reader.raw(name) is not None}
+    if len(given) != 1:
+        reader.fault("", f"needs exactly one of {', '.join(places)}")
+        return Encryption()
+    name, kind = next(iter(given.items()))
+    pattern = r"[^\x00]{1,4096}" if kind == "file" else _VARIABLE_PATTERN
+    value = reader.text(name, pattern=pattern)
+    return Encryption(
+        key=KeySource(kind, str(base / value) if kind == "file" else value),
+        enabled=reader.boolean("enabled", default=True),
     )
 
 

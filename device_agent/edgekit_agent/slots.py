@@ -4,6 +4,9 @@ A slot holds the manifest, the files of the chosen variant, golden samples and s
 `slot.json`, written last: a slot without it is not there. `index.json` is the signed index, by
 which other versions reuse its chunks. A slot that has passed its gates also holds `proven.json`,
 by which the active version is found when the journal is lost.
+
+The files of the bundle are kept as the vault keeps files, encrypted or plain; these three, which
+hold names and hashes, are always plain.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import shutil
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from edgekit_agent.state import BundleRecord, Slot, Target, read_target
 from edgekit_runtime.bundle.manifest import (
@@ -32,13 +35,14 @@ from edgekit_runtime.bundle.manifest import (
 from edgekit_runtime.durable import replacing, sync_folder, unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, VerificationError
 from edgekit_runtime.fields import FieldReader
-from edgekit_runtime.files import sha256_of
 from edgekit_runtime.limits import (
     MAX_BUNDLE_FILES,
     MAX_FILE_BYTES,
     MAX_MANIFEST_BYTES,
 )
 from edgekit_runtime.reports import Phase
+from edgekit_runtime.sealing.keys import StorageLockedError
+from edgekit_runtime.sealing.vault import Vault
 
 _NAME_LENGTH: Final = 16
 _MAX_SLOT_FILE_BYTES: Final = 16 << 20
@@ -62,9 +66,15 @@ class SlotContent:
 class SlotStore:
     """The folder of all slots."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use `folder`, which is made if it is missing."""
+    def __init__(self, folder: Path, vault: Vault | None = None) -> None:
+        """Use `folder`, which is made if it is missing.
+
+        Args:
+            folder: Where slots are.
+            vault: Of the agent's folder, around it; None for one that keeps files plain.
+        """
         self._folder = folder
+        self.vault = vault or Vault(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, bundle: str, digest: str) -> Path:
@@ -86,11 +96,11 @@ class SlotStore:
         Raises:
             VerificationError: If it cannot be read.
             InvalidBundleError: If it breaks the format.
+            StorageLockedError: If it is encrypted, and the key is missing.
         """
         path = self.path(bundle, digest) / MANIFEST_NAME
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_MANIFEST_BYTES + 1)
+            data = self.vault.read(path, most=MAX_MANIFEST_BYTES + 1)
         except OSError as error:
             raise VerificationError(
                 f"the slot's manifest cannot be read: {error.strerror}", where=str(path)
@@ -98,7 +108,11 @@ class SlotStore:
         return parse_manifest(data, where=str(path))
 
     def check(self, bundle: str, slot: Slot) -> str:
-        """What is wrong with an installed version's files; empty if all match their hashes."""
+        """What is wrong with an installed version's files; empty if all match their hashes.
+
+        Raises:
+            StorageLockedError: If they are encrypted, and the key is missing.
+        """
         content = self.content(bundle, slot.digest)
         if content is None:
             return "its slot is incomplete"
@@ -107,10 +121,12 @@ class SlotStore:
             bad = [
                 name
                 for name, entry in content.files.items()
-                if (place / name).stat().st_size != entry.size_bytes
-                or sha256_of(place / name) != entry.sha256
+                if self.vault.content_bytes(place / name) != entry.size_bytes
+                or self.vault.sha256(place / name) != entry.sha256
             ]
             needed = self._needed(bundle, slot)
+        except StorageLockedError:
+            raise
         except (OSError, EdgekitError) as error:
             return f"its files cannot be read: {error}"
         bad += [name for name in needed if name not in content.files]
@@ -143,6 +159,7 @@ class SlotStore:
         Raises:
             VerificationError: If a file is not what was signed.
             EnvironmentLackError: If the disk is full or cannot be written.
+            StorageLockedError: If they are to be encrypted, and the key is missing.
         """
         place = self.path(target.bundle, target.digest)
         before = self.content(target.bundle, target.digest)
@@ -157,7 +174,7 @@ class SlotStore:
                 path = place / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 folders.add(path.parent)
-                _write_file(path, entry, pieces)
+                self._write_file(path, entry, pieces)
                 held[name] = entry
             write_bytes(place / INDEX_FILE, index)
             for folder in (*folders, place.parent, self._folder):
@@ -182,7 +199,8 @@ class SlotStore:
     def recover(self) -> dict[str, BundleRecord]:
         """Rebuild records from what is on the disk, for when the journal is lost.
 
-        Only versions that have passed their gates count, and only if their files are whole.
+        Only versions that have passed their gates count, and only if their files are whole, as far
+        as that can be seen.
         """
         records = {}
         for folder in sorted(self._folder.iterdir()) if self._folder.exists() else []:
@@ -190,7 +208,7 @@ class SlotStore:
             if not folder.is_dir() or not re.fullmatch(NAME_PATTERN, bundle):
                 continue
             proven = sorted(self._proven(bundle), key=lambda item: item[0], reverse=True)
-            slots = [slot for _, slot in proven if not self.check(bundle, slot)]
+            slots = [slot for _, slot in proven if self._looks_whole(bundle, slot)]
             if slots:
                 records[bundle] = BundleRecord(
                     bundle=bundle,
@@ -211,6 +229,40 @@ class SlotStore:
             for place in folder.iterdir():
                 if place.name not in wanted:
                     shutil.rmtree(place, ignore_errors=True)
+
+    def convert(self) -> tuple[int, str]:
+        """Write every file anew that is not in the form that is configured now.
+
+        Returns:
+            How many were, and what went wrong with the others; empty for nothing.
+
+        Raises:
+            StorageLockedError: If the key is missing.
+        """
+        converted, trouble = 0, ""
+        for content, place in self.holdings():
+            for name in content.files:
+                try:
+                    converted += self.vault.convert(place / name)
+                except StorageLockedError:
+                    raise
+                except (OSError, EdgekitError) as error:
+                    trouble = f"{place / name}: {error}"
+        return converted, trouble
+
+    def _looks_whole(self, bundle: str, slot: Slot) -> bool:
+        try:
+            return not self.check(bundle, slot)
+        except StorageLockedError:
+            return True
+
+    def _write_file(self, path: Path, entry: FileEntry, pieces: Iterator[bytes]) -> None:
+        digest = hashlib.sha256()
+        with replacing(path) as file:
+            for stored in self.vault.encode(path, _hashed(pieces, digest)):
+                file.write(stored)
+            if digest.hexdigest() != entry.sha256:
+                raise VerificationError("the file does not match its signed hash", where=path.name)
 
     def _needed(self, bundle: str, slot: Slot) -> tuple[str, ...]:
         manifest = self.manifest(bundle, slot.digest)
@@ -262,15 +314,7 @@ def _read_content(path: Path) -> SlotContent:
     return SlotContent(target=target, variant=variant, files=files)
 
 
-def _write_file(path: Path, entry: FileEntry, pieces: Iterator[bytes]) -> None:
-    digest = hashlib.sha256()
-    with replacing(path) as file:
-        _copy(pieces, file, digest)
-        if digest.hexdigest() != entry.sha256:
-            raise VerificationError("the file does not match its signed hash", where=path.name)
-
-
-def _copy(pieces: Iterator[bytes], file: IO[bytes], digest: hashlib._Hash) -> None:
+def _hashed(pieces: Iterator[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
     for piece in pieces:
         digest.update(piece)
-        file.write(piece)
+        yield piece

@@ -26,8 +26,8 @@ from edgekit_runtime.bundle.index import (
 from edgekit_runtime.bundle.manifest import INDEX_FILE
 from edgekit_runtime.bundle.packing import require_wire
 from edgekit_runtime.errors import InvalidBundleError, VerificationError
-from edgekit_runtime.files import sha256_of
 from edgekit_runtime.limits import MAX_INDEX_BYTES
+from edgekit_runtime.sealing.vault import Vault
 
 # A delta must save at least this share of what it stands for, or the work is not worth it.
 _WORTH: Final = 0.95
@@ -44,18 +44,18 @@ class Stretch:
     path: Path
     offset: int
     size_bytes: int
+    vault: Vault
 
     def read(self) -> bytes:
         """The bytes.
 
         Raises:
-            ReuseFailedError: If the file is not there any more, or shorter.
+            ReuseFailedError: If the file is not there any more, damaged, or shorter.
+            StorageLockedError: If it is encrypted, and the key is missing.
         """
         try:
-            with self.path.open("rb") as file:
-                file.seek(self.offset)
-                data = file.read(self.size_bytes)
-        except OSError as error:
+            data = self.vault.read_at(self.path, self.offset, self.size_bytes)
+        except (OSError, VerificationError) as error:
             raise ReuseFailedError(f"it cannot be read: {error}", where=str(self.path)) from error
         if len(data) != self.size_bytes:
             raise ReuseFailedError("it has become shorter", where=str(self.path))
@@ -157,8 +157,8 @@ class InstalledFiles:
     def _is_proven(self, path: Path) -> bool:
         if path not in self._proven:
             try:
-                self._proven[path] = sha256_of(path) == self._digests[path]
-            except OSError:
+                self._proven[path] = self.slots.vault.sha256(path) == self._digests[path]
+            except (OSError, VerificationError):
                 self._proven[path] = False
         return self._proven[path]
 
@@ -177,7 +177,9 @@ class InstalledFiles:
         self._digests[path] = entry.sha256
         self._files.setdefault(entry.sha256, []).append(path)
         for offset, chunk in zip(entry.offsets(), entry.chunks, strict=False):
-            stretch = Stretch(path=path, offset=offset, size_bytes=chunk.size_bytes)
+            stretch = Stretch(
+                path=path, offset=offset, size_bytes=chunk.size_bytes, vault=self.slots.vault
+            )
             places.setdefault(chunk.sha256, []).append(stretch)
 
 
@@ -216,14 +218,16 @@ def find_recipe(
             missing[chunk.sha256] = chunk.wire_bytes
     plain = Recipe(entry=entry, pieces=tuple(pieces), missing=missing)
     told = [
-        _told_by(delta, plain, chunks, base)
+        _told_by(delta, plain, chunks, base=base, vault=installed.slots.vault)
         for delta in entry.deltas
         if missing and installed and (base := installed.file(delta.base_sha256))
     ]
     return min([plain, *told], key=lambda recipe: sum(recipe.missing.values()))
 
 
-def _told_by(delta: FileDelta, plain: Recipe, chunks: ChunkStore, base: Path) -> Recipe:
+def _told_by(
+    delta: FileDelta, plain: Recipe, chunks: ChunkStore, *, base: Path, vault: Vault
+) -> Recipe:
     """The recipe with the deltas of one base, each where it pays."""
     entry, offsets = plain.entry, plain.entry.offsets()
     pieces: list[Piece] = []
@@ -242,7 +246,7 @@ def _told_by(delta: FileDelta, plain: Recipe, chunks: ChunkStore, base: Path) ->
             _keep(plain, step.first, place, pieces, missing)
             continue
         length = offsets[place] - offsets[step.first]
-        stretch = Stretch(path=base, offset=step.base_offset, size_bytes=length)
+        stretch = Stretch(path=base, offset=step.base_offset, size_bytes=length, vault=vault)
         pieces.append(DeltaOn(sha256=step.sha256, wire_bytes=step.wire_bytes, base=stretch))
         if not here:
             missing[step.sha256] = step.wire_bytes

@@ -35,6 +35,7 @@ class AgentStatus:
         server_rss_bytes: Resident memory, measured now; 0 while there is none.
         events: The last ones, oldest first.
         journal: What is wrong with the journal; empty for nothing.
+        storage: Why what is stored cannot be read; empty if it can.
         telemetry: What waits to be sent, what was dropped, whose values have drifted.
     """
 
@@ -50,6 +51,7 @@ class AgentStatus:
     server_rss_bytes: int
     events: Sequence[DeviceEvent]
     journal: str
+    storage: str
     telemetry: TelemetrySummary
 
     def to_json(self) -> bytes:

@@ -15,11 +15,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Final
 
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.config import AgentConfig
+from edgekit_agent.conversion import StorageConverted, convert_storage
 from edgekit_agent.doors import Died, Doors, Opened, ServerEnded, ServerSaid
 from edgekit_agent.downloads import Downloads, FetchDone
 from edgekit_agent.hardware import detect_hardware
@@ -32,7 +34,7 @@ from edgekit_agent.proofs import TrialDone
 from edgekit_agent.release import AGENT_VERSION
 from edgekit_agent.requests.desk import Desk, RenewalKnown, ReplyReady, RequestProven
 from edgekit_agent.requests.following import RequestFollower
-from edgekit_agent.samples import forget_samples
+from edgekit_agent.samples import SampleRing, forget_samples
 from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Target
@@ -59,6 +61,7 @@ from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
+from edgekit_runtime.sealing.vault import Vault
 
 if TYPE_CHECKING:
     from edgekit_agent.streams import ModelStream
@@ -91,6 +94,7 @@ Message = (
     | RequestProven
     | RenewalKnown
     | ReplyReady
+    | StorageConverted
     | Stop
 )
 TransportFactory = Callable[[AgentConfig, bytes, Callable[[Arrival], None]], Transport]
@@ -128,6 +132,7 @@ class Supervisor:
                 ram_bytes=config.limits.ram_bytes,
                 data=config.data,
                 samples=config.samples,
+                encryption=config.encryption,
                 post=self._queue.put,
             )
         except BaseException:
@@ -135,8 +140,13 @@ class Supervisor:
             raise
         self._hardware = detect_hardware()
         self._jobs = JobThread("files")
-        chunks = ChunkStore(config.data / "chunks")
-        slots = SlotStore(config.data / "slots")
+        vault = Vault(config.data, config.encryption)
+        chunks = ChunkStore(config.data / "chunks", vault)
+        slots = SlotStore(config.data / "slots", vault)
+        samples = SampleRing(
+            samples_folder(config.data), most_bytes=config.samples.ring_bytes, vault=vault
+        )
+        self._convert = partial(convert_storage, slots=slots, chunks=chunks, samples=samples)
         self._updates = Updates(
             journal_file=config.data / "journal.json",
             slots=slots,
@@ -148,6 +158,8 @@ class Supervisor:
             publish=self._publish_event,
             post=self._queue.put,
             device=config.device,
+            data=config.data,
+            encryption=config.encryption,
         )
         will = DeviceState(device=config.device, online=False, agent=AGENT_VERSION)
         self._transport = transport(config, will.to_json(), self._post_arrival)
@@ -158,11 +170,12 @@ class Supervisor:
             store_bytes=config.telemetry.store_bytes,
             wall_clock=self._wall_clock,
             send=self._transport.publish_report,
+            vault=vault,
         )
         self._updates.downloads = Downloads(
             fetcher=InstallerProcess(
-                chunks=config.data / "chunks",
-                slots=config.data / "slots",
+                config.data,
+                encryption=config.encryption,
                 hardware=self._hardware,
                 store_bytes=config.limits.chunk_store_bytes,
             ),
@@ -224,6 +237,7 @@ class Supervisor:
         if self._reporting.was_damaged:
             self._updates.tell("telemetry.lost", detail="the store was damaged and is begun anew")
         self._updates.start(now)
+        self._bring_storage_in_form()
         self._transport.start()
         if self._config.streams:
             # Loads paho, which an agent without streams and broker has no use for.
@@ -303,6 +317,9 @@ class Supervisor:
                 self._reporting.on_taken(kind, key)
             case RequestCame(data=data):
                 self._desk.on_request(data)
+            case StorageConverted() as converted:
+                if converted.files or converted.trouble:
+                    self._updates.tell("storage.converted", detail=converted.to_text())
             case RequestProven() | RenewalKnown() | ReplyReady():
                 self._follower.handle(message, now)
             case ChunkLacking() | Stop():
@@ -314,7 +331,8 @@ class Supervisor:
         self._updates.judge(self._doors.stats_of, now, features_of=self._reporting.features_of)
         self._doors.serve(self._updates.models(now), now)
         self._doors.tick(now)
-        self._updates.tick(connected=self._connected, now=now)
+        if self._updates.tick(connected=self._connected, now=now):
+            self._bring_storage_in_form()
         for change in self._reporting.tick(self._doors.totals, self._agent_rss_bytes, now):
             self._tell_drift(change)
         self._desk.tick(connected=self._connected)
@@ -324,6 +342,13 @@ class Supervisor:
             self._published = replace(state, time=0.0)
             self._transport.publish_state(state.to_json())
         self._write_status(state, now)
+
+    def _bring_storage_in_form(self) -> None:
+        """Encrypt what is stored plain, or the other way round, if that was configured since."""
+        if self._config.encryption.key is None or self._updates.storage_trouble:
+            return
+        self._reporting.convert()
+        self._jobs.submit(lambda: self._queue.put(self._convert()))
 
     def _patience(self) -> float:
         """How long to wait for a message before looking at the clock, in seconds."""
@@ -373,6 +398,7 @@ class Supervisor:
             server_rss_bytes=resident_bytes(pid) if pid else 0,
             events=self._updates.events.kept,
             journal=self._updates.journal_trouble,
+            storage=self._updates.storage_trouble,
             telemetry=self._reporting.summary(),
         )
         try:

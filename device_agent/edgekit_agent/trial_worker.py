@@ -12,12 +12,12 @@ import signal
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from edgekit_agent.lifeline import tie_to_parent
 from edgekit_agent.memory import peak_memory_bytes
 from edgekit_agent.plans import ModelPlan, read_trial_plan
+from edgekit_agent.slot_files import SlotFiles
 from edgekit_runtime.errors import EdgekitError
 
 _NICENESS: Final = 10
@@ -35,15 +35,13 @@ def prove_model(plan: ModelPlan) -> float:
         EdgekitError: If the model cannot be loaded or run, or does not compute what it should.
     """
     from edgekit_runtime.bundle.golden import load_arrays, prove, run_variant, samples_of
-    from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
-    from edgekit_runtime.session import open_session
 
-    folder = Path(plan.folder)
-    manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), where=plan.bundle)
+    files = SlotFiles(plan)
+    manifest = files.manifest()
     variant = manifest.variant(plan.variant)
-    session = open_session(folder / variant.file, threads=plan.threads, runtime=plan.runtime)
+    session = files.open_session(variant)
     inputs, expected = (
-        load_arrays((folder / name).read_bytes(), where=name)
+        load_arrays(files.read(name), where=name)
         for name in (manifest.golden_inputs, variant.golden.file)
     )
     prove(session, variant, inputs, expected)

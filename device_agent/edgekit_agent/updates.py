@@ -42,6 +42,8 @@ from edgekit_agent.state import UNDER_WAY, BundleRecord, Slot, Target
 from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, VerificationError
 from edgekit_runtime.reports import DeviceEvent, Phase, ShadowPhase
+from edgekit_runtime.sealing.keys import StorageLockedError
+from edgekit_runtime.sealing.vault import Encryption
 from edgekit_runtime.telemetry import FeatureCounts
 
 _log = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ _log = logging.getLogger(__name__)
 # A version that keeps taking the server down, and has none before it, is left out so long: the
 # other bundles are served meanwhile.
 BENCH_SECONDS: Final = 60.0
+# How often it is looked whether the key of what is stored is there again.
+_STORAGE_SECONDS: Final = 5.0
 
 _INSTALLED: Final = (ShadowPhase.STAGED, ShadowPhase.WATCHING)
 
@@ -71,6 +75,8 @@ class Updates:
         publish: Callable[[DeviceEvent], None],
         post: Callable[[TrialDone], None],
         device: str,
+        data: Path = Path(),
+        encryption: Encryption | None = None,
         look_around: Callable[[float], Surroundings] = look_around,
     ) -> None:
         """Work with these; `start` begins.
@@ -86,6 +92,8 @@ class Updates:
             publish: Told of every event, after it was journalled.
             post: Takes the results of trials; they come back through `proofs.on_done`.
             device: This device's id.
+            data: The agent's folder, for the processes that load what is stored there.
+            encryption: How files are kept in it; None for plain.
             look_around: Tells, at a time, by what the conditions of orders are judged.
         """
         self._journal_file = journal_file
@@ -97,6 +105,10 @@ class Updates:
         self._wall_clock = wall_clock
         self._publish = publish
         self._device = device
+        self._data = data
+        self._encryption = (encryption or Encryption()).to_text()
+        self._storage_due = 0.0
+        self.storage_trouble = ""
         self._plans: dict[tuple[str, str], ModelPlan] = {}
         self._live: dict[str, tuple[str, float]] = {}
         self._benched: dict[str, float] = {}
@@ -113,6 +125,7 @@ class Updates:
             apply=self.apply,
             wait=self._tell_held,
             post=post,
+            storage_trouble=lambda: self.storage_trouble,
         )
 
     @property
@@ -133,7 +146,7 @@ class Updates:
 
     def waiting(self, bundle: str) -> str:
         """What a bundle's update is waiting for; empty for nothing."""
-        return self.proofs.waiting(bundle) or self.downloads.waiting(bundle)
+        return self.proofs.waiting(bundle) or self.downloads.waiting(bundle) or self.storage_trouble
 
     def load(self, *, events_before: int = 0) -> None:
         """Read the journal, or rebuild it from the slots if it is damaged.
@@ -163,16 +176,8 @@ class Updates:
 
     def start(self, now: float) -> None:
         """Check what is installed, and take every bundle up where it was left."""
-        for bundle, record in list(self.records.items()):
-            held = [record.active, record.previous]
-            if record.phase in (Phase.STAGED, Phase.TRYING) and record.candidate:
-                held.append(Slot(target=record.candidate, variant=record.variant))
-            if record.shadow and record.shadow.phase in _INSTALLED:
-                held.append(record.shadow.slot)
-            for slot in held:
-                damage = self._slots.check(bundle, slot) if slot else ""
-                if slot and damage:
-                    self.apply(bundle, SlotLost(digest=slot.digest, reason=damage), now)
+        self._check_slots(now)
+        self._look_at_storage(now)
         for bundle, record in list(self.records.items()):
             # What was just found lost is being fetched already.
             if record.fetching is None or not self.downloads.fetches(bundle):
@@ -248,6 +253,8 @@ class Updates:
             serves = self._servable(bundle, now)
             try:
                 candidate = self._plan(bundle, shadow.slot)
+            except StorageLockedError:
+                continue
             except EdgekitError as error:
                 self.apply(bundle, SlotLost(digest=shadow.target.digest, reason=str(error)), now)
                 continue
@@ -275,6 +282,10 @@ class Updates:
 
     def on_died(self, died: Died, now: float) -> None:
         """Hold those responsible to account."""
+        if died.unloadable and self._slots.vault.trouble(fresh=True):
+            # Nobody is: the key went away while the agent ran.
+            self._look_at_storage(now)
+            return
         for model in died.blamed:
             record = self.records.get(model.bundle)
             if record is None or record.serving is None:
@@ -315,16 +326,18 @@ class Updates:
             elif judgement.verdict is Verdict.FAILED:
                 self.apply(bundle, GatesFailed(digest=digest, reason=judgement.reason), now)
 
-    def tick(self, *, connected: bool, now: float) -> None:
-        """Do what was put off."""
+    def tick(self, *, connected: bool, now: float) -> bool:
+        """Do what was put off; whether what is stored can be read again since the last time."""
+        unlocked = now >= self._storage_due and self._look_at_storage(now)
         if self.journal_trouble:
             self.save()
         self.downloads.tick(now, connected=connected)
         self.proofs.tick(self.records, now)
-        if self._collect_due and not self.journal_trouble:
+        if self._collect_due and not (self.journal_trouble or self.storage_trouble):
             self._collect_due = False
             self._collect()
 
+        return unlocked
     def save(self) -> None:
         """Write the journal; a full disk is noted and tried again, and stops nothing.
 
@@ -351,6 +364,37 @@ class Updates:
         self.proofs.close(seconds=seconds)
 
     def _tell_held(self, target: Target, reason: str) -> None:
+    def _look_at_storage(self, now: float) -> bool:
+        """See whether what is stored can be read; whether it could not, and can again.
+
+        Nothing that cannot be read just now is given up: the key may come back.
+        """
+        before = self.storage_trouble
+        self._storage_due = now + _STORAGE_SECONDS
+        self.storage_trouble = self._slots.vault.trouble()
+        if self.storage_trouble and not before:
+            self.tell("storage.locked", detail=self.storage_trouble)
+        if before and not self.storage_trouble:
+            self.tell("storage.unlocked", detail="the key is there again")
+            self._check_slots(now)
+            return True
+        return False
+
+    def _check_slots(self, now: float) -> None:
+        for bundle, record in list(self.records.items()):
+            held = [record.active, record.previous]
+            if record.phase in (Phase.STAGED, Phase.TRYING) and record.candidate:
+                held.append(Slot(target=record.candidate, variant=record.variant))
+            if record.shadow and record.shadow.phase in _INSTALLED:
+                held.append(record.shadow.slot)
+            for slot in held:
+                try:
+                    damage = self._slots.check(bundle, slot) if slot else ""
+                except StorageLockedError:
+                    continue
+                if slot and damage:
+                    self.apply(bundle, SlotLost(digest=slot.digest, reason=damage), now)
+
         self.tell("update.waiting", bundle=target.bundle, version=target.version, detail=reason)
 
     def _note(self, kind: str, *, bundle: str, version: str, detail: str) -> DeviceEvent:
@@ -386,6 +430,8 @@ class Updates:
             try:
                 return self._plan(bundle, slot)
             except EdgekitError as error:
+            except StorageLockedError:
+                return None
                 self.apply(bundle, SlotLost(digest=slot.digest, reason=str(error)), now)
         return None
 
@@ -402,6 +448,8 @@ class Updates:
                 runtime=choose_runtime(manifest.variant(slot.variant), self._hardware),
                 threads=self._inference_threads,
             )
+                data=str(self._data) if self._encryption else "",
+                encryption=self._encryption,
         return self._plans[key]
 
     def _mark_proven(self, before: BundleRecord, record: BundleRecord) -> None:

@@ -155,8 +155,7 @@ def test_a_bundle_cannot_take_the_place_of_the_agents_own_files(device: Device, 
 
 def test_the_installing_process_says_what_the_fetcher_says(device: Device, tmp_path: Path) -> None:
     installer = InstallerProcess(
-        chunks=tmp_path / "chunks",
-        slots=tmp_path / "slots",
+        tmp_path,
         hardware=HARDWARE,
         store_bytes=64 << 20,
     )
@@ -176,9 +175,7 @@ def test_what_the_device_lacks_stays_told_apart_across_the_process(
     for name, data in device.fleet.chunks.items():
         if len(data) < 20_000:
             device.chunks.accept(name, len(data), data)
-    installer = InstallerProcess(
-        chunks=tmp_path / "chunks", slots=tmp_path / "slots", hardware=HARDWARE, store_bytes=70_000
-    )
+    installer = InstallerProcess(tmp_path, hardware=HARDWARE, store_bytes=70_000)
     with pytest.raises(EnvironmentLackError, match="exceed the limit") as caught:
         installer.install(target, ())
     assert caught.value.fix is not None

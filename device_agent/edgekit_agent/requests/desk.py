@@ -23,6 +23,7 @@ from edgekit_agent.workers import run_worker
 from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import EdgekitError, VerificationError
 from edgekit_runtime.requests import MAX_REPLY_BYTES, DeviceReply, RequestKind
+from edgekit_runtime.sealing.vault import open_vault
 
 _log = logging.getLogger(__name__)
 
@@ -302,23 +303,29 @@ class Desk:
         from edgekit_agent.samples import SampleRing
         from edgekit_agent.settings import samples_folder
 
+        data = self._config.data
         ring = SampleRing(
-            samples_folder(self._config.data), most_bytes=self._config.samples.ring_bytes
+            samples_folder(data),
+            most_bytes=self._config.samples.ring_bytes,
+            vault=open_vault(str(data), self._config.encryption.to_text()),
         )
         parts: list[dict[str, Any]] = []
         size = 0
         for file in reversed(ring.files()[-most:] if most else []):
-            data = file.read_bytes()
-            size += len(data)
+            try:
+                content = ring.read(file)
+            except (OSError, EdgekitError) as error:
+                return [{"error": f"{file.name}: {error}"}]
+            size += len(content)
             if size > _MAX_SAMPLE_BYTES:
                 break
-            pieces = range(0, len(data), _PART_BYTES)
+            pieces = range(0, len(content), _PART_BYTES)
             parts += [
                 {
                     "sample": file.name,
                     "piece": position,
                     "pieces": len(pieces),
-                    "data": base64.b64encode(data[start : start + _PART_BYTES]).decode(),
+                    "data": base64.b64encode(content[start : start + _PART_BYTES]).decode(),
                 }
                 for position, start in enumerate(pieces)
             ]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from edgekit_agent.live_stats import LiveStats
 from edgekit_agent.plans import ModelPlan
+from edgekit_agent.slot_files import SlotFiles
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.references import Reference, load_references
 from edgekit_agent.telemetry.watching import Drift, DriftWatch
-from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.telemetry import DeviceGauges, FeatureCounts, ModelCounts, Window
 
@@ -136,10 +135,10 @@ def _counts(stats: LiveStats, references: Mapping[str, Reference]) -> ModelCount
 
 
 def _references(plan: ModelPlan) -> dict[str, Reference]:
-    folder = Path(plan.folder)
+    files = SlotFiles(plan)
     try:
-        manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes(), where=plan.bundle)
+        manifest = files.manifest()
     except (EdgekitError, OSError):
         # The slot has just been given up; its server counts on without being compared.
         return {}
-    return load_references(folder, manifest)
+    return load_references(files.read, manifest)

@@ -7,12 +7,12 @@ bin is then known exactly, also where many values are the same. One bin more tak
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from edgekit_runtime.bundle.manifest import Manifest
+from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.telemetry import MAX_BINS, MAX_FEATURES, FeatureCounts
 
@@ -61,21 +61,21 @@ def bins_of_classes(counts: Sequence[int]) -> Reference:
     return Reference(bounds=(), expected=tuple(round(n / total, _DIGITS) for n in counts))
 
 
-def load_references(folder: Path, manifest: Manifest) -> dict[str, Reference]:
+def load_references(read: Callable[[str], bytes], manifest: Manifest) -> dict[str, Reference]:
     """The references of a bundle's features: "input:x", "output:y", "largest:y".
 
     What is missing or of another form is left out: a model serves without statistics too.
 
     Args:
-        folder: Where the bundle's files are.
+        read: Gives the content of one of the bundle's files.
         manifest: Of the bundle.
     """
     if not manifest.reference_statistics:
         return {}
     try:
-        data = (folder / manifest.reference_statistics).read_bytes()
+        data = read(manifest.reference_statistics)
         document = json.loads(data) if len(data) <= _MAX_FILE_BYTES else None
-    except (OSError, ValueError, RecursionError):
+    except (EdgekitError, OSError, ValueError, RecursionError):
         return {}
     reader = FieldReader(document)
     if (reader.raw("format"), reader.raw("format_version")) != _FORMAT:

@@ -18,7 +18,9 @@ from edgekit_agent.telemetry.spool import take_counted
 from edgekit_agent.telemetry.store import TelemetryStore
 from edgekit_agent.telemetry.watching import Drift
 from edgekit_agent.transports.arrivals import ReportKind
+from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.reports import DeviceEvent
+from edgekit_runtime.sealing.vault import Vault
 from edgekit_runtime.telemetry import FeatureCounts
 
 _log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Reporting:
         store_bytes: int,
         wall_clock: Callable[[], float],
         send: Send,
+        vault: Vault | None = None,
     ) -> None:
         """Open the store.
 
@@ -72,8 +75,11 @@ class Reporting:
             store_bytes: What stored windows may take on the disk.
             wall_clock: Seconds since 1970, as well as is known.
             send: The transport's `publish_report`.
+            vault: Of the agent's folder; None for one that keeps files plain.
         """
-        self._store = TelemetryStore(data / "telemetry.db", device=device, most_bytes=store_bytes)
+        self._store = TelemetryStore(
+            data / "telemetry.db", device=device, most_bytes=store_bytes, vault=vault
+        )
         self._recorder = Recorder(DeviceProbe(data), now=wall_clock())
         self._data = data
         # What programs with a model of their own did, by digest; only ever rises.
@@ -112,6 +118,10 @@ class Reporting:
 
     def note_event(self, event: DeviceEvent) -> None:
         """Keep an event, and send it if connected."""
+    def convert(self) -> None:
+        """Write what is stored anew in the form that is configured now."""
+        self._guarded(self._store.convert)
+
         self._guarded(lambda: self._store.add_event(event.sequence, event.to_json()))
         self._flush()
 
@@ -200,7 +210,7 @@ class Reporting:
         """Do something with the store; a full or failing disk is a state, and stops nothing."""
         try:
             work()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, EdgekitError) as error:
             if not self.trouble:
                 _log.error("telemetry cannot be stored: %s", error)
             self.trouble = f"telemetry cannot be stored: {error}"

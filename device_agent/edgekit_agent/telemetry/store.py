@@ -2,7 +2,8 @@
 
 Windows of a minute become windows of an hour and then of a day before anything is lost; what is
 lost is counted. Rows that are on their way keep their sequence numbers, so that sending them again
-does not count twice.
+does not count twice. What was measured and what events say is encrypted if that is configured; of
+which bundle, version and time it is, and how long it is, can be read all the same.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Final
 
+from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.sealing.keys import StorageLockedError
+from edgekit_runtime.sealing.vault import Vault
 from edgekit_runtime.telemetry import MAX_BATCH_BYTES, MAX_RECORDS, Window, pack_batch, read_window
 
 _log = logging.getLogger(__name__)
@@ -29,6 +34,8 @@ _COARSER: Final = (HOUR_SECONDS, DAY_SECONDS)
 _ROOM_SHARE: Final = 0.9
 _ROW_BYTES: Final = 64
 _MAX_EVENTS: Final = 2000
+_MAX_UNSTORED: Final = 100
+_TABLES: Final = ("rows", "events")
 _ENVELOPE_BYTES: Final = 256
 _RECORD_BYTES: Final = 40
 _SCHEMA: Final = """
@@ -63,15 +70,21 @@ class StoredBatch:
 class TelemetryStore:
     """Windows that nobody has acknowledged yet; for use by one thread at a time."""
 
-    def __init__(self, path: Path, *, device: str, most_bytes: int) -> None:
+    def __init__(
+        self, path: Path, *, device: str, most_bytes: int, vault: Vault | None = None
+    ) -> None:
         """Open the store, or begin a new one where it is missing or damaged.
 
         Args:
             path: Of the database.
             device: Who measures.
             most_bytes: What all windows may take.
+            vault: Of the folder around it; None for one that keeps everything plain.
         """
         self._path = path
+        self._vault = vault or Vault(path.parent)
+        # Events of a time in which they can neither be written nor be left unsaid.
+        self._unstored: dict[int, bytes] = {}
         self._device = device
         self._most_bytes = most_bytes
         self.was_damaged = False
@@ -105,17 +118,25 @@ class TelemetryStore:
 
         Raises:
             sqlite3.Error: If the disk is full or failing; nothing was kept then.
+            StorageLockedError: If they are to be encrypted, and the key is missing; they are
+                counted as dropped then.
         """
-        with self._database:
-            for window in windows:
-                self._insert(window, level=0)
-            self._make_room()
+        try:
+            with self._database:
+                for window in windows:
+                    self._insert(window, level=0)
+                self._make_room()
+        except StorageLockedError:
+            with self._database:
+                self._count_dropped(len(windows))
+            raise
 
     def next_batch(self) -> StoredBatch | None:
         """The oldest windows as one message; those of a batch that was not acknowledged first.
 
         Raises:
             sqlite3.Error: If the disk is full or failing.
+            StorageLockedError: If they are encrypted, and the key is missing.
         """
         found = self._database.execute("SELECT min(batch) FROM rows").fetchone()[0]
         if found is None:
@@ -125,6 +146,10 @@ class TelemetryStore:
         rows = self._database.execute(
             "SELECT sequence, body FROM rows WHERE batch = ? ORDER BY sequence", (found,)
         ).fetchall()
+        with self._database:
+            rows = self._opened("rows", rows)
+        if not rows:
+            return self.next_batch()
         stream = self._meta("stream", lambda: os.urandom(8).hex())
         message = pack_batch(self._device, stream, self.dropped, rows)
         return StoredBatch(number=found, message=message)
@@ -143,9 +168,22 @@ class TelemetryStore:
 
         Raises:
             sqlite3.Error: If the disk is full or failing.
+            StorageLockedError: If it is to be encrypted, and the key is missing; it is kept in
+                memory then.
         """
+        try:
+            stored = self._vault.encode_record(_name("events", sequence), body)
+        except StorageLockedError:
+            self._unstored[sequence] = body
+            for surplus in list(self._unstored)[:-_MAX_UNSTORED]:
+                del self._unstored[surplus]
+            with self._database:
+                self._set_meta("last_event", str(sequence))
+            raise
         with self._database:
-            self._database.execute("INSERT OR REPLACE INTO events VALUES (?, ?)", (sequence, body))
+            self._database.execute(
+                "INSERT OR REPLACE INTO events VALUES (?, ?)", (sequence, stored)
+            )
             self._set_meta("last_event", str(sequence))
             lost = self._database.execute(
                 "DELETE FROM events WHERE sequence NOT IN"
@@ -153,14 +191,19 @@ class TelemetryStore:
                 (_MAX_EVENTS,),
             ).rowcount
             if lost:
-                self._set_meta("dropped", str(self.dropped + lost))
+                self._count_dropped(lost)
 
     def events(self, *, without: Collection[int], most: int) -> list[tuple[int, bytes]]:
-        """The oldest events that are kept, but for some."""
-        found = self._database.execute(
-            "SELECT sequence, body FROM events ORDER BY sequence LIMIT ?", (most + len(without),)
-        )
-        return [row for row in found if row[0] not in without][:most]
+        """The oldest events that are kept, but for some; while the key is missing, newer ones."""
+        kept: list[tuple[int, bytes]] = []
+        if not self._vault.trouble():
+            found = self._database.execute(
+                "SELECT sequence, body FROM events ORDER BY sequence LIMIT ?",
+                (most + len(without),),
+            ).fetchall()
+            with self._database:
+                kept = self._opened("events", found)
+        return [row for row in (*kept, *self._unstored.items()) if row[0] not in without][:most]
 
     def forget_event(self, sequence: int) -> None:
         """Forget an event that has arrived.
@@ -168,8 +211,34 @@ class TelemetryStore:
         Raises:
             sqlite3.Error: If the disk is full or failing.
         """
+        self._unstored.pop(sequence, None)
         with self._database:
             self._database.execute("DELETE FROM events WHERE sequence = ?", (sequence,))
+
+    def convert(self) -> None:
+        """Write everything anew in the form that is configured now, and leave no trace of before.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+            StorageLockedError: If the key is missing.
+        """
+        changed = False
+        with self._database:
+            for table in _TABLES:
+                rows = self._database.execute(f"SELECT sequence, body FROM {table}").fetchall()  # noqa: S608 - a name of ours
+                old = [row for row in rows if not self._vault.is_current_record(row[1])]
+                changed = changed or bool(old)
+                self._database.executemany(
+                    f"UPDATE {table} SET body = ? WHERE sequence = ?",  # noqa: S608
+                    [
+                        (self._vault.encode_record(_name(table, sequence), body), sequence)
+                        for sequence, body in self._opened(table, old)
+                    ],
+                )
+        if changed:
+            # Else what was there before would stay in free pages, and in the journal of writes.
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file."""
@@ -186,6 +255,7 @@ class TelemetryStore:
             "cache_size = -128",
             "journal_size_limit = 262144",
             "wal_autocheckpoint = 64",
+            "secure_delete = ON",
         ):
             execute(f"PRAGMA {pragma}")
         if execute("PRAGMA quick_check").fetchone() != ("ok",):
@@ -207,10 +277,29 @@ class TelemetryStore:
 
     def _insert(self, window: Window, *, level: int) -> None:
         body = json.dumps(window.to_json(), separators=(",", ":")).encode()
-        self._database.execute(
-            "INSERT INTO rows (level, bundle, version, start, body) VALUES (?, ?, ?, ?, ?)",
-            (level, window.bundle, window.version, window.start, body),
-        )
+        sequence = self._database.execute(
+            "INSERT INTO rows (level, bundle, version, start, body) VALUES (?, ?, ?, ?, '')",
+            (level, window.bundle, window.version, window.start),
+        ).lastrowid
+        stored = self._vault.encode_record(_name("rows", int(sequence or 0)), body)
+        self._database.execute("UPDATE rows SET body = ? WHERE sequence = ?", (stored, sequence))
+
+    def _opened(self, table: str, rows: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+        """Rows as they were before they were encrypted; those that are lost are dropped."""
+        opened = []
+        for sequence, body in rows:
+            try:
+                plain = self._vault.decode_record(_name(table, sequence), body)
+            except VerificationError as error:
+                _log.warning("something stored is lost: %s", error)
+                self._database.execute(f"DELETE FROM {table} WHERE sequence = ?", (sequence,))  # noqa: S608
+                self._count_dropped(1)
+            else:
+                opened.append((sequence, plain))
+        return opened
+
+    def _count_dropped(self, count: int) -> None:
+        self._set_meta("dropped", str(self.dropped + count))
 
     def _mark_batch(self) -> int | None:
         """Choose the rows of the next batch, and write down which they are before it is sent."""
@@ -254,9 +343,9 @@ class TelemetryStore:
             ).fetchone()
             if row is None:
                 return
-            self._database.execute("DELETE FROM rows WHERE sequence = ?", (row[0],))
-            lost = _read(row[1]).windows
-            self._set_meta("dropped", str(self.dropped + lost))
+            for sequence, body in self._opened("rows", [row]):
+                self._database.execute("DELETE FROM rows WHERE sequence = ?", (sequence,))
+                self._count_dropped(_read(body).windows)
 
     def _merge_oldest(self, level: int, span: int) -> bool:
         """Merge the oldest windows of a level that lie in one span; whether there were any."""
@@ -272,14 +361,20 @@ class TelemetryStore:
             " AND bundle = ? AND version = ? AND cast(start / ? AS INTEGER) = ?",
             (level, *oldest[:2], span, oldest[2]),
         ).fetchall()
-        merged = _read(rows[0][1])
-        for _, body in rows[1:]:
-            merged = merged.merge(_read(body))
+        windows = [_read(body) for _, body in self._opened("rows", rows)]
+        if not windows:
+            return True
+        merged = reduce(Window.merge, windows)
         self._database.executemany(
             "DELETE FROM rows WHERE sequence = ?", [(sequence,) for sequence, _ in rows]
         )
         self._insert(merged, level=level + 1)
         return True
+
+
+def _name(table: str, sequence: int) -> str:
+    """What a stored body is bound to."""
+    return f"telemetry.db/{table}/{sequence}"
 
 
 def _read(body: bytes) -> Window:

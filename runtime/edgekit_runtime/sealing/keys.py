@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -161,7 +160,7 @@ def write_new_key(path: Path, *, rotate: bool) -> int:
     if rotate and not path.is_file():
         raise UsageError("there is no key file", where=str(path), fix="leave --rotate out")
     older = read_keys(KeySource("file", str(path.absolute()))) if rotate else ()
-    texts = [secrets.token_hex(KEY_BYTES), *(key.secret.hex() for key in older)]
+    texts = [os.urandom(KEY_BYTES).hex(), *(key.secret.hex() for key in older)]
     if len(texts) > _MAX_KEYS:
         raise UsageError(
             f"it holds {_MAX_KEYS} keys already",

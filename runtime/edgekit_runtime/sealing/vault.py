@@ -7,7 +7,6 @@ A file is bound to its path below the folder.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -77,11 +76,16 @@ class Vault:
         """Whether files are written encrypted."""
         return self._encryption.enabled
 
-    def trouble(self) -> str:
+    def trouble(self, *, fresh: bool = False) -> str:
         """Why files cannot be read or written now, all of them or the encrypted ones.
 
         Empty while a key is not missed.
+
+        Args:
+            fresh: Whether to look for the key file again, though its keys are known.
         """
+        if fresh:
+            self._keys = ()
         if self._keys or not (self.seals or self._found_sealed):
             return ""
         try:
@@ -98,8 +102,11 @@ class Vault:
             OSError: If it cannot be read.
         """
         with path.open("rb") as file:
-            found = key_id(file.read(HEADER_BYTES))
-        return found == (self._load()[0].id if self.seals else None)
+            return self.is_current_record(file.read(HEADER_BYTES))
+
+    def is_current_record(self, data: bytes) -> bool:
+        """As `is_current`, of what `encode_record` gave, or of its beginning."""
+        return key_id(data) == (self._load()[0].id if self.seals else None)
 
     def content_bytes(self, path: Path) -> int:
         """How long a file's content is.
@@ -151,6 +158,9 @@ class Vault:
 
     def sha256(self, path: Path) -> str:
         """The SHA-256 of a file's content, in lower-case hex; errors as `pieces`."""
+        # Here, because it brings OpenSSL; see `edgekit_runtime.files`.
+        import hashlib
+
         digest = hashlib.sha256()
         for piece in self.pieces(path):
             digest.update(piece)

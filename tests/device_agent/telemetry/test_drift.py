@@ -148,7 +148,7 @@ def test_references_are_read_from_what_a_bundle_holds(tmp_path: Path) -> None:
     manifest = parse_manifest(files["manifest.json"], where="test")
     rows = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
     (tmp_path / "statistics.json").write_bytes(reference_statistics({"x": rows}, {"y": 2 * rows}))
-    found = load_references(tmp_path, manifest)
+    found = load_references(lambda name: (tmp_path / name).read_bytes(), manifest)
     assert set(found) == {"input:x", "output:y", "largest:y"}
     assert len(found["largest:y"].expected) == 4
     counter = ValueCounter(found)
@@ -178,4 +178,4 @@ def test_references_are_read_from_what_a_bundle_holds(tmp_path: Path) -> None:
 def test_statistics_of_another_form_are_left_out(tmp_path: Path, content: bytes) -> None:
     manifest = parse_manifest(affine_bundle("d", "1.0.0", 2.0)["manifest.json"], where="test")
     (tmp_path / "statistics.json").write_bytes(content)
-    assert load_references(tmp_path, manifest) == {}
+    assert load_references(lambda name: (tmp_path / name).read_bytes(), manifest) == {}
