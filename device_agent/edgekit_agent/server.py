@@ -32,8 +32,8 @@ from edgekit_agent.samples import SampleKeeper, SampleRing
 from edgekit_agent.settings import STATUS_NAME, samples_folder
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_runtime.errors import EdgekitError
-
 from edgekit_runtime.sealing.vault import open_vault
+
 if TYPE_CHECKING:
     from edgekit_agent.hosted import HostedModel
 

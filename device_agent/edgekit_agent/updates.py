@@ -336,8 +336,8 @@ class Updates:
         if self._collect_due and not (self.journal_trouble or self.storage_trouble):
             self._collect_due = False
             self._collect()
-
         return unlocked
+
     def save(self) -> None:
         """Write the journal; a full disk is noted and tried again, and stops nothing.
 
@@ -363,7 +363,6 @@ class Updates:
         """End every trial."""
         self.proofs.close(seconds=seconds)
 
-    def _tell_held(self, target: Target, reason: str) -> None:
     def _look_at_storage(self, now: float) -> bool:
         """See whether what is stored can be read; whether it could not, and can again.
 
@@ -395,6 +394,7 @@ class Updates:
                 if slot and damage:
                     self.apply(bundle, SlotLost(digest=slot.digest, reason=damage), now)
 
+    def _tell_held(self, target: Target, reason: str) -> None:
         self.tell("update.waiting", bundle=target.bundle, version=target.version, detail=reason)
 
     def _note(self, kind: str, *, bundle: str, version: str, detail: str) -> DeviceEvent:
@@ -429,9 +429,9 @@ class Updates:
         while (slot := self.records[bundle].serving) is not None:
             try:
                 return self._plan(bundle, slot)
-            except EdgekitError as error:
             except StorageLockedError:
                 return None
+            except EdgekitError as error:
                 self.apply(bundle, SlotLost(digest=slot.digest, reason=str(error)), now)
         return None
 
@@ -447,9 +447,9 @@ class Updates:
                 variant=slot.variant,
                 runtime=choose_runtime(manifest.variant(slot.variant), self._hardware),
                 threads=self._inference_threads,
-            )
                 data=str(self._data) if self._encryption else "",
                 encryption=self._encryption,
+            )
         return self._plans[key]
 
     def _mark_proven(self, before: BundleRecord, record: BundleRecord) -> None:

@@ -116,12 +116,12 @@ class Reporting:
             waiting=waiting, dropped=dropped, trouble=self.trouble, drift=self._recorder.drift
         )
 
-    def note_event(self, event: DeviceEvent) -> None:
-        """Keep an event, and send it if connected."""
     def convert(self) -> None:
         """Write what is stored anew in the form that is configured now."""
         self._guarded(self._store.convert)
 
+    def note_event(self, event: DeviceEvent) -> None:
+        """Keep an event, and send it if connected."""
         self._guarded(lambda: self._store.add_event(event.sequence, event.to_json()))
         self._flush()
 
