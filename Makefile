@@ -2,6 +2,8 @@
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 # In a folder of its own: it is a whole system, owned by root.
 ARM_ROOT ?= build/arm64
+# A process for each core; the tests of one file stay together, as they share what they make.
+SIDE_BY_SIDE := -n auto --dist loadscope
 SOURCES := edgekit converters runtime benchmarks device_agent tests examples tools
 
 .DEFAULT_GOAL := help
@@ -41,10 +43,10 @@ docs: ## Write the generated docs again
 	$(PYTHON) tools/device_docs.py
 
 test: ## Run the whole test suite
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE)
 
 test-fast: ## Run the tests that take no time
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 test-arm: ## Run a packaged agent on an emulated arm64 Debian (takes root and qemu)
 	$(PYTHON) tools/arm_root.py $(ARM_ROOT)
