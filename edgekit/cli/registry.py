@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,15 @@ from edgekit.cli.fleet_options import (
     opened_database,
     passphrase_option,
 )
-from edgekit.cli.render import emit_json, size, table
+from edgekit.cli.render import emit_json, say, size, table
 
 if TYPE_CHECKING:
     from edgekit.fleet.registry.catalogue import Registry
     from edgekit.fleet.registry.comparison import Difference
     from edgekit.fleet.registry.entries import BundleVersion
+
+# What `Stage` has, without loading it; "retired" has a command of its own.
+_STAGES = ["development", "staging", "production", "archived"]
 
 
 @click.group()
@@ -136,12 +140,15 @@ def compare(before: str, after: str, folder: Path, database: str | None, as_json
 
 @registry.command()
 @click.argument("name")
-@click.argument("stage", type=click.Choice(["development", "staging", "production", "archived"]))
+@click.argument("stage", type=click.Choice(_STAGES), metavar="STAGE")
 @fleet_option
 @database_option
 @json_option
 def promote(name: str, stage: str, folder: Path, database: str | None, as_json: bool) -> None:
-    """Move a version to a stage; what was in production before is archived."""
+    """Move a version to STAGE: development, staging, production or archived.
+
+    What was in production before is archived.
+    """
     from edgekit.fleet.registry.entries import Stage, parse_name
 
     with _opened(folder, database) as opened:
@@ -315,15 +322,19 @@ def import_(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Register a bundle from SOURCE: models:/NAME/VERSION, runs:/RUN/PATH, or a URL.
+    """Register a bundle from SOURCE, with what tells exactly which one it was.
 
-    A URL is what fsspec reads: s3://, gs://, az:// (each with its package), https://, file://.
-    From MLflow, whose server MLFLOW_TRACKING_URI names, the run's metrics come too.
+    models:/NAME/VERSION or runs:/RUN/PATH of MLflow, whose server MLFLOW_TRACKING_URI names;
+    dvc:REPOSITORY#PATH@REVISION; wandb:ENTITY/PROJECT/ARTIFACT:VERSION; or a URL that fsspec
+    reads: s3://, gs://, az:// (each with its package), https://, file://. From MLflow and W&B the
+    run's figures come too.
     """
     from edgekit.fleet.registry.sources import import_bundle
 
     with _opened(folder, database) as opened:
-        entry = import_bundle(opened, source, tags=_tags(tags), note=note)
+        entry = import_bundle(
+            opened, source, tags=_tags(tags), note=note, progress=_download_progress()
+        )
     _show(entry, as_json=as_json)
 
 
@@ -349,6 +360,19 @@ def _opened(folder: Path, address: str | None) -> Iterator[Registry]:
 
     with opened_database(folder, address) as (fleet, database):
         yield Registry(database, open_bundles(fleet), actor=local_actor())
+
+
+def _download_progress() -> Callable[[int, int], None]:
+    """Tells how far a download is, once a second; of a quick one nothing."""
+    told = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() - told >= 1:
+            told = time.monotonic()
+            say(f"{size(done)} of {size(total)}" if total else size(done))
+
+    return progress
 
 
 def _show(entry: BundleVersion, *, as_json: bool) -> None:

@@ -66,6 +66,7 @@ class Registry:
         source: str | None = None,
         tags: dict[str, str] | None = None,
         note: str = "",
+        origin: dict[str, str] | None = None,
     ) -> BundleVersion:
         """Register a bundle; every file in it is checked, and a copy is kept.
 
@@ -76,6 +77,8 @@ class Registry:
             source: Where it came from; the file itself where nothing else is said.
             tags: For the new entry.
             note: For people.
+            origin: What tells exactly which file of the source it was; becomes tags `origin/NAME`,
+                and stands in the audit log, where nobody changes it.
 
         Raises:
             GateFailedError: If the version is registered with other content, retired ones too.
@@ -85,7 +88,10 @@ class Registry:
         """
         from edgekit.fleet.store.tables import VersionRow, VersionTagRow
 
-        for name, value in (tags or {}).items():
+        tags = dict(tags or {}) | {
+            f"origin/{name}": value[:MAX_TAG_VALUE] for name, value in (origin or {}).items()
+        }
+        for name, value in tags.items():
             _require_tag(name, value)
         with BundleArchive(bundle) as archive:
             manifest = archive.manifest
@@ -117,10 +123,13 @@ class Registry:
             session.flush()
             session.add_all(
                 VersionTagRow(version_id=row.id, name=name, value=value)
-                for name, value in (tags or {}).items()
+                for name, value in tags.items()
             )
             session.add_all(metric_row(row, metric) for metric in measured_metrics(manifest))
-            self._record(session, "version.registered", row, {"file_sha256": digest})
+            detail = {"file_sha256": digest, "source": row.source} | (
+                {"origin": dict(origin)} if origin else {}
+            )
+            self._record(session, "version.registered", row, detail)
             return read_entries(session, [row])[0]
 
     def get(self, bundle: str, version: str) -> BundleVersion:

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from edgekit.fleet.registry.sources import export_bundle, import_bundle
+from edgekit.fleet.audit import read_audit
+from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.registry.remote_file import send_file
+from edgekit.fleet.registry.sources import _without_secrets, export_bundle, import_bundle
+from edgekit.fleet.storage.local import FolderStorage
 from edgekit_runtime.errors import EnvironmentLackError, InvalidBundleError, UsageError
+from tests.simulators.s3_server import BUCKET, s3_server
 
 pytest.importorskip("fsspec")
 
@@ -15,6 +22,9 @@ def test_a_bundle_comes_from_a_url_and_goes_to_one(registry, make_version, tmp_p
     url = bundle.as_uri()
     entry = import_bundle(registry, url, tags={"team": "vision"}, note="from afar")
     assert (entry.source, entry.tags, entry.note) == (url, {"team": "vision"}, "from afar")
+    with registry.database.read() as session:
+        (record,) = read_audit(session)
+    assert record.detail["source"] == url
     there = tmp_path / "there"
     there.mkdir()
     target = export_bundle(registry, "digits", "1.0.0", there.as_uri() + "/")
@@ -26,6 +36,61 @@ def test_a_bundle_goes_to_another_store_and_back(registry, make_version) -> None
     first = registry.add(make_version())
     target = export_bundle(registry, "digits", "1.0.0", "memory://shelf/")
     assert import_bundle(registry, target) == first
+
+
+def test_a_bundle_comes_from_s3_with_what_tells_which_one(registry, make_version) -> None:
+    bundle = make_version()
+    digest = hashlib.md5(bundle.read_bytes(), usedforsecurity=False).hexdigest()
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as endpoint:
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        first = registry.add(bundle)
+        target = export_bundle(registry, "digits", "1.0.0", f"s3://{BUCKET}/shelf/")
+        other = Registry(registry.database, FolderStorage(bundle.parent / "b"), actor="bob")
+        assert import_bundle(other, target).file_sha256 == first.file_sha256
+        second = make_version("2.0.0")
+        send_file(second, f"s3://{BUCKET}/two.ekb")
+        entry = import_bundle(registry, f"s3://{BUCKET}/two.ekb")
+        assert entry.tags["origin/etag"] not in ("", digest)
+        with pytest.raises(UsageError, match="no such file"):
+            import_bundle(registry, f"s3://{BUCKET}/three.ekb")
+        with pytest.raises(UsageError, match="no such file"):
+            import_bundle(registry, "s3://nobodys/three.ekb")
+    assert len(registry.all()) == 2
+
+
+def test_a_download_tells_how_far_it_is_and_leaves_nothing_when_it_is_ended(
+    registry, make_version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_version(model=b"model " * 400_000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    seen: list[tuple[int, int]] = []
+
+    def interrupted(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done > 1 << 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_bundle(registry, bundle.as_uri(), progress=interrupted)
+    size = bundle.stat().st_size
+    assert seen == [(1 << 20, size), (2 << 20, size)]
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "bundles").exists()
+    assert registry.all() == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("https://me:secret@x.org/a.ekb?sig=1", "https://x.org/a.ekb"),
+        ("s3://bucket/a@b.ekb", "s3://bucket/a@b.ekb"),
+        ("/somewhere/a.ekb", "/somewhere/a.ekb"),
+        ("dvc:https://me:secret@x.org/m.git#a@v1", "dvc:https://x.org/m.git#a@v1"),
+    ],
+)
+def test_no_secret_of_a_source_is_kept(source: str, shown: str) -> None:
+    assert _without_secrets(source) == shown
 
 
 @pytest.mark.parametrize(
@@ -72,7 +137,9 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_version_goes_to_mlflow_and_comes_back(registry, make_version, tracking) -> None:
+def test_a_version_goes_to_mlflow_and_comes_back(
+    registry, make_version, tracking, tmp_path
+) -> None:
     from mlflow import MlflowClient
 
     first = registry.add(make_version(top1=0.95), tags={"team": "vision"})
@@ -87,6 +154,11 @@ def test_a_version_goes_to_mlflow_and_comes_back(registry, make_version, trackin
     again = import_bundle(registry, place)
     assert again.file_sha256 == first.file_sha256
     assert {m.name: m.value for m in again.metrics}["mlflow/loss"] == 0.25
+    assert again.tags == {"team": "vision"}
+    other = Registry(registry.database, FolderStorage(tmp_path / "other"), actor="bob")
+    client.log_artifact(run.info.run_id, str(make_version("2.0.0")))
+    newer = import_bundle(other, f"runs:/{run.info.run_id}/digits-2.0.0.ekb")
+    assert newer.tags["origin/run"] == run.info.run_id
     by_run = import_bundle(registry, f"runs:/{run.info.run_id}/digits-1.0.0.ekb")
     assert by_run.file_sha256 == first.file_sha256
     for wrong in ("models:/digits", "models:/none/1", "runs:/none/x"):
