@@ -15,6 +15,7 @@ from edgekit.cli.fleet_enrolment import enrolment
 from edgekit.cli.fleet_experiment import experiment
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
 from edgekit.cli.fleet_records import audit, retention, token
+from edgekit.cli.fleet_request import request
 from edgekit.cli.fleet_serve import serve
 from edgekit.cli.fleet_storage import storage
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
@@ -42,8 +43,8 @@ def fleet() -> None:
 
 
 _COMMANDS = (
-    rollout, experiment, simulate, devices, groups, enrolment, authority, audit, token, retention,
-    serve, storage,
+    rollout, experiment, simulate, devices, groups, request, enrolment, authority, audit,
+    token, retention, serve, storage,
 )  # fmt: skip
 for _command in _COMMANDS:
     fleet.add_command(_command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +21,15 @@ from edgekit.cli.fleet_options import (
 )
 from edgekit.cli.render import emit_json, moment, plural, size, table
 
+_SHOWN_REQUESTS = 10
+
 if TYPE_CHECKING:
     from edgekit.fleet.devices.inventory import Inventory
 
 
 @click.group()
 def devices() -> None:
-    """Show, label, export and delete devices; a device that speaks is known by itself."""
+    """Show, label, shut out, export and delete devices; one that speaks is known by itself."""
 
 
 @devices.command("list")
@@ -109,6 +112,46 @@ def label(
         emit_json([device.to_json() for device in changed])
         return
     click.echo(f"{plural(len(changed), 'device')} labelled")
+
+
+@devices.command()
+@click.argument("device")
+@fleet_option
+@database_option
+@json_option
+def show(device: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """Show what is known of DEVICE, by id or pseudonym: its certificates, what it is asked for."""
+    from dataclasses import asdict
+
+    from edgekit.fleet.devices.certificates import certificates_of
+    from edgekit.fleet.devices.requests import RequestBook
+
+    with _inventory(folder, database) as inventory:
+        found = inventory.get(device)
+        held = certificates_of(inventory.database, found.id)
+        asked = RequestBook(inventory.database, actor="cli").of(found.id)
+    now = time.time()
+    if as_json:
+        document = found.to_json() | {"certificates": [asdict(item) for item in held]}
+        emit_json(document | {"requests": [item.to_json(now) for item in asked]})
+        return
+    click.echo(
+        f"{found.id}, pseudonym {found.pseudonym}: {'online' if found.online else 'offline'}, "
+        f"heard {moment(found.last_seen, none='never')}, known since {moment(found.first_seen)}"
+    )
+    labels = " ".join(f"{name}={value}" for name, value in found.labels.items())
+    click.echo(f"labels: {labels or 'none'}; agent {found.agent or 'not heard'}")
+    for name, bundle in sorted(found.bundles.items()):
+        reason = f": {bundle['reason']}" if bundle.get("reason") else ""
+        click.echo(f"{name}: serves {bundle.get('active') or '-'}, {bundle.get('phase')}{reason}")
+    for item in held:
+        standing = "revoked" if item.revoked else "over" if item.ends <= now else "valid"
+        click.echo(f"certificate {item.serial}: {standing}, until {moment(item.ends)}")
+    for request in asked[:_SHOWN_REQUESTS]:
+        click.echo(
+            f"request {request.number}: {request.kind.value}, {request.standing(now)}, asked by "
+            f"{request.created_by} {moment(request.created)}"
+        )
 
 
 @devices.command()

@@ -18,6 +18,7 @@ from edgekit.fleet.api import (
     experiment_routes,
     page_routes,
     record_routes,
+    request_routes,
     rollout_routes,
     version_routes,
 )
@@ -35,6 +36,7 @@ PREFIX: Final = "/api/v1"
 _ROUTES: Final = (
     device_routes,
     enrolment_routes,
+    request_routes,
     version_routes,
     rollout_routes,
     experiment_routes,

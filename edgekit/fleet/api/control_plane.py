@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgekit.fleet.access import Access, Role
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.inventory import Device, Inventory
+from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.registry.catalogue import Registry
 from edgekit.fleet.storage.setting import open_bundles
@@ -32,6 +33,10 @@ class ControlPlane:
     def inventory(self, access: Access) -> Inventory:
         """The devices, changed in somebody's name."""
         return Inventory(self.database, actor=access.name, clock=self.clock)
+
+    def requests(self, access: Access) -> RequestBook:
+        """What devices are asked for, in somebody's name."""
+        return RequestBook(self.database, actor=access.name, clock=self.clock)
 
     def registry(self, access: Access) -> Registry:
         """The bundle versions, changed in somebody's name."""

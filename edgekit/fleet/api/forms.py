@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgekit.fleet.access import MAX_DAYS
 from edgekit.fleet.devices.enrolment import MAX_HOURS
 from edgekit.fleet.devices.facts import LABEL_PATTERN, MAX_LABELS
+from edgekit.fleet.devices.requests import MAX_HOURS as MAX_REQUEST_HOURS
 from edgekit.fleet.registry.entries import METRIC_PATTERN, TAG_PATTERN
 from edgekit.fleet.rollouts.labels import MAX_QUERY_LENGTH
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
@@ -174,6 +175,23 @@ class EnrolmentTokenForm(_Form):
     )
     labels: dict[_LabelName, _Value] = Field(default={}, max_length=MAX_LABELS)
     hours: float = Field(default=24.0, gt=0, le=MAX_HOURS, strict=False)
+
+
+class AskForm(_Form):
+    """What a device is asked for."""
+
+    kind: Literal["bench", "logs", "samples", "restart", "renew"]
+    arguments: dict[str, Any] = Field(
+        default={},
+        description="bench: bundle. logs: lines. samples: most. restart: what (server or agent)",
+    )
+    hours: float = Field(default=24.0, gt=0, le=MAX_REQUEST_HOURS, strict=False)
+
+
+class AskManyForm(AskForm):
+    """What every device is asked for that a query means."""
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY_LENGTH, pattern=_PRINTABLE)
 
 
 class RetentionForm(_Form):

@@ -176,6 +176,20 @@ class Inventory:
         now = self._clock().timestamp()
         return tuple(device for device in self.all() if matches(device.facts(now)))
 
+    def meant(self, text: str) -> tuple[str, ...]:
+        """The ids of the devices that somebody means: one by its id, or those of a label query.
+
+        Raises:
+            UsageError: If it is no device's id, and breaks the grammar of queries.
+        """
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import DeviceRow as Row
+
+        with self.database.read() as session:
+            named = session.scalars(select(Row.id).where(Row.id == text)).all()
+        return tuple(named) or tuple(device.id for device in self.find(text))
+
     def labels(self) -> dict[str, Labels]:
         """What queries can ask of every device, by id: what a rollout chooses from."""
         now = self._clock().timestamp()

@@ -12,6 +12,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.retention import apply_retention
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts.driving import decision_notice
+from edgekit.fleet.service.asking import Asking, open_asking
 from edgekit.fleet.service.comparing import Comparisons
 from edgekit.fleet.service.driving import RolloutDrivers
 from edgekit.fleet.service.hearing import Hearing
@@ -87,7 +88,17 @@ class FleetService:
             comparisons = Comparisons(
                 self._fleet, self._database, self._broker, ledger=desk.ledger, clock=self._clock
             )
-            self._work(goes_on, hearing, drivers, comparisons, desk.alarms)
+            asking = stack.enter_context(
+                open_asking(
+                    self._fleet,
+                    self._database,
+                    self._broker,
+                    name=f"{name}-replies",
+                    lasting=True,
+                    clock=self._clock,
+                )
+            )
+            self._work(goes_on, hearing, drivers, comparisons, asking, desk.alarms)
 
     def _work(
         self,
@@ -95,6 +106,7 @@ class FleetService:
         hearing: Hearing,
         drivers: RolloutDrivers,
         comparisons: Comparisons,
+        asking: Asking,
         alarms: AlarmWatch,
     ) -> None:
         renewed = looked = time.monotonic()
@@ -110,6 +122,7 @@ class FleetService:
                 looked = now
                 drivers.turn()
                 comparisons.turn()
+                asking.turn()
                 alarms.turn(self._clock().timestamp())
                 note_alarms(self._database, alarms.alarms, now=self._clock().timestamp())
             if now - forgotten >= _RETENTION_SECONDS:

@@ -8,6 +8,8 @@ import httpx
 from edgekit.fleet.access import Role
 from edgekit.fleet.api.limits import MAX_BODY_BYTES
 from edgekit.fleet.audit import verify_audit
+from edgekit.fleet.devices.requests import RequestBook
+from edgekit_runtime.requests import DeviceReply
 
 API = "/api/v1"
 # The least role for each route that changes something or gives out what is protected.
@@ -36,6 +38,13 @@ PROTECTED = [
     ("POST", "/enrolment-tokens", {}, Role.ADMIN),
     ("DELETE", "/enrolment-tokens/" + "0" * 16, None, Role.OPERATOR),
     ("POST", "/devices/oven-1/revocation", None, Role.OPERATOR),
+    ("GET", "/requests", None, Role.OPERATOR),
+    ("POST", "/requests", {"query": "site", "kind": "logs"}, Role.OPERATOR),
+    ("GET", "/devices/oven-1/requests", None, Role.OPERATOR),
+    ("POST", "/devices/oven-1/requests", {"kind": "logs"}, Role.OPERATOR),
+    ("POST", "/devices/oven-1/requests", {"kind": "samples"}, Role.RELEASE_MANAGER),
+    ("GET", "/devices/oven-1/requests/1", None, Role.OPERATOR),
+    ("DELETE", "/devices/oven-1/requests/1", None, Role.OPERATOR),
 ]
 # What needs no token of a person, and how it answers an empty request.
 OPEN = {"/health": 200, "/v1/enrol": 422}
@@ -78,6 +87,39 @@ def test_every_route_but_the_open_ones_wants_a_token(site) -> None:
         for method in methods:
             status = client.request(method, concrete).status_code
             assert status == OPEN.get(path, 401), (method, path)
+
+
+def test_devices_are_asked_and_their_answers_read(populated, admin: httpx.Client) -> None:
+    form = {"kind": "bench", "arguments": {"bundle": "digits"}, "hours": 2}
+    asked = admin.post(f"{API}/devices/oven-1/requests", json=form).json()
+    assert (asked["standing"], asked["created_by"]) == ("waiting", "a-admin")
+    many = admin.post(f"{API}/requests", json={"query": "site=berlin", "kind": "samples"}).json()
+    assert [item["device"] for item in many] == ["oven-1"]
+    for item in (asked, many[0]):
+        parts = {"median_ms": 2.5} if item is asked else {"sample": "secret"}
+        reply = DeviceReply(device="oven-1", number=item["number"], ok=True, result=parts)
+        RequestBook(populated.plane.database, actor="service").take([reply])
+    path = f"{API}/devices/oven-1/requests/"
+    operator = populated.client(Role.OPERATOR)
+    shown = operator.get(path + str(asked["number"])).json()
+    assert (shown["standing"], shown["answer"]) == ("done", [{"median_ms": 2.5}])
+    # What people asked a model is not for whoever may restart a device.
+    hidden = operator.get(path + str(many[0]["number"]))
+    assert hidden.status_code == 403
+    assert "secret" not in hidden.text
+    assert operator.get(f"{API}/requests").json() == []
+    assert len(operator.get(f"{API}/requests", params={"over": True}).json()) == 2
+    waiting = admin.post(f"{API}/devices/oven-1/requests", json={"kind": "logs"}).json()
+    gone = operator.delete(path + str(waiting["number"])).json()
+    assert gone["standing"] == "withdrawn"
+    for body, status in (
+        ({"kind": "bench"}, 400),
+        ({"kind": "certificate"}, 422),
+        ({"kind": "logs", "arguments": {"eggs": 1}}, 400),
+    ):
+        assert admin.post(path[:-1], json=body).status_code == status
+    nobody = admin.post(f"{API}/requests", json={"query": "site=mars", "kind": "logs"})
+    assert (nobody.status_code, nobody.json()["what"]) == (404, "no device matches")
 
 
 def test_a_viewer_sees_devices_by_pseudonym_only(populated, viewer: httpx.Client, plan) -> None:

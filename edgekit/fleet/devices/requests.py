@@ -1,0 +1,426 @@
+"""What devices were asked for, and what they answered: kept until it is done, or too late.
+
+A device that is away is asked when it comes back: a request stays open until it is answered,
+withdrawn or expired. Of answers only what was asked for is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from edgekit.fleet.audit import record
+from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.devices.inventory import require_device, storable
+from edgekit.fleet.store.errors import NotFoundError
+from edgekit_runtime.bundle.manifest import NAME_PATTERN
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.requests import DeviceReply, DeviceRequest, RequestKind
+
+if TYPE_CHECKING:
+    from sqlalchemy import Select
+    from sqlalchemy.orm import Session
+
+    from edgekit.fleet.store.database import Database
+    from edgekit.fleet.store.tables import DeviceRequestRow
+
+MAX_HOURS: Final = 24.0 * 90
+# Of one device: it holds a few at a time, and whoever floods it shuts it off from others.
+MAX_OPEN: Final = 16
+_MAX_PARTS: Final = 200
+_MAX_LINES: Final = 1_000
+_HOUR: Final = 3_600.0
+# What people may ask for; certificates come by themselves when one is asked to be renewed.
+ASKABLE: Final = (
+    RequestKind.BENCH,
+    RequestKind.LOGS,
+    RequestKind.SAMPLES,
+    RequestKind.RESTART,
+    RequestKind.RENEW,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request and how it stands; moments are seconds since 1970.
+
+    Attributes:
+        device: Who is asked.
+        number: Of the request, within the device's.
+        kind: What is asked for.
+        arguments: As `DeviceRequest` has them.
+        created: When somebody asked.
+        created_by: Who.
+        expires: When it is void.
+        sent: When it was published last; None for not yet.
+        answered: When the answer was complete; None for not yet.
+        withdrawn: When it was taken back, or None.
+        ok: Whether it was done; None while there is no answer.
+    """
+
+    device: str
+    number: int
+    kind: RequestKind
+    arguments: dict[str, Any]
+    created: float
+    created_by: str
+    expires: float
+    sent: float | None
+    answered: float | None
+    withdrawn: float | None
+    ok: bool | None
+
+    def standing(self, now: float) -> str:
+        """One of "waiting", "sent", "done", "failed", "withdrawn" and "expired"."""
+        if self.answered is not None:
+            return "done" if self.ok else "failed"
+        if self.withdrawn is not None:
+            return "withdrawn"
+        if now >= self.expires:
+            return "expired"
+        return "waiting" if self.sent is None else "sent"
+
+    def request(self) -> DeviceRequest:
+        """What is signed and sent."""
+        return DeviceRequest(
+            device=self.device,
+            number=self.number,
+            expires=self.expires,
+            kind=self.kind,
+            arguments=self.arguments,
+        )
+
+    def to_json(self, now: float) -> dict[str, Any]:
+        """As JSON; of a certificate only that it was sent."""
+        document = asdict(self) | {"kind": self.kind.value, "standing": self.standing(now)}
+        if self.kind is RequestKind.CERTIFICATE:
+            document["arguments"] = {}
+        return document
+
+
+def read_arguments(kind: RequestKind, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a request, with what is usual where nothing is said.
+
+    Raises:
+        UsageError: If one is missing, unknown or none; every one is named.
+    """
+    reader = FieldReader(dict(given))
+    found: dict[str, Any] = {}
+    match kind:
+        case RequestKind.BENCH:
+            found["bundle"] = reader.text("bundle", pattern=NAME_PATTERN)
+        case RequestKind.LOGS:
+            found["lines"] = reader.integer("lines", least=1, most=_MAX_LINES, default=200)
+        case RequestKind.SAMPLES:
+            found["most"] = reader.integer("most", least=1, most=_MAX_LINES, default=10)
+        case RequestKind.RESTART:
+            found["what"] = reader.text("what", pattern="server|agent", default="server")
+    for name in sorted(set(given) - set(found)):
+        reader.fault(name, f"is no argument of {kind.value}")
+    if kind not in ASKABLE:
+        reader.fault("kind", "is sent by the control plane itself")
+    if reader.faults:
+        raise UsageError(f"the request is invalid: {'; '.join(reader.faults)}")
+    return found
+
+
+class RequestBook:
+    """The requests in a database.
+
+    Args:
+        database: Where they are.
+        actor: Who asks, for the audit log.
+        clock: The time.
+    """
+
+    def __init__(self, database: Database, *, actor: str, clock: Clock = utc_now) -> None:
+        self.database = database
+        self._actor = actor
+        self._clock = clock
+
+    def ask(
+        self,
+        device: str,
+        kind: RequestKind,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        hours: float = 24.0,
+    ) -> Asked:
+        """Write a request down; whoever runs the control plane sends it when the device is there.
+
+        Args:
+            device: Its id or pseudonym.
+            kind: What is asked for.
+            arguments: By kind; see `read_arguments`.
+            hours: After how many it is void.
+
+        Raises:
+            UsageError: If there is no such device, something makes no sense, or too much is open.
+        """
+        wanted = read_arguments(kind, arguments or {})
+        if not 0 < hours <= MAX_HOURS:
+            raise UsageError(f"{hours:g} hours are not above 0 and at most {MAX_HOURS:g}")
+        return self._write(device, kind, wanted, hours)
+
+    def send_certificate(self, device: str, certificate: str, authorities: str) -> Asked:
+        """Write down that a device is to get a certificate that it asked for."""
+        arguments = {"certificate": certificate, "authorities": authorities}
+        return self._write(device, RequestKind.CERTIFICATE, arguments, 24.0)
+
+    def of(self, device: str, *, newest: int = 50) -> tuple[Asked, ...]:
+        """What a device was asked for, the newest first.
+
+        Raises:
+            NotFoundError: If there is no such device.
+        """
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        with self.database.read() as session:
+            name = require_device(session, device).id
+            query = select(Row).where(Row.device_id == name)
+            return _read(session, query.order_by(Row.number.desc()).limit(newest))
+
+    def open(self, *, newest: int = 1_000) -> tuple[Asked, ...]:
+        """Everything that waits for a device or its answer, the oldest first."""
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        with self.database.read() as session:
+            query = _open(self._now).order_by(Row.created, Row.device_id, Row.number)
+            return _read(session, query.limit(newest))
+
+    def newest(self, *, most: int = 100) -> tuple[Asked, ...]:
+        """What was asked lately, of all devices, the newest first."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        with self.database.read() as session:
+            order = (Row.created.desc(), Row.device_id, Row.number.desc())
+            return _read(session, select(Row).order_by(*order).limit(most))
+
+    def get(self, device: str, number: int) -> Asked:
+        """One request.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        with self.database.read() as session:
+            return _asked(_require(session, require_device(session, device).id, number))
+
+    def answer(self, device: str, number: int) -> tuple[dict[str, Any], ...]:
+        """The parts of the answer that are there, in their order."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import ReplyPartRow as Part
+
+        with self.database.read() as session:
+            name = require_device(session, device).id
+            _require(session, name, number)
+            query = select(Part.result).where(Part.device_id == name, Part.number == number)
+            return tuple(session.scalars(query.order_by(Part.part)))
+
+    def withdraw(self, device: str, number: int) -> Asked:
+        """Take a request back; one that the device has is carried out, and its answer dropped.
+
+        Raises:
+            NotFoundError: If there is none.
+            UsageError: If it is answered, or over.
+        """
+        with self.database.write() as session:
+            row = _require(session, require_device(session, device).id, number, change=True)
+            standing = _asked(row).standing(self._now)
+            if standing not in ("waiting", "sent"):
+                raise UsageError(f"request {number} of {device} is {standing} already")
+            row.withdrawn = self._now
+            self._record(session, "request.withdrawn", row, {"kind": row.kind})
+            return _asked(row)
+
+    def note_sent(self, sent: Iterable[Asked]) -> None:
+        """Remember that these were published now."""
+        with self.database.write() as session:
+            for item in sent:
+                _require(session, item.device, item.number, change=True).sent = self._now
+
+    def take(self, replies: Iterable[DeviceReply]) -> list[Asked]:
+        """Take in what devices answered; taken in twice, it counts once.
+
+        Each must be proven to come from the device that it names. What answers no request, or one
+        that was withdrawn, is dropped: nothing is kept that nobody asked for.
+
+        Returns:
+            The requests whose answers are complete by that.
+        """
+        from edgekit.fleet.store.inserts import insert_new
+        from edgekit.fleet.store.tables import ReplyPartRow
+
+        done = []
+        with self.database.write() as session:
+            for reply in replies:
+                row = _find(session, reply.device, reply.number, change=True)
+                # One that is expired was asked for all the same: its answer comes from far.
+                if row is None or row.answered is not None or row.withdrawn is not None:
+                    continue
+                if not 0 <= reply.part < reply.parts <= _MAX_PARTS or row.parts not in (
+                    0,
+                    reply.parts,
+                ):
+                    continue
+                row.parts = reply.parts
+                row.ok = reply.ok and row.ok is not False
+                part = {
+                    "device_id": reply.device,
+                    "number": reply.number,
+                    "part": reply.part,
+                    "received": self._now,
+                    "result": storable(reply.result),
+                }
+                insert_new(session, ReplyPartRow, [part], returning=["part"])
+                if _count_parts(session, row) == row.parts:
+                    row.answered = self._now
+                    done.append(_asked(row))
+        return done
+
+    @property
+    def _now(self) -> float:
+        return self._clock().timestamp()
+
+    def _write(
+        self, device: str, kind: RequestKind, arguments: dict[str, Any], hours: float
+    ) -> Asked:
+        from sqlalchemy import func, select
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        now = self._now
+        with self.database.write() as session:
+            name = require_device(session, device, change=True).id
+            waiting = session.scalar(
+                select(func.count()).select_from(_open(now).where(Row.device_id == name).subquery())
+            )
+            if (waiting or 0) >= MAX_OPEN:
+                raise UsageError(
+                    f"{device} has {MAX_OPEN} open requests already",
+                    fix="wait for their answers, or withdraw some: edgekit fleet request list",
+                )
+            last = session.scalar(select(func.max(Row.number)).where(Row.device_id == name))
+            row = Row(
+                device_id=name,
+                # By the clock, so that a database that was lost never counts from the start again:
+                # a device follows no number twice.
+                number=max((last or 0) + 1, int(now * 1_000)),
+                kind=kind.value,
+                arguments=arguments,
+                created=now,
+                created_by=self._actor,
+                expires=now + hours * _HOUR,
+                sent=None,
+                answered=None,
+                withdrawn=None,
+                ok=None,
+                parts=0,
+            )
+            session.add(row)
+            session.flush()
+            shown = {} if kind is RequestKind.CERTIFICATE else arguments
+            self._record(session, "request.made", row, {"kind": kind.value} | shown)
+            return _asked(row)
+
+    def _record(
+        self, session: Session, action: str, row: DeviceRequestRow, detail: dict[str, Any]
+    ) -> None:
+        record(
+            session,
+            actor=self._actor,
+            action=action,
+            subject=f"device {require_device(session, row.device_id).pseudonym}",
+            detail={"number": row.number} | detail,
+            clock=self._clock,
+        )
+
+
+def samples_in(parts: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """The files of a `samples` answer, by name; those with a piece missing are left out."""
+    import base64
+    import binascii
+    import re
+
+    pieces: dict[str, dict[int, bytes]] = {}
+    wanted: dict[str, int] = {}
+    for part in parts:
+        match part:
+            case {
+                "sample": str(name),
+                "piece": int(piece),
+                "pieces": int(count),
+                "data": str(data),
+            } if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+                try:
+                    pieces.setdefault(name, {})[piece] = base64.b64decode(data, validate=True)
+                except binascii.Error:
+                    continue
+                wanted[name] = count
+    return {
+        name: b"".join(found[place] for place in range(wanted[name]))
+        for name, found in pieces.items()
+        if set(found) == set(range(wanted[name]))
+    }
+
+
+def _open(now: float) -> Select[Any]:
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+    return select(Row).where(Row.answered.is_(None), Row.withdrawn.is_(None), Row.expires > now)
+
+
+def _read(session: Session, query: Any) -> tuple[Asked, ...]:
+    return tuple(map(_asked, session.scalars(query)))
+
+
+def _find(
+    session: Session, device: str, number: int, *, change: bool = False
+) -> DeviceRequestRow | None:
+    from edgekit.fleet.store.tables import DeviceRequestRow
+
+    return session.get(DeviceRequestRow, (device, number), with_for_update=change or None)
+
+
+def _require(
+    session: Session, device: str, number: int, *, change: bool = False
+) -> DeviceRequestRow:
+    row = _find(session, device, number, change=change)
+    if row is None:
+        raise NotFoundError(
+            f"there is no request {number} of {device}", fix="see: edgekit fleet request list"
+        )
+    return row
+
+
+def _count_parts(session: Session, row: DeviceRequestRow) -> int:
+    from sqlalchemy import func, select
+
+    from edgekit.fleet.store.tables import ReplyPartRow as Part
+
+    same = (Part.device_id == row.device_id, Part.number == row.number)
+    return session.scalar(select(func.count()).select_from(Part).where(*same)) or 0
+
+
+def _asked(row: DeviceRequestRow) -> Asked:
+    return Asked(
+        device=row.device_id,
+        number=row.number,
+        kind=RequestKind(row.kind),
+        arguments=row.arguments,
+        created=row.created,
+        created_by=row.created_by,
+        expires=row.expires,
+        sent=row.sent,
+        answered=row.answered,
+        withdrawn=row.withdrawn,
+        ok=row.ok,
+    )
