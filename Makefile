@@ -7,7 +7,7 @@ SIDE_BY_SIDE := -n auto --dist loadscope
 SOURCES := edgekit converters runtime benchmarks device_agent tests examples tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install check format lint types imports docs-check docs test test-fast test-arm perf quickstart
+.PHONY: help install check format lint types imports docs-check docs test test-fast test-arm test-kills perf quickstart
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ test-fast: ## Run the tests that take no time
 test-arm: ## Run a packaged agent on an emulated arm64 Debian (takes root and qemu)
 	$(PYTHON) tools/arm_root.py $(ARM_ROOT)
 	EDGEKIT_ARM_ROOT=$(ARM_ROOT) $(PYTHON) -m pytest tests/arm
+
+test-kills: ## Kill whole agents at 500 instants of an update (ten minutes of two processors)
+	EDGEKIT_ALL_KILLS=1 $(PYTHON) -m pytest tests/device_agent/test_agent_kills.py
 
 perf: ## Run the performance benchmarks
 	$(PYTHON) tools/perf.py
