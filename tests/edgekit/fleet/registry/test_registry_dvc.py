@@ -151,7 +151,7 @@ def test_the_form_of_dvc_2_and_the_cache_are_read(repository: Repository, fetch)
 def test_a_repository_that_git_clones(repository: Repository, fetch, tmp_path: Path) -> None:
     repository.track(b"far")
     repository.commit("v1")
-    with pytest.raises(UsageError, match="is the folder .* beside it"):
+    with pytest.raises(UsageError, match=r"is the folder .* beside it"):
         fetch(f"dvc:{repository.root.as_uri()}#digits.ekb")
     (repository.root / ".dvc" / "config").write_text(
         CONFIG.format(url=(tmp_path / "remote").as_uri())
