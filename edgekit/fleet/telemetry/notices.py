@@ -1,4 +1,4 @@
-"""Tell others what happened: webhooks, MQTT, commands. Never waits, never fails its caller.
+"""Tell others what happened: webhooks, commands, MLflow, MQTT. Never waits, never fails its caller.
 
 `notices.toml` in the fleet's folder says who is told what:
 
@@ -9,6 +9,10 @@
 
     [[command]]
     argv = ["python", "retrain.py"]     # gets the notice as JSON on its standard input
+    kinds = ["retrain"]
+
+    [[mlflow]]                          # a scheduled run with drift, features and samples
+    experiment = "retraining"
     kinds = ["retrain"]
 
     [mqtt]                              # on edgekit/v1/<fleet>/notices, QoS 1
@@ -40,6 +44,7 @@ from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import BrokerAddress
 from edgekit.fleet.telemetry.alarms import Alarm, Change
 from edgekit.fleet.telemetry.health import Harm
+from edgekit.fleet.telemetry.retraining_runs import schedule_run
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.protocol import Topics
@@ -95,13 +100,17 @@ class Target:
     Attributes:
         kinds: Patterns of the kinds of notices.
         url: Of a webhook; or else
-        argv: a command; or neither: MQTT.
+        argv: a command; or else
+        experiment: of MLflow; or nothing of these: MQTT.
+        tracking_uri: Of MLflow's server; "" for MLFLOW_TRACKING_URI.
         secret_env: The environment variable that holds the webhook's secret.
     """
 
     kinds: tuple[str, ...]
     url: str = ""
     argv: tuple[str, ...] = ()
+    experiment: str = ""
+    tracking_uri: str = ""
     secret_env: str = ""
 
     def wants(self, kind: str) -> bool:
@@ -121,11 +130,12 @@ def read_targets(path: Path) -> tuple[Target, ...]:
         return ()
     except (OSError, ValueError) as error:
         raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
-    for name in sorted(set(reader.names()) - {"webhook", "command", "mqtt"}):
+    for name in sorted(set(reader.names()) - {"webhook", "command", "mlflow", "mqtt"}):
         reader.fault(name, "is unknown")
     targets = [
         *reader.items("webhook", _read_webhook, optional=True, most=_MAX_TARGETS),
         *reader.items("command", _read_command, optional=True, most=_MAX_TARGETS),
+        *reader.items("mlflow", _read_mlflow, optional=True, most=_MAX_TARGETS),
     ]
     if reader.raw("mqtt") is not None:
         targets.append(Target(kinds=reader.nested("mqtt").texts("kinds", most=_MAX_TARGETS)))
@@ -236,6 +246,10 @@ class Messenger:
                     _post(target, notice)
                 elif target.argv:
                     _call(target, notice)
+                elif target.experiment:
+                    schedule_run(
+                        notice, experiment=target.experiment, tracking_uri=target.tracking_uri
+                    )
                 elif self._broker is not None:
                     with connected_to(self._broker) as connection:
                         connection.publish([(self._topic, notice.to_json())])
@@ -272,6 +286,8 @@ def _call(target: Target, notice: Notice) -> None:
 def _name(target: Target) -> str:
     if target.url:
         return urlsplit(target.url).hostname or "a webhook"
+    if target.experiment:
+        return f"MLflow's experiment {target.experiment!r}"
     return target.argv[0] if target.argv else "the broker"
 
 
@@ -284,6 +300,17 @@ def _read_webhook(reader: FieldReader) -> Target:
         kinds=reader.texts("kinds", most=_MAX_TARGETS),
         url=url,
         secret_env=reader.text("secret_env", default=""),
+    )
+
+
+def _read_mlflow(reader: FieldReader) -> Target:
+    experiment = reader.text("experiment", most=256)
+    if not experiment.strip():
+        reader.fault("experiment", "must name an experiment")
+    return Target(
+        kinds=reader.texts("kinds", most=_MAX_TARGETS),
+        experiment=experiment,
+        tracking_uri=reader.text("tracking_uri", default="", most=2_048),
     )
 
 
