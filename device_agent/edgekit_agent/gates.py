@@ -65,6 +65,13 @@ def judge(
         )
     drift_known = not (gates.max_psi and features) or stats.requests >= LEAST_REQUESTS
     enough = stats.requests >= gates.min_requests and seconds >= gates.min_seconds and drift_known
+    if stats.requests >= max(1, gates.min_requests):
+        faults += [
+            f"{counts.nonfinite_share:.3g} of the values of {name} are NaN or infinity; "
+            f"a share of {gates.max_nonfinite_share:g} is allowed"
+            for name, counts in (features or {}).items()
+            if counts.nonfinite_share > gates.max_nonfinite_share
+        ]
     p90_ms = stats.latency.quantile_ms(0.9)
     if (
         gates.max_p90_ms

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from edgekit_agent.plans import ModelPlan
     from edgekit_agent.samples import SampleKeeper
+    from edgekit_agent.shadow.tap import Tap
 
 
 class InsaneAnswerError(GateFailedError):
@@ -77,6 +78,8 @@ class HostedModel:
         self._running = memoryview(bytearray(1)) if running is None else running
         self._most = None if queue_requests is None else queue_requests + 1
         self._samples = samples
+        # What runs beside it, while something does; set by another thread.
+        self.tap: Tap | None = None
         self._inside = 0
         self._counting = threading.Lock()
         self._lock = threading.Lock()
@@ -95,11 +98,13 @@ class HostedModel:
     @property
     def stats(self) -> LiveStats:
         """What it has done so far, at one moment."""
-        values = {name: c.tolist() for name, c in self._counter.counts.items()}
+        now = LiveStats(
+            values={name: c.tolist() for name, c in self._counter.counts.items()},
+            nonfinite=dict(self._counter.nonfinite),
+        )
         with self._counting:
-            now = LiveStats(values=values)
             now.merge(self._stats)
-            return now
+        return now
 
     @property
     def platform(self) -> str:
@@ -171,16 +176,19 @@ class HostedModel:
             raise
         finally:
             self._running[0] = 0
-        took_ms = (time.perf_counter() - started) * 1e3
+        latency_ms = (time.perf_counter() - started) * 1e3
         sane = all(_is_sane(array) for array in outputs.values())
         with self._counting:
-            self._stats.latency.add(took_ms)
+            self._stats.latency.add(latency_ms)
             self._stats.insane += not sane
+        # Before anything is refused: values that are no number are what one wants to hear of.
+        self._counter.count(inputs, outputs)
         if not sane:
             raise InsaneAnswerError("the model gave no finite number", where=f"{self.plan.bundle}")
-        self._counter.count(inputs, outputs)
         if self._samples:
             self._samples.offer(self.plan, inputs, outputs)
+        if self.tap is not None:
+            self.tap.offer(inputs, outputs, latency_ms)
         return outputs
 
 

@@ -66,6 +66,7 @@ class LiveStats:
         busy: Requests turned away because too many waited already; not counted as requests.
         latency: Of the model with its pre- and postprocessing, without the waiting and HTTP.
         values: Of inputs and outputs, how many fell into which bin of the reference.
+        nonfinite: Of the same, how many were NaN or infinity and fell into none; no zeros.
     """
 
     requests: int = 0
@@ -74,6 +75,7 @@ class LiveStats:
     busy: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     values: dict[str, list[int]] = field(default_factory=dict)
+    nonfinite: dict[str, int] = field(default_factory=dict)
 
     def ended(self) -> LiveStats:
         """The same without requests that are still being computed, of a process that lives.
@@ -95,6 +97,8 @@ class LiveStats:
             # Other bins belong to another reference, and cannot be added.
             if len(mine) == len(counts):
                 self.values[name] = [a + b for a, b in zip(mine, counts, strict=True)]
+        for name, count in other.nonfinite.items():
+            self.nonfinite[name] = self.nonfinite.get(name, 0) + count
 
     def since(self, earlier: LiveStats) -> LiveStats:
         """What was added after `earlier`, which these counters once were.
@@ -119,6 +123,11 @@ class LiveStats:
             busy=self.busy - earlier.busy,
             latency=LatencyHistogram(counts=latency),
             values=values,
+            nonfinite={
+                name: count - earlier.nonfinite.get(name, 0)
+                for name, count in self.nonfinite.items()
+                if count != earlier.nonfinite.get(name, 0)
+            },
         )
 
     def to_json(self) -> dict[str, object]:
@@ -131,6 +140,7 @@ class LiveStats:
             # A list of the items first: other threads go on counting.
             "latency": [[position, count] for position, count in list(self.latency.counts.items())],
             "values": self.values,
+            "nonfinite": self.nonfinite,
         }
 
 
@@ -155,4 +165,6 @@ def read_stats(reader: FieldReader) -> LiveStats:
         if len(whole) != len(counts):
             values.fault(name, "must hold whole numbers")
         stats.values[name] = whole
+    nonfinite = reader.nested("nonfinite", optional=True)
+    stats.nonfinite = {name: nonfinite.integer(name) for name in nonfinite.names()}
     return stats

@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -131,8 +132,10 @@ def run(plan: ServerPlan) -> int:
     )
     pool.start()
     reports.say(ready=True)
+    look = look_beside(plan, models)
     while not stop.wait(REPORT_SECONDS):
         reports.say_stats(models)
+        look()
     pool.drain()
     if samples:
         samples.close()
@@ -150,6 +153,17 @@ def keep_samples(plan: ServerPlan) -> SampleKeeper | None:
         vault=open_vault(plan.data, plan.encryption),
     )
     return SampleKeeper(ring, plan.samples)
+
+
+def look_beside(plan: ServerPlan, models: dict[str, HostedModel]) -> Callable[[], None]:
+    """What is to be called now and then, so that what runs beside a model is given requests."""
+    if not models:
+        return lambda: None
+    # Loads numpy, which came with the models.
+    from edgekit_agent.shadow.tap import Taps
+
+    taps = Taps(Path(plan.data))
+    return lambda: taps.look(models)
 
 
 def _allow_connections() -> None:

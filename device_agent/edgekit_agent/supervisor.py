@@ -64,12 +64,15 @@ from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
 from edgekit_runtime.sealing.vault import Vault
 
 if TYPE_CHECKING:
+    from edgekit_agent.shadow.watchers import Watchers
     from edgekit_agent.streams import ModelStream
 
 _log = logging.getLogger(__name__)
 
 _BUSY_SECONDS: Final = 0.1
 _IDLE_SECONDS: Final = 5.0
+# So often it is looked whether what runs beside may go on.
+_SHADOW_SECONDS: Final = 1.0
 _STATUS_SECONDS: Final = 10.0
 _STATUS_BUSY_SECONDS: Final = 1.0
 _GOODBYE_SECONDS: Final = 10.0
@@ -77,6 +80,11 @@ _GOODBYE_SECONDS: Final = 10.0
 _MAX_ARRIVALS: Final = 128
 # Of the log, what a request can ask for.
 _RECENT_LINES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Another thread has found out something that is looked at on every turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ Message = (
     | RenewalKnown
     | ReplyReady
     | StorageConverted
+    | Woken
     | Stop
 )
 TransportFactory = Callable[[AgentConfig, bytes, Callable[[Arrival], None]], Transport]
@@ -218,6 +227,7 @@ class Supervisor:
         )
         self._service = ServiceManager()
         self._streams: list[ModelStream] = []
+        self._watchers: Watchers | None = None
         self._connected = False
         self._connection = "not connected yet"
         self._published: DeviceState | None = None
@@ -322,7 +332,7 @@ class Supervisor:
                     self._updates.tell("storage.converted", detail=converted.to_text())
             case RequestProven() | RenewalKnown() | ReplyReady():
                 self._follower.handle(message, now)
-            case ChunkLacking() | Stop():
+            case ChunkLacking() | Woken() | Stop():
                 # A chunk that is nowhere is told of when its time is over.
                 return
 
@@ -331,6 +341,7 @@ class Supervisor:
         self._updates.judge(self._doors.stats_of, now, features_of=self._reporting.features_of)
         self._doors.serve(self._updates.models(now), now)
         self._doors.tick(now)
+        self._follow_shadows(now)
         if self._updates.tick(connected=self._connected, now=now):
             self._bring_storage_in_form()
         for change in self._reporting.tick(self._doors.totals, self._agent_rss_bytes, now):
@@ -353,7 +364,21 @@ class Supervisor:
     def _patience(self) -> float:
         """How long to wait for a message before looking at the clock, in seconds."""
         quiet = self._doors.settled and not self._updates.under_way
-        return _IDLE_SECONDS if quiet else _BUSY_SECONDS
+        idle = _SHADOW_SECONDS if self._updates.has_shadows else _IDLE_SECONDS
+        return idle if quiet else _BUSY_SECONDS
+
+    def _follow_shadows(self, now: float) -> None:
+        """Run beside what serves what is to be run there."""
+        if self._watchers is None:
+            if not self._updates.has_shadows:
+                return
+            # Most devices never have one.
+            from edgekit_agent.shadow.watchers import Watchers
+
+            self._watchers = Watchers(self._config.data, wake=lambda: self._queue.put(Woken()))
+            self._reporting.shadows = self._watchers.totals
+        for bundle, event in self._watchers.tick(self._updates.shadows(now), now):
+            self._updates.apply(bundle, event, now)
 
     def _state(self, *, online: bool = True) -> DeviceState:
         return DeviceState(
@@ -420,6 +445,8 @@ class Supervisor:
                 if isinstance(message, ServerSaid):
                     # The last requests count too.
                     self._doors.handle(message, time.monotonic())
+        if self._watchers:
+            self._watchers.close()
         self._reporting.close(self._doors.totals())
         self._jobs.close(seconds=_GOODBYE_SECONDS)
         self._desk.close(seconds=_GOODBYE_SECONDS)

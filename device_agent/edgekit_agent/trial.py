@@ -92,7 +92,7 @@ def judge_trial(result: bytes, code: int, budget: Budget, *, peak_bytes: int) ->
     peak_bytes = max(peak_bytes, said.peak_bytes)
     reason = said.reason
     if said.passed and peak_bytes > budget.memory_bytes:
-        reason = _over_memory(peak_bytes, budget)
+        reason = over_memory(peak_bytes, budget)
     elif said.passed and budget.latency_ms and said.latency_ms > budget.latency_ms:
         reason = (
             f"its median latency is {said.latency_ms:.3g} ms; {budget.latency_ms:g} ms are allowed"
@@ -110,7 +110,7 @@ def _watch(
     while process.poll() is None:
         peak = max(peak, peak_memory_bytes(process.pid))
         if peak > budget.memory_bytes:
-            return _over_memory(peak, budget), peak
+            return over_memory(peak, budget), peak
         if time.monotonic() - started > budget.trial_seconds:
             return f"it took longer than the {budget.trial_seconds:g} s that are allowed", peak
         if stop.wait(_POLL_SECONDS):
@@ -118,7 +118,8 @@ def _watch(
     return "", peak
 
 
-def _over_memory(peak: int, budget: Budget) -> str:
+def over_memory(peak: int, budget: Budget) -> str:
+    """What a process did that took more memory than it may, for people."""
     return (
         f"it used {peak / _MEGABYTE:.0f} MB of memory; "
         f"{budget.memory_bytes / _MEGABYTE:.0f} MB are allowed"

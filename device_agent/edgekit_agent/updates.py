@@ -318,7 +318,8 @@ class Updates:
                 del self._live[bundle]
                 continue
             stats, gates = stats_of(digest), record.candidate.order.gates
-            plan = self._servable(bundle, now) if gates.max_psi else None
+            asks = gates.max_psi > 0 or gates.max_nonfinite_share < 1
+            plan = self._servable(bundle, now) if asks else None
             features = features_of(plan, stats) if plan and features_of else None
             judgement = judge(stats, gates, seconds=now - since, features=features)
             if judgement.verdict is Verdict.PASSED:

@@ -340,6 +340,7 @@ def _model_json(model: ModelCounts) -> dict[str, object]:
 
 
 def _read_model(reader: FieldReader) -> ModelCounts:
+    latency = read_buckets(reader, "latency")
     features = reader.nested("features", optional=True)
     names = features.names()
     if len(names) > MAX_FEATURES or not all(len(name) <= 300 for name in names):  # noqa: PLR2004
@@ -350,7 +351,7 @@ def _read_model(reader: FieldReader) -> ModelCounts:
         errors=reader.integer("errors"),
         insane=reader.integer("insane"),
         busy=reader.integer("busy", default=0),
-        latency=read_buckets(reader, "latency"),
+        latency=latency,
         features={name: read_counts(features.nested(name)) for name in names},
     )
 

@@ -96,6 +96,23 @@ def greedy_model(megabytes: int) -> bytes:
     )
 
 
+def hungry_model() -> bytes:
+    """y = x, by way of as many megabytes as the largest of x says."""
+    return _model(
+        [
+            helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
+            helper.make_node("Cast", ["largest"], ["megabytes"], to=TensorProto.INT64),
+            helper.make_node("Mul", ["megabytes", "floats"], ["many"]),
+            helper.make_node("Expand", ["largest", "many"], ["wide"]),
+            helper.make_node("ReduceSum", ["wide"], ["total"], keepdims=0),
+            helper.make_node("Mul", ["total", "none"], ["zero"]),
+            helper.make_node("Add", ["x", "zero"], ["y"]),
+        ],
+        floats=np.array([1 << 18], dtype=np.int64),
+        none=np.float32(0),
+    )
+
+
 def bundle_files(
     name: str,
     version: str,

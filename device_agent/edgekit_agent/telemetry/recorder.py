@@ -12,9 +12,12 @@ from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.references import Reference, load_references
 from edgekit_agent.telemetry.watching import Drift, DriftWatch
 from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.shadow import ShadowCounts
 from edgekit_runtime.telemetry import DeviceGauges, FeatureCounts, ModelCounts, Window
 
 Totals = Mapping[str, tuple[ModelPlan, LiveStats]]
+# By digest, run and version that serves.
+ShadowTotals = Mapping[tuple[str, str, str], tuple[ModelPlan, ShadowCounts]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,8 @@ class Recorder:
         self._since = now
         self._gauges: DeviceGauges | None = None
         self._watched: dict[str, _Watched] = {}
+        # What was told of each already.
+        self._shadowed: dict[tuple[str, str, str], ShadowCounts] = {}
 
     @property
     def drift(self) -> dict[str, dict[str, Drift]]:
@@ -66,13 +71,14 @@ class Recorder:
         self._gauges = self._gauges.merge(seen) if self._gauges else seen
 
     def close_window(
-        self, totals: Totals, *, now: float
+        self, totals: Totals, *, now: float, shadows: ShadowTotals | None = None
     ) -> tuple[tuple[Window, ...], tuple[DriftChange, ...]]:
         """End the window and begin the next one.
 
         Args:
             totals: By digest, what each version has done since its processes began.
             now: Seconds since 1970; a clock that was set back ends the window where it began.
+            shadows: What versions did beside others, since the agent started.
 
         Returns:
             The windows, and whose drift has changed.
@@ -99,6 +105,15 @@ class Recorder:
             if change:
                 changes.append(change)
         self._watched = {d: each for d, each in self._watched.items() if d in totals}
+        for key, (plan, counts) in (shadows or {}).items():
+            earlier = self._shadowed.get(key)
+            mine = counts if earlier is None else counts.since(earlier)
+            if mine.compared or mine.dropped:
+                bundle, version = plan.bundle, plan.version
+                windows.append(
+                    Window(start=start, end=end, bundle=bundle, version=version, shadows=(mine,))
+                )
+        self._shadowed = {key: counts for key, (_, counts) in (shadows or {}).items()}
         return tuple(windows), tuple(changes)
 
     def _watch(self, plan: ModelPlan) -> _Watched:
@@ -127,7 +142,7 @@ def _counts(stats: LiveStats, references: Mapping[str, Reference]) -> ModelCount
         busy=stats.busy,
         latency=dict(stats.latency.counts),
         features={
-            name: references[name].counted(counts)
+            name: references[name].counted(counts, stats.nonfinite.get(name, 0))
             for name, counts in stats.values.items()
             if name in references and len(counts) == len(references[name].expected)
         },

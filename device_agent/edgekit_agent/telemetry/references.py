@@ -36,10 +36,13 @@ class Reference:
     bounds: tuple[float, ...]
     expected: tuple[float, ...]
 
-    def counted(self, counts: Sequence[int]) -> FeatureCounts:
-        """Counts in these bins."""
+    def counted(self, counts: Sequence[int], nonfinite: int = 0) -> FeatureCounts:
+        """Counts in these bins, and of values that are no number."""
         return FeatureCounts(
-            expected=self.expected, counts=tuple(counts), ordered=bool(self.bounds)
+            expected=self.expected,
+            counts=tuple(counts),
+            ordered=bool(self.bounds),
+            nonfinite=nonfinite,
         )
 
 

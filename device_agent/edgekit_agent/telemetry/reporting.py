@@ -13,7 +13,7 @@ from typing import Final
 from edgekit_agent.live_stats import LiveStats
 from edgekit_agent.plans import ModelPlan
 from edgekit_agent.telemetry.gauges import DeviceProbe
-from edgekit_agent.telemetry.recorder import DriftChange, Recorder, Totals
+from edgekit_agent.telemetry.recorder import DriftChange, Recorder, ShadowTotals, Totals
 from edgekit_agent.telemetry.spool import take_counted
 from edgekit_agent.telemetry.store import TelemetryStore
 from edgekit_agent.telemetry.watching import Drift
@@ -92,6 +92,8 @@ class Reporting:
         self._connected = False
         self._under_way: dict[ReportKind, set[int]] = {kind: set() for kind in ReportKind}
         self.trouble = ""
+        # Gives what versions did beside those that serve; another one once there are any.
+        self.shadows: Callable[[], ShadowTotals] = dict
 
     @property
     def was_damaged(self) -> bool:
@@ -172,7 +174,9 @@ class Reporting:
 
     def _close_window(self, totals: Totals) -> tuple[DriftChange, ...]:
         everywhere = self._with_elsewhere(totals)
-        windows, changes = self._recorder.close_window(everywhere, now=self._wall_clock())
+        windows, changes = self._recorder.close_window(
+            everywhere, now=self._wall_clock(), shadows=self.shadows()
+        )
         self._guarded(lambda: self._store.add(*windows))
         self._flush()
         return changes
