@@ -453,6 +453,18 @@ def agent_memory(folder: Path) -> list[Comparison]:
     ]
 
 
+def update() -> list[Comparison]:
+    """An update over a broker here, against what it may take and what fetching alone takes."""
+    import perf_update
+
+    pairs = perf_update.installing()
+    what = "order to active, 5 MB over a local broker"
+    return [
+        compared(f"{what} / 5 s", "s", [(whole, 5.0) for whole, _ in pairs]),
+        compared(f"{what} / fetching the chunks alone", "s", pairs),
+    ]
+
+
 def main() -> None:
     """Print every comparison."""
     if sys.argv[1:2] == ["--peak-of"]:
@@ -486,6 +498,7 @@ def main() -> None:
             *travelling(),
             *agent_doors(),
             *agent_memory(folder),
+            *update(),
             *fleet_work(),
         ]
     if "--json" in sys.argv[1:]:
