@@ -14,6 +14,7 @@ from edgekit_agent.cli_batch import batch
 from edgekit_agent.cli_identity import enrol
 from edgekit_agent.cli_install import install, uninstall
 from edgekit_agent.cli_options import http_port_option, json_option, new_folder_option
+from edgekit_agent.cli_storage import storage_key
 from edgekit_runtime.console import run_command
 from edgekit_runtime.errors import GateFailedError
 
@@ -153,6 +154,7 @@ def check(*, config_path: Path, as_json: bool) -> int:
 cli.add_command(batch)
 cli.add_command(enrol)
 cli.add_command(install)
+cli.add_command(storage_key)
 cli.add_command(uninstall)
 
 

@@ -6,10 +6,13 @@ leaves some files converted and the others to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.samples import SampleRing
+from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
 from edgekit_runtime.errors import EdgekitError
 
@@ -30,6 +33,15 @@ class StorageConverted:
         """For people."""
         text = f"{self.files} files were written anew, as [encryption] asks"
         return f"{text}; others were not: {self.trouble}" if self.trouble else text
+
+
+def stored_files(data: Path) -> Iterator[Path]:
+    """Every file below an agent's folder that is encrypted if that is configured."""
+    slots = data / "slots"
+    if slots.is_dir():
+        for content, place in SlotStore(slots).holdings():
+            yield from (place / name for name in content.files if (place / name).is_file())
+    yield from SampleRing(samples_folder(data), most_bytes=0).files()
 
 
 def convert_storage(

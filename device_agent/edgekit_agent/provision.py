@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_agent.config import FILE_NAME, AgentConfig, TlsNames, load_config, render_config
+from edgekit_agent.conversion import stored_files
 from edgekit_agent.hardware import RUNTIMES, Hardware, detect_hardware
 from edgekit_agent.listeners import open_listener
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.files import require_file
 from edgekit_runtime.protocol import require_id
+from edgekit_runtime.sealing.keys import read_keys
+from edgekit_runtime.sealing.vault import Vault
 
 IMAGE_ROOT_NAME: Final = "image-root.json"
 DIRECTOR_ROOT_NAME: Final = "director-root.json"
@@ -158,6 +161,7 @@ def check_agent(path: Path) -> tuple[Finding, ...]:
         _check_root("director root", config.director_root),
         *_check_tls(config),
         _check_data(config),
+        *_check_encryption(config),
         _check_port(config),
         _check_runtimes(hardware),
         Finding(
@@ -240,6 +244,29 @@ def _check_data(config: AgentConfig) -> Finding:
     except OSError as error:
         return _bad("data folder", unwritable(config.data, error))
     return Finding(name="data folder", ok=True, detail=f"{config.data} can be written")
+
+
+def _check_encryption(config: AgentConfig) -> tuple[Finding, ...]:
+    """Is the key there, and does it open what is stored?"""
+    encryption = config.encryption
+    vault = Vault(config.data, encryption)
+    forms = {True: 0, False: 0}
+    try:
+        keys = read_keys(encryption.key) if encryption.key else ()
+        for path in stored_files(config.data):
+            vault.read(path, most=1)
+            forms[vault.is_current(path)] += 1
+    except OSError as error:
+        return (Finding(name="encryption", ok=False, detail=str(error)),)
+    except EdgekitError as error:
+        return (_bad("encryption", error),)
+    if not keys:
+        return ()
+    form = f"encrypted with the first of {len(keys)} keys" if encryption.enabled else "plain"
+    detail = f"{'on' if encryption.enabled else 'off'}; {forms[True]} files are {form}"
+    if forms[False]:
+        detail += f", {forms[False]} are not yet: the agent rewrites them when it starts"
+    return (Finding(name="encryption", ok=True, detail=detail),)
 
 
 def _check_port(config: AgentConfig) -> Finding:

@@ -91,6 +91,13 @@ def place_agent(config: AgentConfig, text: str, *, executable: str) -> tuple[Pla
                         private=True,
                     )
                 )
+    key = config.encryption.key
+    if key and key.kind == "file":
+        target = IDENTITY_FOLDER / Path(key.name).name
+        values["key_file"] = str(target)
+        placed.append(
+            PlacedFile(path=target, data=Path(key.name).read_bytes(), mode=0o600, private=True)
+        )
     if config.http_socket:
         values["socket"] = f"/run/edgekit/{config.http_socket.name}"
     placed += [
