@@ -43,8 +43,8 @@ def serve(
     """Run the control plane until Ctrl-C: hear devices, drive rollouts, show the page.
 
     Several may run for one fleet, with one PostgreSQL and one folder: each answers, and one at a
-    time hears and drives. The API is under /api/v1, its description at /api/v1/openapi.json,
-    figures for Prometheus at /metrics.
+    time drives rollouts, also those of `edgekit fleet rollout`. The API is under /api/v1, its
+    description at /api/v1/openapi.json, figures for Prometheus at /metrics.
     """
     import contextlib
     import signal

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
+from edgekit.cli.fleet_options import (
+    broker_address,
+    broker_option,
+    database_option,
+    fleet_option,
+    json_option,
+    opened_database,
+)
 from edgekit.cli.render import emit_json, say, table
 from edgekit.cli.rollout_options import plan_options
 
@@ -21,8 +28,7 @@ if TYPE_CHECKING:
     from edgekit.fleet.rollouts.plan import RolloutPlan
     from edgekit.fleet.rollouts.state import Decision, RolloutState
     from edgekit.fleet.rollouts.store import StoredRollout
-
-_Command = Callable[..., "RolloutState"]
+    from edgekit.fleet.store.database import Database
 
 by_option = click.option(
     "--by", default=getpass.getuser, metavar="NAME", help="Who decides.  [default: your login]"
@@ -36,8 +42,9 @@ def rollout() -> None:
 
     The first stage is the canary. A stage begins when the one before has kept its criteria: what
     was installed, errors, latency, drift. When one fails, the devices that were told go back to
-    what they ran before. The process that drives a rollout may be killed at any time: `run` goes
-    on where it was.
+    what they ran before. Rollouts are in the fleet's database: `edgekit fleet serve` drives them
+    and shows them on its page, and so does `run`. Either may be killed at any time, and goes on
+    where it was.
     """
 
 
@@ -51,9 +58,10 @@ def rollout() -> None:
     help="Take everything from a JSON file instead, as `status --json` shows it.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan, and do nothing.")
-@click.option("--no-run", is_flag=True, help="Make the rollout, and let `run` drive it.")
+@click.option("--no-run", is_flag=True, help="Make the rollout; `run` or `fleet serve` drives it.")
 @by_option
 @fleet_option
+@database_option
 @broker_option
 @json_option
 def start(
@@ -63,6 +71,7 @@ def start(
     no_run: bool,
     by: str,
     folder: Path,
+    database: str | None,
     broker: str | None,
     as_json: bool,
     **options: Any,
@@ -74,9 +83,9 @@ def start(
         --stage canary=5 --stage 25% --stage 100% --min-seconds 3600 --min-requests 1000
     """
     from edgekit.cli.rollout_options import plan_of_options
-    from edgekit.fleet.folder import Fleet
-    from edgekit.fleet.rollouts.driving import require_released, rollout_folder
+    from edgekit.fleet.rollouts.driving import require_released
     from edgekit.fleet.rollouts.plan import check_plan, plan_from_json
+    from edgekit.fleet.store.rollouts import RolloutTable
     from edgekit_runtime.errors import UsageError
 
     if plan_file is not None:
@@ -90,54 +99,58 @@ def start(
     if dry_run:
         emit_json(plan.to_json())
         return
-    fleet = Fleet.open(folder)
-    require_released(fleet, plan)
-    rollout_folder(fleet).create(plan)
-    if not as_json:
-        stages = ", ".join(f"{stage.name} ({stage.size})" for stage in plan.stages)
-        click.echo(f"rollout {plan.id}: {plan.bundle} {plan.version}, stages {stages}")
-    if no_run:
-        if as_json:
-            emit_json(_json(fleet, plan.id))
-        return
-    _drive(fleet, plan.id, broker, as_json=as_json)
+    with opened_database(folder, database) as (fleet, opened):
+        require_released(fleet, plan)
+        RolloutTable(opened).create(plan)
+        if not as_json:
+            stages = ", ".join(f"{stage.name} ({stage.size})" for stage in plan.stages)
+            click.echo(f"rollout {plan.id}: {plan.bundle} {plan.version}, stages {stages}")
+        if not no_run:
+            _drive(fleet, opened, plan.id, broker, as_json=as_json)
+        elif as_json:
+            emit_json(_json(opened, plan.id))
 
 
 @rollout.command()
 @click.argument("name")
 @fleet_option
+@database_option
 @broker_option
 @json_option
-def run(name: str, folder: Path, broker: str | None, as_json: bool) -> None:
-    """Drive the rollout NAME on from where it is, until it is over or Ctrl-C."""
-    from edgekit.fleet.folder import Fleet
+def run(name: str, folder: Path, database: str | None, broker: str | None, as_json: bool) -> None:
+    """Stay with the rollout NAME until it is over or Ctrl-C, and drive it on from where it is.
 
-    _drive(Fleet.open(folder), name, broker, as_json=as_json)
+    While `edgekit fleet serve` or another `run` works for the fleet, that one drives it; this one
+    shows how it goes, and takes over when the other ends.
+    """
+    with opened_database(folder, database) as (fleet, opened):
+        _drive(fleet, opened, name, broker, as_json=as_json)
 
 
 @rollout.command()
 @click.argument("name", required=False)
 @fleet_option
+@database_option
 @json_option
-def status(name: str | None, folder: Path, as_json: bool) -> None:
+def status(name: str | None, folder: Path, database: str | None, as_json: bool) -> None:
     """Show all rollouts, or how the stages and devices of NAME are."""
-    from edgekit.fleet.folder import Fleet
-    from edgekit.fleet.rollouts.driving import rollout_folder
+    from edgekit.fleet.store.rollouts import RolloutTable
 
-    fleet = Fleet.open(folder)
-    store = rollout_folder(fleet)
-    if name is None:
-        found = [store.load(each) for each in store.names()]
-        if as_json:
-            emit_json([_short(stored) for stored in found])
+    with opened_database(folder, database) as (_, opened):
+        if name is not None:
+            if as_json:
+                emit_json(_json(opened, name))
+            else:
+                _show(RolloutTable(opened).load(name))
             return
-        rows = [[str(value) for value in _short(stored).values()] for stored in found]
-        click.echo(table(rows, head=["rollout", "bundle", "version", "phase", "stage", "reason"]))
-        return
+        found = [_short(stored) for stored in RolloutTable(opened).all()]
     if as_json:
-        emit_json(_json(fleet, name))
-        return
-    _show(store.load(name))
+        emit_json(found)
+    elif found:
+        rows = [[str(value) for value in item.values()] for item in found]
+        click.echo(table(rows, head=["rollout", "bundle", "version", "phase", "stage", "reason"]))
+    else:
+        click.echo("No rollout yet. Make one: edgekit fleet rollout start NAME@VERSION")
 
 
 @rollout.command()
@@ -145,11 +158,12 @@ def status(name: str | None, folder: Path, as_json: bool) -> None:
 @by_option
 @reason_option
 @fleet_option
-def pause(name: str, by: str, reason: str, folder: Path) -> None:
+@database_option
+def pause(name: str, by: str, reason: str, folder: Path, database: str | None) -> None:
     """Tell no further device; those that were told go on."""
     from edgekit.fleet.rollouts import commands
 
-    _change(folder, name, lambda plan, state, now: commands.pause(
+    _change(folder, database, name, lambda plan, state, now: commands.pause(
         plan, state, who=by, now=now, reason=reason))  # fmt: skip
 
 
@@ -158,11 +172,12 @@ def pause(name: str, by: str, reason: str, folder: Path) -> None:
 @click.option("--accept", is_flag=True, help="Overrule the criteria of the stages so far.")
 @by_option
 @fleet_option
-def resume(name: str, accept: bool, by: str, folder: Path) -> None:
+@database_option
+def resume(name: str, accept: bool, by: str, folder: Path, database: str | None) -> None:
     """Go on after a pause. What made a stage fail pauses it again, unless you --accept it."""
     from edgekit.fleet.rollouts import commands
 
-    _change(folder, name, lambda plan, state, now: commands.resume(
+    _change(folder, database, name, lambda plan, state, now: commands.resume(
         plan, state, who=by, now=now, accept=accept))  # fmt: skip
 
 
@@ -171,7 +186,8 @@ def resume(name: str, accept: bool, by: str, folder: Path) -> None:
 @click.option("--stage", help="Which.  [default: the next that waits for approval]")
 @by_option
 @fleet_option
-def approve(name: str, stage: str | None, by: str, folder: Path) -> None:
+@database_option
+def approve(name: str, stage: str | None, by: str, folder: Path, database: str | None) -> None:
     """Approve a stage that waits for a second person; nobody approves their own rollout."""
     from edgekit.fleet.rollouts import commands
     from edgekit_runtime.errors import UsageError
@@ -183,7 +199,7 @@ def approve(name: str, stage: str | None, by: str, folder: Path) -> None:
         number = None if stage is None else names.index(stage)
         return commands.approve(plan, state, who=by, now=now, stage=number)
 
-    _change(folder, name, decide)
+    _change(folder, database, name, decide)
 
 
 @rollout.command()
@@ -191,11 +207,12 @@ def approve(name: str, stage: str | None, by: str, folder: Path) -> None:
 @by_option
 @reason_option
 @fleet_option
-def abort(name: str, by: str, reason: str, folder: Path) -> None:
+@database_option
+def abort(name: str, by: str, reason: str, folder: Path, database: str | None) -> None:
     """End the rollout where it stands: devices keep what they were told."""
     from edgekit.fleet.rollouts import commands
 
-    _change(folder, name, lambda plan, state, now: commands.abort(
+    _change(folder, database, name, lambda plan, state, now: commands.abort(
         plan, state, who=by, now=now, reason=reason))  # fmt: skip
 
 
@@ -204,28 +221,39 @@ def abort(name: str, by: str, reason: str, folder: Path) -> None:
 @by_option
 @reason_option
 @fleet_option
+@database_option
 @broker_option
-def stop(name: str, by: str, reason: str, folder: Path, broker: str | None) -> None:
+def stop(
+    name: str, by: str, reason: str, folder: Path, database: str | None, broker: str | None
+) -> None:
     """Emergency stop: every device that was told goes back, at once, whatever the hour.
 
     Also after the rollout was completed. If no process drives the rollout, this one does.
     """
-    from edgekit.fleet.folder import Fleet
     from edgekit.fleet.rollouts import commands
-    from edgekit.fleet.rollouts.driving import is_driven
+    from edgekit.fleet.service.single import who_works
 
-    _change(folder, name, lambda plan, state, now: commands.stop(
+    _change(folder, database, name, lambda plan, state, now: commands.stop(
         plan, state, who=by, now=now, reason=reason))  # fmt: skip
-    fleet = Fleet.open(folder)
-    if not is_driven(fleet, name):
-        _drive(fleet, name, broker, as_json=False, wanted="rolled_back")
+    with opened_database(folder, database) as (fleet, opened):
+        working = who_works(opened)
+        if working:
+            say(f"{working} works for the fleet and tells the devices")
+        else:
+            _drive(fleet, opened, name, broker, as_json=False, wanted="rolled_back")
 
 
 def _drive(
-    fleet: Fleet, name: str, broker: str | None, *, as_json: bool, wanted: str = "completed"
+    fleet: Fleet,
+    database: Database,
+    name: str,
+    broker: str | None,
+    *,
+    as_json: bool,
+    wanted: str = "completed",
 ) -> None:
-    from edgekit.fleet.rollouts.driving import drive_rollout
     from edgekit.fleet.rollouts.state import ENDED
+    from edgekit.fleet.service.single import drive_rollout, who_works
     from edgekit_runtime.errors import GateFailedError
 
     def tell(_plan: RolloutPlan, decision: Decision) -> None:
@@ -234,31 +262,44 @@ def _drive(
             click.echo(f"{moment}  {decision.what}  {decision.reason}".rstrip())
 
     address = broker_address(fleet, broker)
-    say(f"driving rollout {name} at {address}; Ctrl-C leaves it as it is, `run` goes on")
+    working = who_works(database)
+    if working:
+        say(f"{working} drives rollout {name}; Ctrl-C ends only the watching")
+    else:
+        say(f"driving rollout {name} at {address}; Ctrl-C leaves it as it is, `run` goes on")
     with _interruptible() as interrupted:
         state = drive_rollout(
-            fleet, name, address, goes_on=lambda: not interrupted(), on_decision=tell
+            fleet, database, name, address, goes_on=lambda: not interrupted(), on_decision=tell
         )
     if as_json:
-        emit_json(_json(fleet, name))
+        emit_json(_json(database, name))
     if state.phase in ENDED and state.phase.value != wanted:
         raise GateFailedError(
             f"the rollout is {state.phase.value}: {state.reason}",
             where=name,
             fix=f"edgekit fleet rollout status {name}",
         )
+    if state.phase not in ENDED and not as_json:
+        say(f"rollout {name} is {state.phase.value}; go on: edgekit fleet rollout run {name}")
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came: the turn is ended in good order, then the loop."""
+    """Whether Ctrl-C or SIGTERM came: the turn is ended in good order, then the loop.
+
+    Who presses Ctrl-C again does not want to wait for that: nothing is lost by it either.
+    """
     import signal
 
     came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
+
+    def note(number: int, _frame: object) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise KeyboardInterrupt
+        say("ending the turn; Ctrl-C again ends it at once")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(came)
     finally:
@@ -268,15 +309,15 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
 def _change(
     folder: Path,
+    database: str | None,
     name: str,
     decide: Callable[[RolloutPlan, RolloutState, float], RolloutState],
 ) -> None:
-    from edgekit.fleet.folder import Fleet
-    from edgekit.fleet.rollouts.driving import change_rollout, rollout_folder
+    from edgekit.fleet.rollouts.driving import change_rollout
+    from edgekit.fleet.store.rollouts import RolloutTable
 
-    stored = change_rollout(
-        rollout_folder(Fleet.open(folder)), name, lambda p, s: decide(p, s, time.time())
-    )
+    with opened_database(folder, database) as (_, opened):
+        stored = change_rollout(RolloutTable(opened), name, lambda p, s: decide(p, s, time.time()))
     decision = stored.state.decisions[-1]
     click.echo(f"{name}: {decision.what}, by {decision.who}; it is {stored.state.phase.value} now")
 
@@ -293,10 +334,10 @@ def _short(stored: StoredRollout) -> dict[str, object]:
     }
 
 
-def _json(fleet: Fleet, name: str) -> dict[str, object]:
-    from edgekit.fleet.rollouts.driving import rollout_folder
+def _json(database: Database, name: str) -> dict[str, object]:
+    from edgekit.fleet.store.rollouts import RolloutTable
 
-    stored = rollout_folder(fleet).load(name)
+    stored = RolloutTable(database).load(name)
     return {
         "plan": stored.plan.to_json(),
         "state": stored.state.to_json(),

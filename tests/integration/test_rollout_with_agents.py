@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import re
@@ -11,19 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
+from edgekit.fleet.access import Role, create_token
+from edgekit.fleet.api.control_plane import ControlPlane
+from edgekit.fleet.api.serving import PageServer
 from edgekit.fleet.broker import find_mosquitto, start_broker
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.ordering import device_order, order_device
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
-from edgekit.fleet.rollouts.driving import drive_rollout, rollout_folder
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
-from edgekit.fleet.telemetry.desk import open_ledger
+from edgekit.fleet.service.single import drive_rollout
+from edgekit.fleet.store.database import Database, open_fleet_database
+from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit.quickstart.device import Device
 from edgekit_runtime.orders import BundleOrder, Gates
 from tests.simulators.local_agent import infer_body
@@ -109,6 +116,24 @@ def serves(device: Device, version: str) -> bool:
     return bool(bundle.get("active") == version and bundle.get("phase") == "active")
 
 
+def rollout_page(fleet: Fleet, database: Database) -> str:
+    """The page of the rollout, as a person sees it who may see devices by name."""
+    _, token = create_token(database, name="ada", role=Role.OPERATOR, days=1, actor="test")
+    server = PageServer(ControlPlane(fleet=fleet, database=database), host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        answer = httpx.get(
+            f"http://{server.address}/rollouts/meter-2",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+        )
+    finally:
+        server.stop()
+        thread.join()
+    return html.unescape(answer.raise_for_status().text)
+
+
 # Both are right wherever their makers looked; the world has values below zero.
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
@@ -126,6 +151,7 @@ def test_a_canary_that_goes_wrong_on_live_data_is_stopped_and_rolled_back(
     tmp_path: Path, second: tuple[bytes, np.ndarray], reason: str
 ) -> None:
     fleet = make_fleet(tmp_path, second)
+    database = open_fleet_database(fleet)
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
         for name in NAMES:
             order_device(fleet, name, [BundleOrder(bundle="meter", version="1.0.0", gates=GATES)])
@@ -141,7 +167,7 @@ def test_a_canary_that_goes_wrong_on_live_data_is_stopped_and_rolled_back(
                     timeout_s=60,
                 )
             watched = Criteria(min_seconds=5.0, min_requests=10_000, max_drift=0.25)
-            rollout_folder(fleet).create(
+            RolloutTable(database).create(
                 RolloutPlan(
                     id="meter-2",
                     order=BundleOrder(bundle="meter", version="2.0.0", gates=GATES),
@@ -158,6 +184,7 @@ def test_a_canary_that_goes_wrong_on_live_data_is_stopped_and_rolled_back(
             with live_traffic([int(device.status()["port"]) for device in devices]):
                 state = drive_rollout(
                     fleet,
+                    database,
                     "meter-2",
                     broker.address,
                     goes_on=lambda: time.monotonic() < deadline,
@@ -180,9 +207,12 @@ def test_a_canary_that_goes_wrong_on_live_data_is_stopped_and_rolled_back(
                 device.stop()
     versions = {name: device_order(fleet, name).version for name in NAMES}
     assert versions == {name: 3 if name == canary else 1 for name in NAMES}
-    ledger = open_ledger(fleet)
-    health = ledger.health(canary, "meter", "2.0.0")
-    ledger.close()
+    health = Ledger(database).health(canary, "meter", "2.0.0")
+    page = rollout_page(fleet, database)
+    database.close()
+    assert reason in page
+    assert "rolled back" in page
+    assert "1 devices are back" in page
     assert health is not None
     assert health.requests > 0
     if "drifted" in reason:

@@ -11,9 +11,9 @@ from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.registry.catalogue import Registry
 from edgekit.fleet.storage.setting import open_bundles
-from edgekit.fleet.store.all_rollouts import AllRollouts
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.experiments import ExperimentTable
+from edgekit.fleet.store.rollouts import RolloutTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,9 @@ class ControlPlane:
         return Registry(self.database, files, actor=access.name, clock=self.clock)
 
     @property
-    def rollouts(self) -> AllRollouts:
+    def rollouts(self) -> RolloutTable:
         """The rollouts; every decision says itself who took it."""
-        return AllRollouts(self.database, self.fleet.path / "rollouts", clock=self.clock)
+        return RolloutTable(self.database, clock=self.clock)
 
     @property
     def experiments(self) -> ExperimentTable:

@@ -12,10 +12,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
-from edgekit.fleet.rollouts.state import state_from_json
-from edgekit.fleet.rollouts.store import RolloutFolder
-from edgekit.fleet.telemetry.desk import LEDGER
-from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.store.adoption import ASIDE
 from edgekit_runtime.protocol import Topics
 
 if TYPE_CHECKING:
@@ -85,9 +82,9 @@ def delete_device(
     Raises:
         UsageError: If there is no such device.
     """
-    from sqlalchemy import select
+    from sqlalchemy import delete, select
 
-    from edgekit.fleet.store.tables import ExperimentRow, RolloutRow
+    from edgekit.fleet.store.tables import ExperimentRow, RolloutRow, TelemetryFaultRow
 
     with database.write() as session:
         row = require_device(session, device, change=True)
@@ -100,6 +97,8 @@ def delete_device(
             if name in experiment.arms:
                 experiment.arms = _renamed(experiment.arms, name, pseudonym)
         session.delete(row)
+        # Not tied to the device's row: who sends nonsense need not be a device.
+        session.execute(delete(TelemetryFaultRow).where(TelemetryFaultRow.device_id == name))
         record(
             session,
             actor=actor,
@@ -141,31 +140,16 @@ def erase_device(
     """
     with database.read() as session:
         row = require_device(session, device)
-        name, pseudonym = row.id, row.pseudonym
+        name = row.id
     if broker is not None:
         topics = Topics(fleet.id)
         with connected_to(broker) as connection:
             connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
     with fleet.locked():
         shutil.rmtree(fleet.devices / name, ignore_errors=True)
-    measured = fleet.path / LEDGER
-    if measured.is_file():
-        ledger = Ledger(measured)
-        try:
-            ledger.forget(name)
-        finally:
-            ledger.close()
-    _rename_in_files(RolloutFolder(fleet.path / "rollouts"), name, pseudonym)
+        # Files that were taken into the database long ago name devices too.
+        shutil.rmtree(fleet.path / ASIDE, ignore_errors=True)
     return delete_device(database, name, actor=actor, clock=clock)[1]
-
-
-def _rename_in_files(folder: RolloutFolder, old: str, new: str) -> None:
-    for rollout in folder.names():
-        stored = folder.load(rollout)
-        document = stored.state.to_json()
-        if _names(document, old):
-            state = state_from_json(_renamed(document, old, new), where=rollout)
-            folder.save(rollout, state, revision=stored.revision)
 
 
 def _tables_of_devices() -> list[Any]:

@@ -98,17 +98,19 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
         AlarmRow,
         DeploymentRow,
         EventRow,
+        TelemetryFaultRow,
         TelemetryHourRow,
-        TelemetryRow,
+        TelemetrySlotRow,
+        TelemetryStreamRow,
     )
 
     limits = read_retention(database)
     now = clock().timestamp()
     with database.write() as session:
-        telemetry = _delete(
-            session,
-            delete(TelemetryRow).where(TelemetryRow.received < now - limits.telemetry_days * _DAY),
-        )
+        oldest = now - limits.telemetry_days * _DAY
+        telemetry = _delete(session, delete(TelemetrySlotRow).where(TelemetrySlotRow.slot < oldest))
+        _delete(session, delete(TelemetryStreamRow).where(TelemetryStreamRow.seen < oldest))
+        _delete(session, delete(TelemetryFaultRow).where(TelemetryFaultRow.last < oldest))
         events = _delete(
             session, delete(EventRow).where(EventRow.received < now - limits.events_days * _DAY)
         )

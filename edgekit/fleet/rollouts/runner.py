@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
@@ -25,14 +25,12 @@ from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import Decision, Phase, RolloutState, Status
 from edgekit.fleet.rollouts.store import RolloutStore, StaleRevisionError, StoredRollout
 from edgekit.fleet.telemetry.health import Health
-from edgekit.fleet.telemetry.listener import FleetListener, Heard
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.reports import BundleState
 
 _log = logging.getLogger(__name__)
 
 HealthOf = Callable[[str, str, str, float], Health | None]
-TakeTelemetry = Callable[[list[Heard]], None]
 
 _ON_THE_WAY: Final = (Status.ORDERING, Status.ORDERED, Status.RESTORING, Status.RETURNING)
 _AWAITED: Final = (Status.ORDERED, Status.VANISHED, Status.RETURNING, Status.STRANDED)
@@ -44,7 +42,6 @@ _PATIENCE_SECONDS: Final = 10.0
 _ASKED_AT_ONCE: Final = 1_000
 _RETRY_SECONDS: Final = 5.0
 _REST: Final = 5.0
-_MOST_UNTAKEN: Final = 20_000
 _NO_STATE: Final = BundleState()
 
 
@@ -56,13 +53,21 @@ def _no_health(_device: str, _bundle: str, _version: str, _since: float) -> Heal
     return None
 
 
-def _no_telemetry(messages: list[Heard]) -> None:
-    for message in messages:
-        message.done()
-
-
 def _no_decision(_plan: RolloutPlan, _decision: Decision) -> None:
     return
+
+
+class Ear(Protocol):
+    """Whoever hears the devices: see `FleetListener`."""
+
+    @property
+    def connections(self) -> int:
+        """How often a connection to the broker was made."""
+        ...
+
+    def ask_states(self, devices: Iterable[str]) -> None:
+        """Have the broker send the states of these devices again."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +75,17 @@ class RunnerSettings:
     """What a runner works with, beside the fleet.
 
     Attributes:
+        wait: Lets a time pass, in seconds, in which devices are heard; or less.
         labels: The owner's labels of devices.
         health: What a device reports of a version since a moment: device, bundle, version, since.
-        take_telemetry: Takes measurements in, and acknowledges each.
         on_decision: Told of every decision of the engine, after it was written down.
         clock: Seconds since 1970.
-        turn_seconds: How long a turn waits for messages.
+        turn_seconds: How long to wait between two turns.
     """
 
+    wait: Callable[[float], object] = time.sleep
     labels: Labelling = _no_labels
     health: HealthOf = _no_health
-    take_telemetry: TakeTelemetry = _no_telemetry
     on_decision: Callable[[RolloutPlan, Decision], None] = _no_decision
     clock: Callable[[], float] = time.time
     turn_seconds: float = 1.0
@@ -103,7 +108,8 @@ class RolloutRunner:
         fleet: Whose.
         store: Where the rollout is kept.
         rollout: Its id.
-        listener: Hears the devices.
+        view: What the devices say; somebody else fills it.
+        ear: Hears them.
         broker: Where orders are published.
         settings: See there.
     """
@@ -114,21 +120,21 @@ class RolloutRunner:
         store: RolloutStore,
         rollout: str,
         *,
-        listener: FleetListener,
+        view: FleetView,
+        ear: Ear,
         broker: BrokerAddress,
         settings: RunnerSettings | None = None,
     ) -> None:
         self._fleet = fleet
         self._store = store
         self._rollout = rollout
-        self._listener = listener
+        self._ear = ear
         self._broker = broker
         self._settings = settings or RunnerSettings()
-        self._view = FleetView(listener.topics)
+        self._view = view
         self._book = OrderBook(fleet)
         self._stored = store.load(rollout)
-        self._looking = _Looking(connections=listener.connections)
-        self._untaken: list[Heard] = []
+        self._looking = _Looking(connections=ear.connections)
         # Whatever was signed before may not have been sent.
         self._must_send_again = True
 
@@ -136,11 +142,6 @@ class RolloutRunner:
     def stored(self) -> StoredRollout:
         """The rollout as it stands."""
         return self._stored
-
-    @property
-    def view(self) -> FleetView:
-        """What the devices say."""
-        return self._view
 
     def run(self, *, goes_on: Callable[[], bool] = lambda: True) -> RolloutState:
         """Drive the rollout until it is finished, or `goes_on` says no; its state then."""
@@ -152,12 +153,12 @@ class RolloutRunner:
             except EnvironmentLackError as error:
                 # A disk that is full, a database that is away: nothing was decided, try again.
                 _log.warning("nothing can be decided: %s", error)
-                self._listen(_RETRY_SECONDS)
+                self._settings.wait(_RETRY_SECONDS)
             if is_finished(self._stored.state):
                 break
             # With many devices a turn takes long: looking must not be all that we do.
             spent = time.thread_time() - began
-            self._listen(max(self._settings.turn_seconds, _REST * spent))
+            self._settings.wait(max(self._settings.turn_seconds, _REST * spent))
         return self._stored.state
 
     def turn(self) -> None:
@@ -187,9 +188,9 @@ class RolloutRunner:
         self._ask_for_missing(done.state, now)
 
     def _carry_out(self, state: RolloutState, actions: tuple[Order, ...]) -> None:
-        if self._listener.connections != self._looking.connections:
+        if self._ear.connections != self._looking.connections:
             # A broker that was away may have lost its memory.
-            self._looking.connections = self._listener.connections
+            self._looking.connections = self._ear.connections
             self._must_send_again = True
         try:
             if self._must_send_again:
@@ -203,7 +204,7 @@ class RolloutRunner:
         except EnvironmentLackError as error:
             self._must_send_again = True
             _log.warning("orders could not be sent: %s", error)
-            self._listen(_RETRY_SECONDS)
+            self._settings.wait(_RETRY_SECONDS)
         except UsageError as error:
             self._pause(state, f"the devices cannot be told: {error.what}")
 
@@ -236,34 +237,9 @@ class RolloutRunner:
         deadline = time.monotonic() + _MOST_SETTLING_SECONDS
         while goes_on() and time.monotonic() < deadline:
             before = self._view.changes
-            self._listen(_QUIET_SECONDS)
+            self._settings.wait(_QUIET_SECONDS)
             if self._view.changes == before:
                 return
-
-    def _listen(self, seconds: float) -> None:
-        """Take in what comes within a time."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            telemetry = []
-            for message in self._listener.take(timeout_s=left):
-                if message.topic.endswith("/telemetry"):
-                    telemetry.append(message)
-                    continue
-                self._view.take(message.topic, message.payload)
-                message.done()
-            if telemetry:
-                self._take(telemetry)
-
-    def _take(self, telemetry: list[Heard]) -> None:
-        self._untaken += telemetry
-        try:
-            self._settings.take_telemetry(self._untaken)
-        except EnvironmentLackError as error:
-            # Not acknowledged: what we forget now, the broker sends again another day.
-            _log.warning("measurements could not be kept: %s", error)
-            del self._untaken[:-_MOST_UNTAKEN]
-        else:
-            self._untaken = []
 
     def _ask_for_missing(self, state: RolloutState, now: float) -> None:
         """Ask for states that a full queue at the broker may have swallowed, some at a time."""
@@ -280,7 +256,7 @@ class RolloutRunner:
             start = self._looking.position % len(waiting)
             turn = (waiting[start:] + waiting[:start])[:_ASKED_AT_ONCE]
             self._looking.position = start + len(turn)
-            self._listener.ask_states(turn)
+            self._ear.ask_states(turn)
 
     def observe(self, plan: RolloutPlan, state: RolloutState, device: str) -> Observation:
         """What is seen of a device now."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from edgekit.fleet.devices.inventory import Inventory
+from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts.engine import is_finished
-from edgekit.fleet.rollouts.label_cache import CachedLabels
+from edgekit.fleet.rollouts.fleet_view import FleetView
+from edgekit.fleet.rollouts.label_cache import Labelling
 from edgekit.fleet.rollouts.plan import RolloutPlan
-from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
+from edgekit.fleet.rollouts.runner import Ear, RolloutRunner, RunnerSettings
 from edgekit.fleet.rollouts.state import Decision
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit.fleet.telemetry.ledger import Ledger
-from edgekit.fleet.telemetry.listener import FleetListener
 from edgekit_runtime.errors import EdgekitError
 
 _log = logging.getLogger(__name__)
@@ -40,8 +40,13 @@ class RolloutDrivers:
         fleet: Whose.
         database: Where the rollouts are.
         broker: Where the devices are.
+        view: What the devices say.
+        ear: Hears them.
         ledger: What the devices measure.
+        labels: The owner's labels of devices.
         on_decision: Told of every decision of the engine, after it was written down.
+        clock: The time.
+        turn_seconds: How long a rollout waits between two turns.
     """
 
     def __init__(
@@ -50,15 +55,26 @@ class RolloutDrivers:
         database: Database,
         broker: BrokerAddress,
         *,
+        view: FleetView,
+        ear: Ear,
         ledger: Ledger,
+        labels: Labelling,
         on_decision: OnDecision,
+        clock: Clock = utc_now,
+        turn_seconds: float = 1.0,
     ) -> None:
         self._fleet = fleet
         self._broker = broker
-        self._ledger = ledger
-        self._on_decision = on_decision
+        self._view = view
+        self._ear = ear
+        self._settings = RunnerSettings(
+            labels=labels,
+            health=ledger.health,
+            on_decision=on_decision,
+            clock=lambda: clock().timestamp(),
+            turn_seconds=turn_seconds,
+        )
         self._table = RolloutTable(database)
-        self._labels = CachedLabels(Inventory(database, actor="service").owner_labels)
         self._drivers: dict[str, _Driver] = {}
 
     @property
@@ -95,24 +111,17 @@ class RolloutDrivers:
         thread.start()
 
     def _drive(self, rollout: str, stopping: threading.Event) -> None:
-        name = f"edgekit-serve-{self._fleet.id}-{rollout}"
         try:
-            with FleetListener(
-                self._fleet.id, self._broker, name=name, telemetry=False
-            ) as listener:
-                runner = RolloutRunner(
-                    self._fleet,
-                    self._table,
-                    rollout,
-                    listener=listener,
-                    broker=self._broker,
-                    settings=RunnerSettings(
-                        labels=self._labels,
-                        health=self._ledger.health,
-                        on_decision=self._on_decision,
-                    ),
-                )
-                runner.run(goes_on=lambda: not stopping.is_set())
+            runner = RolloutRunner(
+                self._fleet,
+                self._table,
+                rollout,
+                view=self._view,
+                ear=self._ear,
+                broker=self._broker,
+                settings=replace(self._settings, wait=stopping.wait),
+            )
+            runner.run(goes_on=lambda: not stopping.is_set())
         except EdgekitError as error:
             # The next turn starts another driver: what is wrong may be over by then.
             _log.error("rollout %s is not driven: %s", rollout, error)

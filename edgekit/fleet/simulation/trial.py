@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,14 +17,17 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
-from edgekit.fleet.rollouts.driving import OnDecision, drive_rollout, rollout_folder
+from edgekit.fleet.rollouts.driving import OnDecision
 from edgekit.fleet.rollouts.engine import Order
 from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import RolloutState
+from edgekit.fleet.service.single import drive_rollout
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name, site_of
 from edgekit.fleet.simulation.crowd import CrowdFigures
 from edgekit.fleet.simulation.crowd_process import CrowdProcess
+from edgekit.fleet.store.database import Database, open_fleet_database
+from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit_runtime.bundle.archive import entry_of, write_bundle
 from edgekit_runtime.bundle.manifest import (
     Binding,
@@ -142,7 +146,10 @@ def try_rollout(
             with crowd:
                 _settle(crowd, plan)
                 say(f"{settings.devices} devices are connected and run {plan.bundle} {BEFORE}")
-                return _run(fleet, plan, crowd, broker.address, settings, on_decision, goes_on)
+                with closing(open_fleet_database(fleet)) as database:
+                    return _run(
+                        fleet, database, plan, crowd, broker.address, settings, on_decision, goes_on
+                    )
 
 
 def labels_of(crowd: CrowdProcess) -> Mapping[str, Mapping[str, str]]:
@@ -152,6 +159,7 @@ def labels_of(crowd: CrowdProcess) -> Mapping[str, Mapping[str, str]]:
 
 def _run(
     fleet: Fleet,
+    database: Database,
     plan: RolloutPlan,
     crowd: CrowdProcess,
     broker: BrokerAddress,
@@ -159,12 +167,12 @@ def _run(
     on_decision: OnDecision,
     goes_on: Callable[[], bool],
 ) -> TrialReport:
-    store = rollout_folder(fleet)
-    store.create(replace(plan, created=crowd.now))
+    RolloutTable(database).create(replace(plan, created=crowd.now))
     began, began_there, cpu = time.monotonic(), crowd.now, time.process_time()
     labels = labels_of(crowd)
     state = drive_rollout(
         fleet,
+        database,
         plan.id,
         broker,
         goes_on=lambda: goes_on() and time.monotonic() - began < settings.most_seconds,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit.fleet.folder import Fleet
+from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.extras import require
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 DEFAULT_NAME: Final = "fleet.db"
+_MARK: Final = "database.txt"
 _BUSY_MS: Final = 15_000
 _WRITES: Final = "edgekit_writes"
 # Any fixed number: it names the lock that only one migrating process holds.
@@ -113,11 +115,44 @@ def open_database(address: str | Path) -> Database:
 def open_fleet_database(fleet: Fleet, address: str | None = None) -> Database:
     """The database of a fleet: the one that is named, or `fleet.db` in its folder.
 
+    A fleet has one: which it is stands in its folder once another than `fleet.db` was used. What
+    an edgekit that kept rollouts and measurements as files has left is taken into it.
+
     Raises:
-        UsageError: As `open_database`.
+        UsageError: As `open_database`; or if the fleet's database is another one.
         EnvironmentLackError: As `open_database`.
     """
-    return open_database(address or fleet.path / DEFAULT_NAME)
+    from edgekit.fleet.store.adoption import adopt_files
+
+    chosen = address or fleet.path / DEFAULT_NAME
+    _require_same(fleet, _url(chosen), named=address is not None)
+    database = open_database(chosen)
+    try:
+        adopt_files(fleet, database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _require_same(fleet: Fleet, url: URL, *, named: bool) -> None:
+    """Two databases of one fleet would each tell devices what to run."""
+    mark = fleet.path / _MARK
+    shown = url.set(password=None).render_as_string()
+    usual = _url(fleet.path / DEFAULT_NAME).render_as_string()
+    try:
+        known = mark.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        known = ""
+    if named and shown != known and (known or shown != usual):
+        write_bytes(mark, f"{shown}\n".encode())
+    elif not named and known and known != shown:
+        raise UsageError(
+            "this fleet's database is another one",
+            where=str(mark),
+            fix=f"give --database or EDGEKIT_DATABASE, without a password it is {known}; "
+            f"or --database {DEFAULT_NAME} in the fleet's folder to go back to that",
+        )
 
 
 def _url(address: str | Path) -> URL:

@@ -1,8 +1,8 @@
-"""Insert those of many rows that are new; the same on SQLite and PostgreSQL."""
+"""Insert many rows, those that are new or all; the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +27,33 @@ def insert_new(
     columns = [getattr(table, name) for name in returning]
     statement = _insert(session)(table).on_conflict_do_nothing().returning(*columns)
     return list(session.execute(statement, list(rows)))
+
+
+def put_rows(
+    session: Session,
+    table: type[Base],
+    rows: Sequence[Values],
+    *,
+    added: Collection[str] = (),
+) -> None:
+    """Insert rows, or change those that are there: columns in `added` grow by what is given."""
+    if not rows:
+        return
+    columns = table.__table__.columns
+    keys = {column.name for column in table.__table__.primary_key}
+    statement = _insert(session)(table.__table__)
+    changes = {
+        name: columns[name] + statement.excluded[name]
+        if name in added
+        else statement.excluded[name]
+        for name in rows[0]
+        if name not in keys
+    }
+    changing = statement.on_conflict_do_update(index_elements=sorted(keys), set_=changes)
+    # Core, not the mapper: it would ask for every row by itself. What returns something goes to
+    # the database as one statement of many rows, not as many statements.
+    returned = changing.returning(columns[min(keys)])
+    session.connection().execute(returned, list(rows)).close()
 
 
 def _insert(session: Session) -> Any:

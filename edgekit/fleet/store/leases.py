@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from typing import TYPE_CHECKING, Final
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from edgekit.fleet.clock import Clock, utc_now
 
@@ -11,6 +15,7 @@ if TYPE_CHECKING:
     from edgekit.fleet.store.database import Database
 
 LEASE_SECONDS: Final = 20.0
+_MOST_WHO: Final = 200
 
 
 class Lease:
@@ -30,6 +35,8 @@ class Lease:
         self._name = f"lease.{name}"
         self._clock = clock
         self._owner = secrets.token_hex(8)
+        self._place = _place()
+        self._who = f"process {os.getpid()} on {socket.gethostname()}"[:_MOST_WHO]
 
     def take(self) -> bool:
         """Take the lease, or hold it longer; whether it is ours now.
@@ -47,10 +54,36 @@ class Lease:
             row = session.get_one(
                 SettingRow, self._name, with_for_update=True, populate_existing=True
             )
-            if row.value["owner"] != self._owner and row.value["until"] > now:
+            if self._is_anothers(row.value, now):
                 return False
-            row.value = {"owner": self._owner, "until": now + LEASE_SECONDS}
+            row.value = {
+                "owner": self._owner,
+                "until": now + LEASE_SECONDS,
+                "who": self._who,
+                "place": self._place,
+                "pid": os.getpid(),
+            }
         return True
+
+    def holder(self) -> str:
+        """Who else has it now, for people; empty for nobody, or for us.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be reached.
+        """
+        from edgekit.fleet.store.settings import read_setting
+
+        value = read_setting(self._database, self._name, {"owner": "", "until": 0.0})
+        if not self._is_anothers(value, self._clock().timestamp()):
+            return ""
+        return str(value.get("who", "another process"))
+
+    def _is_anothers(self, value: Mapping[str, Any], now: float) -> bool:
+        if value["owner"] in ("", self._owner) or value["until"] <= now:
+            return False
+        # Killed where we can see it: nobody has to wait until the time is over.
+        seen_dead = self._place and value.get("place") == self._place and _is_dead(value["pid"])
+        return not seen_dead
 
     def give_back(self) -> None:
         """Let another replica take it at once; nothing if it is not ours."""
@@ -60,3 +93,22 @@ class Lease:
             row = session.get(SettingRow, self._name, with_for_update=True)
             if row is not None and row.value["owner"] == self._owner:
                 row.value = {"owner": "", "until": 0.0}
+
+
+def _place() -> str:
+    """Where process ids mean the same; empty where that is not known."""
+    try:
+        space = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return ""
+    return f"{socket.gethostname()} {space}"
+
+
+def _is_dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

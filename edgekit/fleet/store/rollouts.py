@@ -81,6 +81,21 @@ class RolloutTable:
             detail = {"bundle": plan.bundle, "version": plan.version, "query": plan.query}
             self._record(session, plan.created_by, "created", plan.id, detail)
 
+    def adopt(self, stored: StoredRollout) -> None:
+        """Keep a rollout as it stood elsewhere; one that was kept already is left as it is.
+
+        Raises:
+            UsageError: If there is another rollout of that id.
+        """
+        self.create(stored.plan)
+        with self._database.write() as session:
+            row = _require(session, stored.plan.id, change=True)
+            if row.revision == 1 and stored.revision > 1:
+                row.revision = stored.revision
+                row.status = stored.state.phase.value
+                row.approved_by = _approvers(stored.state)
+                row.state = stored.state.to_json()
+
     def load(self, rollout: str) -> StoredRollout:
         """A rollout.
 
@@ -160,7 +175,7 @@ class RolloutTable:
             before = state_from_json(row.state, where=rollout)
             row.revision = revision + 1
             row.status = state.phase.value
-            row.approved_by = ", ".join(dict.fromkeys(state.approvals.values()))[:128]
+            row.approved_by = _approvers(state)
             row.updated = self._clock().timestamp()
             row.state = state.to_json()
             for decision in new_decisions(before.decisions, state.decisions):
@@ -190,8 +205,14 @@ def _require(session: Session, rollout: str, *, change: bool = False) -> Rollout
     return row
 
 
+def _approvers(state: RolloutState) -> str:
+    return ", ".join(dict.fromkeys(state.approvals.values()))[:128]
+
+
 def _unknown(rollout: str) -> NotFoundError:
-    return NotFoundError(f"there is no rollout {rollout!r}", fix="see: edgekit rollout list")
+    return NotFoundError(
+        f"there is no rollout {rollout!r}", fix="see: edgekit fleet rollout status"
+    )
 
 
 def _stored(row: RolloutRow) -> StoredRollout:

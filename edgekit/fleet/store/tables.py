@@ -118,40 +118,73 @@ class EventRow(Base):
     )
 
 
-class TelemetryRow(Base):
-    """One window of measurements, as the device sent it; `bundle` is empty for the device's own.
+class TelemetryStreamRow(Base):
+    """Which records of a device's stream were counted: sent twice, one counts once.
 
-    `started` and `ended` are by the device's clock, but never after `received`. `data` is the
-    window's JSON; what the whole fleet is added up by stands in columns too.
+    Every one up to `last`, but for those in `missing`: pairs of first and last number. Replicas
+    that share a subscription take a device's batches in any order.
     """
 
-    __tablename__ = "telemetry"
+    __tablename__ = "telemetry_streams"
 
-    id: Mapped[int] = mapped_column(_COUNTER, primary_key=True, autoincrement=True)
-    device_id: Mapped[str] = mapped_column(_ID, ForeignKey("devices.id", ondelete="CASCADE"))
-    stream: Mapped[str] = mapped_column(String(16))
-    sequence: Mapped[int] = mapped_column(BigInteger)
-    bundle: Mapped[str] = mapped_column(_ID)
-    version: Mapped[str] = mapped_column(_VERSION)
-    started: Mapped[float] = mapped_column(Double)
-    ended: Mapped[float] = mapped_column(Double)
-    received: Mapped[float] = mapped_column(Double, index=True)
-    requests: Mapped[int] = mapped_column(BigInteger)
-    errors: Mapped[int] = mapped_column(BigInteger)
-    insane: Mapped[int] = mapped_column(BigInteger)
-    data: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    stream: Mapped[str] = mapped_column(String(16), primary_key=True)
+    last: Mapped[int] = mapped_column(BigInteger)
+    missing: Mapped[list[list[int]]] = mapped_column(_JSON)
+    dropped: Mapped[int] = mapped_column(BigInteger)
+    seen: Mapped[float] = mapped_column(Double, index=True)
+
+
+class TelemetrySlotRow(Base):
+    """What a device measured of a version in a span of time, added up as it comes.
+
+    `slot` is when the span began: an hour, or the moment from which on a rollout watches the
+    device. `bundle` and `version` are empty for how the device itself was. `counts` is the JSON
+    text of all windows as one; `revision` grows with every change of it.
+    """
+
+    __tablename__ = "telemetry_slots"
+
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    bundle: Mapped[str] = mapped_column(_ID, primary_key=True)
+    version: Mapped[str] = mapped_column(_VERSION, primary_key=True)
+    slot: Mapped[float] = mapped_column(Double, primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    updated: Mapped[float] = mapped_column(Double)
+    feedback: Mapped[int] = mapped_column(BigInteger)
+    right: Mapped[int] = mapped_column(BigInteger)
+    counts: Mapped[str] = mapped_column(Text)
 
     __table_args__ = (
-        # Sent twice, a window counts once.
-        UniqueConstraint("device_id", "stream", "sequence"),
+        Index("ix_telemetry_slots_bundle_version_updated", "bundle", "version", "updated"),
+        Index("ix_telemetry_slots_slot", "slot"),
     )
+
+
+class TelemetryFaultRow(Base):
+    """How often a device sent measurements that were not believed.
+
+    Not tied to a known device: who sends nonsense need not be one. Those beyond a number are
+    counted under an empty name.
+    """
+
+    __tablename__ = "telemetry_faults"
+
+    device_id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    last: Mapped[float] = mapped_column(Double, index=True)
 
 
 class TelemetryHourRow(Base):
     """Everything that all devices measured of a version within an hour, added up as it comes.
 
     `hour` counts hours since 1970, by when the measurements were received. Pages read these rows
-    alone, however many devices there are; they outlive the windows that they were made from.
+    alone, however many devices there are; they outlive what is kept of each device.
     """
 
     __tablename__ = "telemetry_hours"

@@ -1,25 +1,21 @@
-"""Measurements in the database: each window counts once, whoever sends it how often."""
+"""Measurements in the database: what each device counted in slots of time, and the fleet's sums."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit.fleet.store.inserts import insert_new
-from edgekit_runtime.bundle.manifest import NAME_PATTERN
+from edgekit.fleet.store.inserts import insert_new, put_rows
 from edgekit_runtime.fields import FieldReader
-from edgekit_runtime.telemetry import ModelCounts, TelemetryBatch, Window, read_window
-from edgekit_runtime.versions import VERSION_PATTERN
+from edgekit_runtime.telemetry import ModelCounts, Window, read_window
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from edgekit.fleet.store.database import Database
 
-_OLDEST_DAYS: Final = 366
 _HOUR: Final = 3_600
 
 
@@ -38,47 +34,6 @@ class HourlyCounts:
     requests: int
     errors: int
     insane: int
-
-
-def store_batches(database: Database, batches: Iterable[TelemetryBatch], *, now: float) -> int:
-    """Keep batches; all of them, or none if the database fails.
-
-    What is of a device that is not known, or names no possible bundle, is left out: a device must
-    have said its state before it is believed anything else.
-
-    Args:
-        database: Where.
-        batches: As parsed, each proven to come from the device that it names.
-        now: Seconds since 1970.
-
-    Returns:
-        How many windows were new.
-    """
-    from sqlalchemy import select
-
-    from edgekit.fleet.store.tables import DeviceRow, TelemetryRow
-
-    taken = list(batches)
-    wanted = sorted({batch.device for batch in taken})
-    if not wanted:
-        return 0
-    with database.write() as session:
-        known: set[str] = set()
-        for start in range(0, len(wanted), 500):
-            part = wanted[start : start + 500]
-            known.update(session.scalars(select(DeviceRow.id).where(DeviceRow.id.in_(part))))
-        windows = {
-            (batch.device, batch.stream, sequence): window
-            for batch in taken
-            if batch.device in known
-            for sequence, window in batch.records
-            if _is_possible(window)
-        }
-        rows = [_row(*key, window, now) for key, window in windows.items()]
-        returning = ["device_id", "stream", "sequence"]
-        new = insert_new(session, TelemetryRow, rows, returning=returning)
-        _add_up(session, [windows[row.device_id, row.stream, row.sequence] for row in new], now)
-    return len(new)
 
 
 def recent_counts(database: Database, *, since: float) -> dict[tuple[str, str], ModelCounts]:
@@ -116,15 +71,84 @@ def hourly_counts(database: Database, *, since: float) -> dict[tuple[str, str], 
     return found
 
 
-def _add_up(session: Session, windows: Iterable[Window], now: float) -> None:
+def lock_devices(session: Session, devices: Collection[str]) -> set[str]:
+    """Let nobody else write down what these devices measured meanwhile; those that are known.
+
+    In one order everywhere, so that two writers never wait for each other.
+    """
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import DeviceRow
+
+    query = select(DeviceRow.id).where(DeviceRow.id.in_(sorted(devices))).order_by(DeviceRow.id)
+    # Rows that refer to a device may be added by others meanwhile.
+    return set(session.scalars(query.with_for_update(key_share=True)))
+
+
+def read_streams(session: Session, devices: Collection[str]) -> Iterable[Any]:
+    """Device, stream, last number and gaps of every stream of some devices."""
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import TelemetryStreamRow as Row
+
+    columns = (Row.device_id, Row.stream, Row.last, Row.missing)
+    return session.execute(select(*columns).where(Row.device_id.in_(sorted(devices))))
+
+
+def read_revisions(session: Session, devices: Collection[str], *, since: float) -> Iterable[Any]:
+    """Device, bundle, version, slot and revision of what some devices have, the oldest first."""
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import TelemetrySlotRow as Row
+
+    columns = (Row.device_id, Row.bundle, Row.version, Row.slot, Row.revision)
+    query = select(*columns).where(Row.device_id.in_(sorted(devices)), Row.slot >= since)
+    return session.execute(query.order_by(Row.slot))
+
+
+def read_changes(session: Session, bundle: str, version: str, *, since: float) -> Iterable[Any]:
+    """Device, slot, revision and moment of what has changed of a version since a moment.
+
+    Slots in which nothing was counted yet, of revision 0, are left out.
+    """
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import TelemetrySlotRow as Row
+
+    query = select(Row.device_id, Row.slot, Row.revision, Row.updated).where(
+        Row.bundle == bundle, Row.version == version, Row.updated >= since, Row.revision > 0
+    )
+    return session.execute(query)
+
+
+def read_slots(
+    session: Session,
+    devices: Collection[str],
+    bundle: str | None = None,
+    version: str | None = None,
+    *,
+    since: float,
+) -> Iterable[Any]:
+    """Everything in the slots of some devices that began since a moment; perhaps of one version."""
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import TelemetrySlotRow as Row
+
+    query = select(*Row.__table__.columns).where(
+        Row.device_id.in_(sorted(devices)), Row.slot >= since
+    )
+    if bundle is not None:
+        query = query.where(Row.bundle == bundle, Row.version == version)
+    return session.execute(query)
+
+
+def add_to_hours(
+    session: Session, sums: Mapping[tuple[str, str], ModelCounts], *, now: float
+) -> None:
+    """Add to the sums of the fleet in the hour of a moment, by bundle and version."""
     from edgekit.fleet.store.tables import TelemetryHourRow
 
     hour = int(now) // _HOUR
-    sums: dict[tuple[str, str], ModelCounts] = {}
-    for window in windows:
-        if window.model is not None:
-            key = (window.bundle, window.version)
-            sums[key] = sums[key].merge(window.model) if key in sums else window.model
     # In one order everywhere, so that two writers never wait for each other.
     for (bundle, version), counts in sorted(sums.items(), key=lambda item: item[0]):
         key_values = {"bundle": bundle, "version": version, "hour": hour}
@@ -138,44 +162,32 @@ def _add_up(session: Session, windows: Iterable[Window], now: float) -> None:
         row.data = _storable(Window(start=0, end=0, bundle=bundle, version=version, model=total))
 
 
+def add_faults(session: Session, faults: Mapping[tuple[str, str], int], *, now: float) -> None:
+    """Count faults, by device and kind."""
+    from edgekit.fleet.store.tables import TelemetryFaultRow
+
+    rows = [
+        {"device_id": device, "kind": kind, "count": count, "last": now}
+        for (device, kind), count in sorted(faults.items())
+    ]
+    put_rows(session, TelemetryFaultRow, rows, added={"count"})
+
+
+def window_text(window: Window | None) -> str:
+    """What a slot holds, as JSON text: ASCII, whatever a device calls its features."""
+    return json.dumps(window.to_json(), separators=(",", ":")) if window else ""
+
+
+def read_window_text(text: str) -> Window | None:
+    """What `window_text` made."""
+    return read_window(FieldReader(json.loads(text))) if text else None
+
+
 def _counts_of(document: Mapping[str, Any]) -> ModelCounts:
-    return (window_of(document).model if document else None) or ModelCounts()
-
-
-def window_of(document: Mapping[str, Any]) -> Window:
-    """A window as it was stored."""
-    return read_window(FieldReader(document))
-
-
-def _row(device: str, stream: str, sequence: int, window: Window, now: float) -> dict[str, Any]:
-    # A clock that is ahead, or was never set, must not decide what is new and what is old.
-    plausible = now - _OLDEST_DAYS * 86_400 < window.start <= window.end <= now
-    model = window.model or ModelCounts()
-    return {
-        "device_id": device,
-        "stream": stream,
-        "sequence": sequence,
-        "bundle": window.bundle,
-        "version": window.version,
-        "started": window.start if plausible else now,
-        "ended": window.end if plausible else now,
-        "received": now,
-        "requests": model.requests,
-        "errors": model.errors,
-        "insane": model.insane,
-        "data": _storable(window),
-    }
+    return (read_window(FieldReader(document)).model if document else None) or ModelCounts()
 
 
 def _storable(window: Window) -> Any:
     # Names of features are the device's: PostgreSQL's JSON has no NUL and no lone surrogates.
     text = json.dumps(window.to_json(), ensure_ascii=False).replace("\\u0000", "\\ufffd")
     return json.loads(text.encode("utf-8", "replace"))
-
-
-def _is_possible(window: Window) -> bool:
-    if not window.bundle:
-        return window.device is not None
-    return bool(
-        re.fullmatch(NAME_PATTERN, window.bundle) and re.fullmatch(VERSION_PATTERN, window.version)
-    )

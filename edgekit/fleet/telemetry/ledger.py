@@ -1,8 +1,8 @@
-"""Takes measurements in from devices that may lie, adds them up, and forgets them in time.
+"""Takes measurements in from devices that may lie, adds them up, and keeps them in the database.
 
-Kept in a SQLite file: counts of each device, bundle and version in slots of an hour, later of the
-whole fleet in days. A record is counted once, however often it is delivered. What a device can do
-by lying is bounded, and counted under its name:
+Counts of each device, bundle and version stand in slots of an hour, those of the whole fleet in
+sums by the hour. A record is counted once, however often it is delivered, in whatever order, and
+to whichever replica. What a device can do by lying is bounded, and counted under its name:
 
  * a batch under another device's name, no batch at all, or counts that contradict each other or
    no machine could reach, are refused;
@@ -12,48 +12,37 @@ by lying is bounded, and counted under its name:
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sqlite3
+import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-from edgekit.fleet.telemetry.health import Health, health_of, merge_health
+from edgekit.fleet.devices.inventory import make_known
+from edgekit.fleet.store import telemetry as rows
+from edgekit.fleet.store.inserts import insert_new, put_rows
+from edgekit.fleet.telemetry.health import Health
+from edgekit.fleet.telemetry.numbers import Numbers, numbers_of
 from edgekit.fleet.telemetry.screening import Screen, Screened
-from edgekit_runtime.durable import unwritable
-from edgekit_runtime.errors import EnvironmentLackError
-from edgekit_runtime.fields import FieldReader
-from edgekit_runtime.telemetry import ModelCounts, Window, read_window
+from edgekit.fleet.telemetry.version_health import Slot, SlotKey, VersionHealth, slot_of
+from edgekit_runtime.bundle.manifest import NAME_PATTERN
+from edgekit_runtime.telemetry import ModelCounts, Window
+from edgekit_runtime.versions import VERSION_PATTERN
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from edgekit.fleet.store.database import Database
 
 SLOT_SECONDS: Final = 3_600.0
-_DAY: Final = 86_400.0
+# Messages in a transaction: their devices are locked as long as it takes.
+_AT_ONCE: Final = 500
+_MOST_BEGINS: Final = 2_000
 _MAX_CACHED: Final = 50_000
 _MAX_STREAMS: Final = 8
 # Who may publish under any name could make up devices for ever.
 _MAX_FAULTY: Final = 10_000
-_TABLES: Final = """
-CREATE TABLE IF NOT EXISTS streams (
-    device TEXT NOT NULL, stream TEXT NOT NULL, last INTEGER NOT NULL, dropped INTEGER NOT NULL,
-    seen REAL NOT NULL, PRIMARY KEY (device, stream)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS slots (
-    device TEXT NOT NULL, bundle TEXT NOT NULL, version TEXT NOT NULL, slot REAL NOT NULL,
-    feedback INTEGER NOT NULL, right INTEGER NOT NULL, counts TEXT NOT NULL,
-    PRIMARY KEY (device, bundle, version, slot)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS slots_by_version ON slots (bundle, version, slot);
-CREATE INDEX IF NOT EXISTS slots_by_time ON slots (slot);
-CREATE TABLE IF NOT EXISTS days (
-    bundle TEXT NOT NULL, version TEXT NOT NULL, day REAL NOT NULL,
-    feedback INTEGER NOT NULL, right INTEGER NOT NULL, counts TEXT NOT NULL,
-    PRIMARY KEY (bundle, version, day)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS faults (
-    device TEXT NOT NULL, kind TEXT NOT NULL, count INTEGER NOT NULL, last REAL NOT NULL,
-    PRIMARY KEY (device, kind)) WITHOUT ROWID;
-"""
-
-Key = tuple[str, str, str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,91 +61,80 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
-    """How long counts are kept, from when they arrived.
+class Measured:
+    """A message that was examined, and can be counted any number of times to the same end.
 
     Attributes:
-        device_hours: Of each device; then they are added to those of the fleet.
-        fleet_days: Of the fleet.
+        device: Whose topic it came on.
+        screened: What is left of it.
     """
 
-    device_hours: float = 48.0
-    fleet_days: float = 400.0
-
-
-@dataclass(slots=True)
-class _Slot:
-    counts: ModelCounts
-    feedback: int = 0
-    right: int = 0
+    device: str
+    screened: Screened
 
 
 class Ledger:
     """Everything that was measured; may be used from several threads and processes at once.
 
     Args:
-        path: The SQLite file.
+        database: Where it is kept.
         screen: What is believed of devices.
+        look_seconds: How old what other processes have counted may be.
     """
 
-    def __init__(self, path: Path, *, screen: Screen | None = None) -> None:
+    def __init__(
+        self, database: Database, *, screen: Screen | None = None, look_seconds: float = 2.0
+    ) -> None:
+        self._database = database
         self._screen = screen or Screen()
         self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = _opened(path)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        except sqlite3.Error as error:
-            raise EnvironmentLackError(
-                f"the measurements cannot be kept: {error}",
-                where=str(path),
-                fix="make room, or take the file from a backup",
-            ) from error
-        self._version = 0
-        self._slots: dict[Key, _Slot] = {}
-        self._dirty: set[Key] = set()
-        self._last: dict[tuple[str, str], int] = {}
-        # Where counts of a version begin anew, because a rollout has told a device to run it.
-        self._began: dict[tuple[str, str, str], float] = {}
-        self._health: dict[tuple[str, str, str], tuple[float, Health | None]] = {}
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._database.close()
+        self._slots: dict[SlotKey, Slot] = {}
+        self._versions = VersionHealth(database, look_seconds=look_seconds)
 
     def take(self, messages: Iterable[tuple[str, bytes]], *, now: float) -> Taken:
-        """Take batches in, all of them durably or none.
+        """Examine and keep; see there.
 
         Args:
             messages: The device whose topic it came on, and the message.
             now: Seconds since 1970.
         """
-        records = duplicates = refused = 0
-        with self._lock, self._transaction():
-            for device, message in messages:
-                screened = self._screen.examine(device, message, now=now)
-                for kind in screened.faults:
-                    self._note_fault(device, kind, now)
-                if screened.batch is None:
-                    refused += 1
-                    continue
-                counted, known = self._count(device, screened, now)
+        return self.keep(self.examine(messages, now=now), now=now)
+
+    def examine(self, messages: Iterable[tuple[str, bytes]], *, now: float) -> list[Measured]:
+        """Decide what is to be believed; once for a message, or a device's allowance is spent."""
+        return [
+            Measured(device=device, screened=self._screen.examine(device, message, now=now))
+            for device, message in messages
+        ]
+
+    def keep(self, measured: Sequence[Measured], *, now: float) -> Taken:
+        """Keep what was examined, durably; after an error, do it again with the same.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be used.
+        """
+        records = duplicates = 0
+        with self._lock:
+            for start in range(0, len(measured), _AT_ONCE):
+                counted, known = self._keep(measured[start : start + _AT_ONCE], now)
                 records += counted
                 duplicates += known
-            self._write()
+        refused = sum(item.screened.batch is None for item in measured)
         return Taken(records=records, duplicates=duplicates, refused=refused)
 
     def add_feedback(
         self, device: str, bundle: str, version: str, *, right: int, wrong: int, now: float
     ) -> None:
         """Count answers of which it became known whether they were right."""
-        with self._lock, self._transaction():
-            slot = self._slot((device, bundle, version), now)
-            slot.feedback += right + wrong
-            slot.right += right
-            self._write()
+        with self._lock:
+            with self._database.write() as session:
+                _require_known(session, {device}, now)
+                entry = _Entry(self, session, {device}, now)
+                slot = entry.slot(device, bundle, version)
+                slot.feedback += right + wrong
+                slot.right += right
+                entry.write_slots()
+            self._remember(entry.changed, now)
 
     def health(self, device: str, bundle: str, version: str, since: float = 0.0) -> Health | None:
         """What a device reports of a version since a moment; None for nothing.
@@ -164,252 +142,239 @@ class Ledger:
         The moment also becomes the beginning of a slot, so that what comes from then on can be
         told from what came before.
         """
-        name = (device, bundle, version)
         with self._lock:
-            self._see_others()
-            if since > self._began.get(name, 0.0):
-                self._began[name] = since
-            cached = self._health.get(name)
-            if cached is not None and cached[0] == since:
-                return cached[1]
-            rows = self._database.execute(
-                "SELECT feedback, right, counts FROM slots"
-                " WHERE device = ? AND bundle = ? AND version = ? AND slot >= ?",
-                (*name, since),
-            )
-            known = [_health(*row) for row in rows]
-            health = merge_health(known) if known else None
-            self._health[name] = (since, health)
-            return health
+            return self._versions.health(device, bundle, version, since)
 
     def fleet_health(self, bundle: str, version: str, *, since: float) -> dict[str, Health]:
         """By device, what was reported of a version in the slots since a moment."""
         with self._lock:
-            rows = self._database.execute(
-                "SELECT device, feedback, right, counts FROM slots"
-                " WHERE bundle = ? AND version = ? AND slot >= ?",
-                (bundle, version, since - SLOT_SECONDS),
-            ).fetchall()
-        found: dict[str, list[Health]] = {}
-        for device, *row in rows:
-            found.setdefault(device, []).append(_health(*row))
-        return {device: merge_health(items) for device, items in found.items()}
+            return self._versions.fleet_health(bundle, version, since - SLOT_SECONDS)
 
     def versions(self, *, since: float) -> tuple[tuple[str, str], ...]:
         """Every bundle and version of which something was reported since a moment."""
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT DISTINCT bundle, version FROM slots WHERE slot >= ? ORDER BY 1, 2",
-                (since - SLOT_SECONDS,),
-            ).fetchall()
-        return tuple((bundle, version) for bundle, version in rows)
+        from sqlalchemy import select
 
-    def history(self, bundle: str, version: str) -> dict[float, Health]:
-        """By day, seconds since 1970, what the whole fleet reported, as far as it is rolled up."""
-        with self._lock:
-            rows = self._database.execute(
-                "SELECT day, feedback, right, counts FROM days"
-                " WHERE bundle = ? AND version = ? ORDER BY day",
-                (bundle, version),
-            ).fetchall()
-        return {day: _health(*row) for day, *row in rows}
+        from edgekit.fleet.store.tables import TelemetrySlotRow as Row
+
+        of_models = (Row.bundle != "", Row.updated >= since)
+        query = select(Row.bundle, Row.version).where(*of_models).distinct()
+        with self._database.read() as session:
+            return tuple(sorted((bundle, version) for bundle, version in session.execute(query)))
 
     def faults(self) -> dict[str, dict[str, int]]:
         """By device, how often which fault was found."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import TelemetryFaultRow as Row
+
         found: dict[str, dict[str, int]] = {}
-        with self._lock:
-            for device, kind, count in self._database.execute(
-                "SELECT device, kind, count FROM faults ORDER BY device, kind"
-            ):
-                found.setdefault(device, {})[kind] = count
+        with self._database.read() as session:
+            for row in session.scalars(select(Row).order_by(Row.device_id, Row.kind)):
+                found.setdefault(row.device_id, {})[row.kind] = row.count
         return found
 
-    def expire(self, keeping: Keeping, *, now: float) -> int:
-        """Roll up what is too old to be kept of each device, and delete what is too old at all.
+    def _keep(self, measured: Sequence[Measured], now: float) -> tuple[int, int]:
+        batches = [item.screened.batch for item in measured if item.screened.batch is not None]
+        faults = Counter((item.device, kind) for item in measured for kind in item.screened.faults)
+        begins = sorted(self._versions.begins)[:_MOST_BEGINS]
+        devices = {batch.device for batch in batches} | {key[0] for key in begins}
+        with self._database.write() as session:
+            _require_known(session, devices, now)
+            _begin_slots(session, begins, now)
+            entry = _Entry(self, session, devices, now)
+            for batch in batches:
+                numbers = entry.numbers(batch.device, batch.stream)
+                for sequence, window in batch.records:
+                    if not numbers.add(sequence):
+                        entry.duplicates += 1
+                        continue
+                    entry.records += 1
+                    if _is_possible(window):
+                        entry.count(batch.device, window)
+                    else:
+                        faults[batch.device, "implausible"] += 1
+                entry.streams[batch.device, batch.stream] = (numbers, batch.dropped)
+            entry.write_streams()
+            entry.write_slots()
+            rows.add_to_hours(session, entry.sums, now=now)
+            if faults:
+                rows.add_faults(session, _bounded(session, faults), now=now)
+        self._versions.begins.difference_update(begins)
+        self._remember(entry.changed, now)
+        return entry.records, entry.duplicates
 
-        Returns:
-            How many slots were rolled up.
-        """
-        oldest = now - keeping.device_hours * 3_600
-        with self._lock, self._transaction():
-            old = self._database.execute(
-                "SELECT bundle, version, slot, feedback, right, counts FROM slots WHERE slot < ?",
-                (oldest,),
-            ).fetchall()
-            days: dict[tuple[str, str, float], list[tuple[int, int, str]]] = {}
-            for bundle, version, slot, *row in old:
-                days.setdefault((bundle, version, slot // _DAY * _DAY), []).append(tuple(row))
-            for name, rows in days.items():
-                known = self._database.execute(
-                    "SELECT feedback, right, counts FROM days"
-                    " WHERE bundle = ? AND version = ? AND day = ?",
-                    name,
-                ).fetchall()
-                self._write_day(name, [*known, *rows])
-            self._database.execute("DELETE FROM slots WHERE slot < ?", (oldest,))
-            self._database.execute(
-                "DELETE FROM days WHERE day < ?", (now - keeping.fleet_days * _DAY,)
-            )
-            self._database.execute("DELETE FROM streams WHERE seen < ?", (oldest,))
-            self._forget_memory()
-        return len(old)
+    def _remember(self, changed: dict[SlotKey, Slot], now: float) -> None:
+        if len(self._slots) + len(changed) > _MAX_CACHED:
+            self._slots.clear()
+        self._slots |= changed
+        self._versions.note(changed, now=now)
 
-    def forget(self, device: str) -> None:
-        """Delete everything that was kept of a device; the fleet's sums stay."""
-        with self._lock, self._transaction():
-            for table in ("streams", "slots", "faults"):
-                self._database.execute(f"DELETE FROM {table} WHERE device = ?", (device,))  # noqa: S608
-            self._forget_memory()
 
-    def _count(self, device: str, screened: Screened, now: float) -> tuple[int, int]:
-        batch = screened.batch
-        if batch is None:
-            return 0, 0
-        last = self._last_of(device, batch.stream)
-        counted = duplicates = 0
-        for sequence, window in batch.records:
-            if sequence <= last:
-                duplicates += 1
-                continue
-            last = sequence
-            counted += 1
-            if window.model is not None:
-                slot = self._slot((device, window.bundle, window.version), now)
-                slot.counts = slot.counts.merge(window.model)
-        self._last[device, batch.stream] = last
-        self._database.execute(
-            "INSERT INTO streams VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " last = excluded.last, dropped = excluded.dropped, seen = excluded.seen",
-            (device, batch.stream, last, batch.dropped, now),
-        )
-        return counted, duplicates
+class _Entry:
+    """What one transaction writes down. Only what was committed goes into the memory."""
 
-    def _last_of(self, device: str, stream: str) -> int:
-        known = self._last.get((device, stream))
-        if known is not None:
-            return known
-        row = self._database.execute(
-            "SELECT last FROM streams WHERE device = ? AND stream = ?", (device, stream)
-        ).fetchone()
-        if row is None:
+    def __init__(self, ledger: Ledger, session: Session, devices: set[str], now: float) -> None:
+        self._session = session
+        self._now = now
+        self.records = self.duplicates = 0
+        self.sums: dict[tuple[str, str], ModelCounts] = {}
+        self.streams: dict[tuple[str, str], tuple[Numbers, int]] = {}
+        self.changed: dict[SlotKey, Slot] = {}
+        self._known = {
+            (row.device_id, row.stream): numbers_of(row.last, row.missing)
+            for row in rows.read_streams(session, devices)
+        }
+        hour = now // SLOT_SECONDS * SLOT_SECONDS
+        self._newest: dict[tuple[str, str, str], SlotKey] = {}
+        self._slots: dict[SlotKey, Slot] = {}
+        missing = set()
+        for device, bundle, version, slot, revision in rows.read_revisions(
+            session, devices, since=hour
+        ):
+            key = (device, bundle, version, slot)
+            if slot <= now:
+                self._newest[device, bundle, version] = key
+            cached = ledger._slots.get(key)
+            if cached is not None and cached.revision == revision:
+                self._slots[key] = cached
+            else:
+                missing.add(device)
+        if missing:
+            for row in rows.read_slots(session, missing, since=hour):
+                self._slots[row.device_id, row.bundle, row.version, row.slot] = slot_of(row)
+        self._hour = hour
+
+    def numbers(self, device: str, stream: str) -> Numbers:
+        """Which records of a stream were counted."""
+        if (device, stream) not in self._known:
+            self._known[device, stream] = Numbers()
             # A device begins a new stream when it has lost its store: that is rare.
-            self._database.execute(
-                "DELETE FROM streams WHERE device = ? AND stream NOT IN (SELECT stream FROM"
-                " streams WHERE device = ? ORDER BY seen DESC LIMIT ?)",
-                (device, device, _MAX_STREAMS - 1),
-            )
-        return int(row[0]) if row else 0
+            _drop_streams(self._session, device, keep=_MAX_STREAMS - 1)
+        return self._known[device, stream]
 
-    def _slot(self, name: tuple[str, str, str], now: float) -> _Slot:
-        start = max(now // SLOT_SECONDS * SLOT_SECONDS, min(self._began.get(name, 0.0), now))
-        key = (*name, start)
-        slot = self._slots.get(key)
-        if slot is None:
-            row = self._database.execute(
-                "SELECT feedback, right, counts FROM slots"
-                " WHERE device = ? AND bundle = ? AND version = ? AND slot = ?",
-                key,
-            ).fetchone()
-            slot = _Slot(_read_counts(row[2]), row[0], row[1]) if row else _Slot(ModelCounts())
-            self._slots[key] = slot
-        self._dirty.add(key)
-        return slot
+    def slot(self, device: str, bundle: str, version: str) -> Slot:
+        """The slot of now, to be changed."""
+        key = self._newest.get((device, bundle, version))
+        if key is None:
+            key = self._newest[device, bundle, version] = (device, bundle, version, self._hour)
+        if key not in self.changed:
+            known = self._slots.get(key)
+            self.changed[key] = replace(known, revision=known.revision + 1) if known else Slot(1)
+        return self.changed[key]
 
-    def _write(self) -> None:
-        self._database.executemany(
-            "INSERT INTO slots VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
-            " feedback = excluded.feedback, right = excluded.right, counts = excluded.counts",
+    def count(self, device: str, window: Window) -> None:
+        """Count what a window holds."""
+        slot = self.slot(device, window.bundle, window.version)
+        slot.window = slot.window.merge(window) if slot.window else window
+        if window.model is not None:
+            name = (window.bundle, window.version)
+            known = self.sums.get(name)
+            self.sums[name] = known.merge(window.model) if known else window.model
+
+    def write_streams(self) -> None:
+        """Write which records were counted."""
+        from edgekit.fleet.store.tables import TelemetryStreamRow
+
+        put_rows(
+            self._session,
+            TelemetryStreamRow,
             [
-                (*key, slot.feedback, slot.right, _counts_json(slot.counts))
-                for key in self._dirty
-                for slot in (self._slots[key],)
+                {
+                    "device_id": device,
+                    "stream": stream,
+                    "last": numbers.last,
+                    "missing": numbers.gaps,
+                    "dropped": dropped,
+                    "seen": self._now,
+                }
+                for (device, stream), (numbers, dropped) in self.streams.items()
             ],
         )
-        for device, bundle, version, _ in self._dirty:
-            self._health.pop((device, bundle, version), None)
-        self._dirty.clear()
-        if len(self._slots) + len(self._last) > _MAX_CACHED:
-            self._slots.clear()
-            self._last.clear()
 
-    def _write_day(
-        self, name: tuple[str, str, float], rows: Iterable[tuple[int, int, str]]
-    ) -> None:
-        total, feedback, right = ModelCounts(), 0, 0
-        for of_row, right_of_row, counts in rows:
-            total = total.merge(_read_counts(counts))
-            feedback += of_row
-            right += right_of_row
-        self._database.execute(
-            "INSERT OR REPLACE INTO days VALUES (?, ?, ?, ?, ?, ?)",
-            (*name, feedback, right, _counts_json(total)),
+    def write_slots(self) -> None:
+        """Write what was added up."""
+        from edgekit.fleet.store.tables import TelemetrySlotRow
+
+        put_rows(
+            self._session,
+            TelemetrySlotRow,
+            [
+                _slot_values(key, self._now)
+                | {
+                    "revision": slot.revision,
+                    "feedback": slot.feedback,
+                    "right": slot.right,
+                    "counts": rows.window_text(slot.window),
+                }
+                for key, slot in self.changed.items()
+            ],
         )
 
-    def _note_fault(self, device: str, kind: str, now: float) -> None:
-        known = self._database.execute("SELECT count(*) FROM faults").fetchone()[0]
-        name = device if known < _MAX_FAULTY else ""
-        self._database.execute(
-            "INSERT INTO faults VALUES (?, ?, 1, ?) ON CONFLICT DO UPDATE SET"
-            " count = count + 1, last = excluded.last",
-            (name, kind, now),
-        )
 
-    def _forget_memory(self) -> None:
-        self._slots.clear()
-        self._dirty.clear()
-        self._last.clear()
-        self._health.clear()
-
-    def _see_others(self) -> None:
-        """Forget what is remembered if another process has written to the file."""
-        (version,) = self._database.execute("PRAGMA data_version").fetchone()
-        if version != self._version:
-            self._version = version
-            self._forget_memory()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._see_others()
-            yield
-            self._database.execute("COMMIT")
-        except BaseException as error:
-            # Memory may be ahead of the file: read it again.
-            self._forget_memory()
-            with contextlib.suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise EnvironmentLackError(
-                    f"the measurements cannot be kept: {error}",
-                    fix="make room on the disk; devices send again what was not taken",
-                ) from error
-            raise
+def _is_possible(window: Window) -> bool:
+    if not window.bundle:
+        return window.device is not None
+    return bool(
+        re.fullmatch(NAME_PATTERN, window.bundle) and re.fullmatch(VERSION_PATTERN, window.version)
+    )
 
 
-def _health(feedback: int, right: int, counts: str) -> Health:
-    return health_of(_read_counts(counts), feedback=feedback, right=right)
+def _slot_values(key: SlotKey, now: float) -> dict[str, object]:
+    device, bundle, version, slot = key
+    return {
+        "device_id": device,
+        "bundle": bundle,
+        "version": version,
+        "slot": slot,
+        "updated": now,
+    }
 
 
-def _counts_json(counts: ModelCounts) -> str:
-    window = Window(start=0.0, end=0.0, bundle="-", version="-", model=counts)
-    return json.dumps(window.to_json(), separators=(",", ":"))
+def _require_known(session: Session, devices: set[str], now: float) -> None:
+    missing = devices - rows.lock_devices(session, devices)
+    if missing:
+        # The broker let them in; their states may be on the way to another replica.
+        make_known(session, sorted(missing), now)
+        rows.lock_devices(session, missing)
 
 
-def _read_counts(text: str) -> ModelCounts:
-    document: Mapping[str, object] = json.loads(text)
-    return read_window(FieldReader(document)).model or ModelCounts()
+def _begin_slots(session: Session, begins: Iterable[SlotKey], now: float) -> None:
+    from edgekit.fleet.store.tables import TelemetrySlotRow
+
+    empty = {
+        "revision": 0,
+        "feedback": 0,
+        "right": 0,
+        "counts": rows.window_text(None),
+    }
+    values = [_slot_values(key, now) | empty for key in begins]
+    insert_new(session, TelemetrySlotRow, values, returning=["device_id"])
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    """The file with its tables; closed again if it is not one of ours."""
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    try:
-        # FULL: what was acknowledged to a device is on the disk.
-        for line in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=15000"):
-            database.execute(f"PRAGMA {line}")
-        database.executescript(_TABLES)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
+def _drop_streams(session: Session, device: str, *, keep: int) -> None:
+    from sqlalchemy import delete, select
+
+    from edgekit.fleet.store.tables import TelemetryStreamRow as Row
+
+    newest = select(Row.stream).where(Row.device_id == device).order_by(Row.seen.desc())
+    session.execute(
+        delete(Row).where(Row.device_id == device, Row.stream.not_in(newest.limit(keep))),
+        execution_options={"synchronize_session": False},
+    )
+
+
+def _bounded(session: Session, faults: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+    """The faults, those of devices beyond a number under an empty name."""
+    from sqlalchemy import func, select
+
+    from edgekit.fleet.store.tables import TelemetryFaultRow as Row
+
+    names = {device for device, _ in faults}
+    known = set(session.scalars(select(Row.device_id).where(Row.device_id.in_(sorted(names)))))
+    count = session.scalar(select(func.count(Row.device_id.distinct()))) or 0
+    room = max(0, _MAX_FAULTY - count)
+    kept = known.union(sorted(names - known)[:room])
+    bounded: Counter[tuple[str, str]] = Counter()
+    for (device, kind), number in faults.items():
+        bounded[device if device in kept else "", kind] += number
+    return bounded

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.settings import read_setting, write_setting
 from edgekit.fleet.telemetry.alarms import Alarm, follow_alarms, watch_version
 from edgekit.fleet.telemetry.health import Harm, Limits
-from edgekit.fleet.telemetry.ledger import Keeping, Ledger
+from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit.fleet.telemetry.notices import Notice, alarm_notices
-from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
 
@@ -20,41 +19,38 @@ FLEET_LIMITS: Final = Limits(min_requests=200, max_error_share=0.02)
 DEVICE_LIMITS: Final = Limits(min_requests=200, max_error_share=0.1, max_drift=0.5)
 _LOOK_SECONDS: Final = 60.0
 _WINDOW_SECONDS: Final = 3_600.0
-_EXPIRE_SECONDS: Final = 3_600.0
+SETTING: Final = "alarms"
 
 
 class AlarmWatch:
-    """Alarms of a fleet; which of them last is kept in a file, so that a restart rings no bell.
+    """Alarms of a fleet; which of them last is kept, so that another replica rings no bell again.
 
     Args:
         fleet: Its id.
         ledger: What was measured.
-        path: Where lasting alarms are kept.
+        database: Where lasting alarms are kept.
         tell: Takes notices.
         limits: For all devices of a version together.
         device_limits: For each alone.
-        keeping: How long measurements are kept.
     """
 
     def __init__(
         self,
         fleet: str,
         ledger: Ledger,
-        path: Path,
+        database: Database,
         *,
         tell: Callable[[Notice], None],
         limits: Limits = FLEET_LIMITS,
         device_limits: Limits = DEVICE_LIMITS,
-        keeping: Keeping | None = None,
     ) -> None:
         self._fleet = fleet
         self._ledger = ledger
-        self._path = path
+        self._database = database
         self._tell = tell
         self._limits, self._device_limits = limits, device_limits
-        self._keeping = keeping or Keeping()
-        self._alarms = {alarm.key: alarm for alarm in _read(path)}
-        self._looked = self._expired = 0.0
+        self._alarms = {alarm.key: alarm for alarm in _read(database)}
+        self._looked = 0.0
 
     @property
     def alarms(self) -> tuple[Alarm, ...]:
@@ -62,10 +58,7 @@ class AlarmWatch:
         return tuple(sorted(self._alarms.values(), key=lambda alarm: (alarm.began, alarm.key)))
 
     def turn(self, now: float) -> None:
-        """Look, if it is time to; and throw away what is too old."""
-        if now - self._expired >= _EXPIRE_SECONDS:
-            self._expired = now
-            self._ledger.expire(self._keeping, now=now)
+        """Look, if it is time to."""
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
@@ -80,29 +73,20 @@ class AlarmWatch:
         if watched.alarms != self._alarms:
             self._alarms = dict(watched.alarms)
             document = [alarm.to_json() for alarm in self.alarms]
-            write_bytes(self._path, json.dumps(document).encode())
+            write_setting(self._database, SETTING, document)
         for change, alarm in watched.changes:
             for notice in alarm_notices(self._fleet, change, alarm):
                 self._tell(notice)
 
 
-def _read(path: Path) -> tuple[Alarm, ...]:
-    try:
-        reader = FieldReader({"alarms": json.loads(path.read_bytes())})
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError, RecursionError) as error:
-        raise VerificationError(
-            f"the list of alarms cannot be read: {error}",
-            where=str(path),
-            fix="delete it: alarms that last begin anew",
-        ) from error
+def _read(database: Database) -> tuple[Alarm, ...]:
+    reader = FieldReader({"alarms": read_setting(database, SETTING, [])})
     alarms = reader.items("alarms", _read_alarm)
     if reader.faults:
         raise VerificationError(
             "the list of alarms is damaged: " + "; ".join(reader.faults[:10]),
-            where=str(path),
-            fix="delete it: alarms that last begin anew",
+            where=f"{database.where}, setting {SETTING!r}",
+            fix="delete the setting: alarms that last begin anew",
         )
     return alarms
 

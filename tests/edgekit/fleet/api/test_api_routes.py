@@ -339,27 +339,25 @@ def test_a_database_that_cannot_be_used_is_said(site, admin, monkeypatch) -> Non
         assert (answer.status_code, answer.json()["where"]) == (503, "there")
 
 
-def test_a_rollout_that_a_command_line_keeps_is_seen_and_paused_too(populated, plan) -> None:
+def test_a_rollout_that_a_command_line_made_is_seen_and_paused_too(populated, plan) -> None:
     from dataclasses import replace
 
     from edgekit.fleet.rollouts.plan import FORMAT, FORMAT_VERSION, plan_from_json
     from edgekit.fleet.rollouts.state import Phase
-    from edgekit.fleet.rollouts.store import RolloutFolder
+    from edgekit.fleet.store.rollouts import RolloutTable
 
-    folder = RolloutFolder(populated.plane.fleet.path / "rollouts")
+    table = RolloutTable(populated.plane.database)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": "x", "created": 1.0}
     made = plan_from_json(head | plan, where="here")
-    folder.create(made)
-    folder.save(
-        "r1", replace(folder.load("r1").state, phase=Phase.RUNNING), revision=folder.revision("r1")
-    )
+    table.create(made)
+    table.save("r1", replace(table.load("r1").state, phase=Phase.RUNNING), revision=1)
     operator = populated.client(Role.OPERATOR)
     assert operator.get(f"{API}/status").json()["rollouts"] == {"running": 1}
     assert [r["id"] for r in operator.get(f"{API}/rollouts").json()] == ["r1"]
     assert operator.post(f"{API}/rollouts/r1/pause", json={}).json()["phase"] == "paused"
-    assert folder.load("r1").state.phase is Phase.PAUSED
+    assert table.load("r1").state.phase is Phase.PAUSED
     audited = operator.get(f"{API}/audit", params={"subject": "rollout r1"}).json()
-    assert [entry["actor"] for entry in audited] == ["a-operator"]
+    assert [entry["actor"] for entry in audited] == ["a-operator", "x"]
     again = populated.client(Role.ADMIN).post(f"{API}/rollouts", json={"plan": plan})
     assert again.status_code == 400
     assert "already" in again.json()["what"]

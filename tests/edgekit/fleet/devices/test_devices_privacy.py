@@ -21,19 +21,16 @@ from edgekit.fleet.devices.retention import (
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.ordering import order_device
 from edgekit.fleet.repositories import ordered_devices
-from edgekit.fleet.rollouts.plan import RolloutPlan, Stage
-from edgekit.fleet.rollouts.state import DeviceProgress, RolloutState, Status
-from edgekit.fleet.rollouts.store import RolloutFolder
 from edgekit.fleet.store.tables import (
     AlarmRow,
     Base,
     EventRow,
     RolloutRow,
-    TelemetryRow,
+    TelemetryFaultRow,
+    TelemetrySlotRow,
 )
 from edgekit.fleet.watch import FleetWatcher
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics
 
 
@@ -53,20 +50,17 @@ def rollout(devices: dict[str, object]) -> RolloutRow:
     )
 
 
-def telemetry(device: str, received: float) -> TelemetryRow:
-    return TelemetryRow(
+def telemetry(device: str, received: float) -> TelemetrySlotRow:
+    return TelemetrySlotRow(
         device_id=device,
-        stream="0" * 16,
-        sequence=int(received),
         bundle="digits",
         version="1.0.0",
-        started=received,
-        ended=received,
-        received=received,
-        requests=1,
-        errors=0,
-        insane=0,
-        data={},
+        slot=received,
+        revision=1,
+        updated=received,
+        feedback=0,
+        right=0,
+        counts="",
     )
 
 
@@ -80,6 +74,7 @@ def busy(inventory, state, event, watch):
         session.add(rollout({"d1": [0, "active"], "d2": [1, "ordered"]}))
         for device in ("d1", "d2"):
             session.add(telemetry(device, watch().timestamp()))
+            session.add(TelemetryFaultRow(device_id=device, kind="flood", count=1, last=1e12))
             session.add(
                 AlarmRow(
                     began=0.0,
@@ -108,7 +103,7 @@ def test_everything_that_is_held_is_given_out(busy, fleet: Fleet) -> None:
     document = export_device(busy.database, fleet, "d1")
     assert "timestamp.json" in document["order"]
     json.dumps(document)
-    for table in ("alarms", "deployments", "device_bundles", "events", "telemetry"):
+    for table in ("alarms", "deployments", "device_bundles", "events", "telemetry_slots"):
         assert [row["device_id"] for row in document[table]] == ["d1"], table
     assert document["device"]["labels"] == {"site": "berlin"}
     assert document["rollouts"] == [{"id": "r1", "progress": [[0, "active"]]}]
@@ -147,21 +142,8 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
     order_device(fleet, "d1", [])
+    (fleet.path / "before-the-database").mkdir()
     order_device(fleet, "d2", [])
-    pseudonym = busy.get("d1").pseudonym
-    files = RolloutFolder(fleet.path / "rollouts")
-    files.create(
-        RolloutPlan(
-            id="r2",
-            order=BundleOrder(bundle="digits", version="1.0.0"),
-            query="",
-            stages=(Stage(name="all", percent=100.0),),
-            created_by="alice",
-            created=0.0,
-        )
-    )
-    told = {"d1": DeviceProgress(stage=0, status=Status.ACTIVE)}
-    files.save("r2", RolloutState(members=("d1", "d2"), devices=told), revision=1)
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
         topics = Topics(fleet.id)
         with connected_to(broker.address) as connection:
@@ -172,8 +154,7 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
             time.sleep(0.1)
             assert set(watcher.states) == {"d2"}
     assert ordered_devices(fleet) == ("d2",)
-    state_of_r2 = files.load("r2").state
-    assert (state_of_r2.members, set(state_of_r2.devices)) == ((pseudonym, "d2"), {pseudonym})
+    assert not (fleet.path / "before-the-database").exists()
     assert [device.id for device in busy.all()] == ["d2"]
 
 

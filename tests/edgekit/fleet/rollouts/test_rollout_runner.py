@@ -19,16 +19,17 @@ from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.ordering import device_order, order_device
 from edgekit.fleet.rollouts import commands
+from edgekit.fleet.rollouts.fleet_view import FleetView
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
 from edgekit.fleet.rollouts.state import Phase, RolloutState, Status
-from edgekit.fleet.rollouts.store import RolloutFolder
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.crowd import Crowd
-from edgekit.fleet.telemetry.listener import FleetListener, Heard
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.telemetry.listener import FleetListener
 from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.orders import BundleOrder
-from edgekit_runtime.telemetry import parse_batch
 from tests.edgekit.fleet.rollouts.conftest import GATES, ReadyFleet, release
 
 QUICK = Criteria(min_seconds=0.0, max_failed_share=0.5, min_installed_share=0.5)
@@ -55,38 +56,57 @@ def make_plan(*stages: Stage, **changes: object) -> RolloutPlan:
 
 def runner_of(
     fleet: Fleet,
-    store: RolloutFolder,
+    store: RolloutTable,
     listener: FleetListener,
     broker: RunningBroker,
+    *,
+    view: FleetView | None = None,
     **settings: Any,
 ) -> RolloutRunner:
-    """A runner of `make_plan`'s rollout that turns quickly."""
+    """A runner of `make_plan`'s rollout that turns quickly, and hears while it waits."""
+    seen = view or FleetView(listener.topics)
+
+    def hear(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            for message in listener.take(timeout_s=left):
+                if not message.topic.endswith("/telemetry"):
+                    seen.take(message.topic, message.payload)
+                message.done()
+
     return RolloutRunner(
         fleet,
         store,
         "r1",
-        listener=listener,
+        view=seen,
+        ear=listener,
         broker=broker.address,
-        settings=RunnerSettings(turn_seconds=0.05, **settings),
+        settings=RunnerSettings(wait=hear, turn_seconds=0.05, **settings),
     )
 
 
 def drive(
     fleet: Fleet,
+    store: RolloutTable,
     broker: RunningBroker,
     *,
     until: Callable[[RolloutState], bool] = lambda _state: False,
     seconds: float = 60.0,
 ) -> RolloutState:
-    store = RolloutFolder(fleet.path / "rollouts")
     deadline = time.monotonic() + seconds
     with FleetListener(fleet.id, broker.address, name="control") as listener:
-        runner = runner_of(fleet, store, listener, broker)
+        view = FleetView(listener.topics)
+        runner = runner_of(fleet, store, listener, broker, view=view)
         state = runner.run(
             goes_on=lambda: time.monotonic() < deadline and not until(runner.stored.state)
         )
-        assert not runner.view.faulty, runner.view.faults
+        assert not view.faulty, view.faults
         return state
+
+
+@pytest.fixture
+def store(quick_database: Database) -> RolloutTable:
+    return RolloutTable(quick_database)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -101,18 +121,14 @@ def settle(crowd: Crowd, version: str) -> None:
     wait_until(lambda: crowd.figures().phases == {f"double {version} (active)": len(crowd.names)})
 
 
-def create(fleet: Fleet, plan: RolloutPlan) -> RolloutFolder:
-    store = RolloutFolder(fleet.path / "rollouts")
-    store.create(plan)
-    return store
-
-
-def test_a_rollout_to_the_end(ready_fleet: ReadyFleet, mosquitto: RunningBroker) -> None:
+def test_a_rollout_to_the_end(
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker
+) -> None:
     fleet = ready_fleet(12)
-    create(fleet, make_plan())
+    store.create(make_plan())
     with Crowd.of_fleet(fleet, mosquitto.address, count=12, behaviour=FAST, fetching=2) as crowd:
         settle(crowd, "1.0.0")
-        state = drive(fleet, mosquitto)
+        state = drive(fleet, store, mosquitto)
         assert state.phase is Phase.COMPLETED, state
         assert crowd.figures().phases == {"double 2.0.0 (active)": 12}
         assert crowd.figures().refused == 0
@@ -125,15 +141,15 @@ def test_a_rollout_to_the_end(ready_fleet: ReadyFleet, mosquitto: RunningBroker)
 
 
 def test_a_bad_canary_goes_back_and_nobody_else_is_touched(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker
 ) -> None:
     fleet = ready_fleet(10)
     strict = replace(QUICK, max_failed_share=0.0)
-    create(fleet, make_plan(Stage(name="canary", count=3, criteria=strict), *STAGES[1:]))
+    store.create(make_plan(Stage(name="canary", count=3, criteria=strict), *STAGES[1:]))
     behaviour = replace(FAST, roll_back=1.0, only_version="2.0.0")
     with Crowd.of_fleet(fleet, mosquitto.address, count=10, behaviour=behaviour) as crowd:
         settle(crowd, "1.0.0")
-        state = drive(fleet, mosquitto)
+        state = drive(fleet, store, mosquitto)
         assert state.phase is Phase.ROLLED_BACK
         assert "stage canary" in state.reason
         assert "held NaN or infinity" in state.reason
@@ -150,30 +166,32 @@ def test_a_bad_canary_goes_back_and_nobody_else_is_touched(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_killed_at_any_instant_nothing_is_lost_and_nothing_told_twice(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker
+    ready_fleet: ReadyFleet,
+    store: RolloutTable,
+    quick_database: Database,
+    mosquitto: RunningBroker,
 ) -> None:
     fleet = ready_fleet(30)
-    create(fleet, make_plan(max_in_flight=4))
+    store.create(make_plan(max_in_flight=4))
     code = (
         "import sys; from pathlib import Path\n"
         "from edgekit.fleet.folder import Fleet\n"
-        "from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings\n"
-        "from edgekit.fleet.rollouts.store import RolloutFolder\n"
-        "from edgekit.fleet.telemetry.listener import FleetListener\n"
+        "from edgekit.fleet.service.single import drive_rollout\n"
+        "from edgekit.fleet.store.database import open_database\n"
         "fleet = Fleet.open(Path(sys.argv[1]))\n"
-        "store = RolloutFolder(fleet.path / 'rollouts')\n"
-        "with FleetListener(fleet.id, fleet.broker, name='control') as listener:\n"
-        "    runner = RolloutRunner(fleet, store, 'r1', listener=listener, broker=fleet.broker,\n"
-        "        settings=RunnerSettings(turn_seconds=0.02))\n"
-        "    print('drives', flush=True)\n"
-        "    runner.run()\n"
+        "database = open_database(sys.argv[2])\n"
+        "print('drives', flush=True)\n"
+        "drive_rollout(fleet, database, 'r1', fleet.broker, turn_seconds=0.02)\n"
     )
+    where = str(quick_database.engine.url.database)
     with Crowd.of_fleet(fleet, mosquitto.address, count=30, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
         killed = 0
         for delay in (0.6, 0.75, 0.9, 1.1):
             process = subprocess.Popen(
-                [sys.executable, "-c", code, str(fleet.path)], stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", code, str(fleet.path), where],
+                stdout=subprocess.PIPE,
+                text=True,
             )
             assert process.stdout is not None
             assert process.stdout.readline() == "drives\n"
@@ -182,20 +200,20 @@ def test_killed_at_any_instant_nothing_is_lost_and_nothing_told_twice(
             process.send_signal(signal.SIGKILL)
             process.communicate()
         assert killed >= 2
-        state = drive(fleet, mosquitto)
+        state = drive(fleet, store, mosquitto)
         assert state.phase is Phase.COMPLETED, state
         assert crowd.figures().phases == {"double 2.0.0 (active)": 30}
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
 
 
 def test_what_was_signed_and_not_sent_is_sent_after_a_restart(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker
 ) -> None:
     fleet = ready_fleet(4)
-    store = create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
+    store.create(make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
     with Crowd.of_fleet(fleet, mosquitto.address, count=4, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
-        drive(fleet, mosquitto, until=lambda state: bool(state.devices))
+        drive(fleet, store, mosquitto, until=lambda state: bool(state.devices))
         # As if it was killed between the director's signature and the broker's answer.
         name = device_name(2)
         stored = store.load("r1")
@@ -206,27 +224,27 @@ def test_what_was_signed_and_not_sent_is_sent_after_a_restart(
         store.save("r1", replace(stored.state, devices=devices), revision=stored.revision)
         if device_order(fleet, name).version == 1:
             order_device(fleet, name, [stored.plan.order])
-        state = drive(fleet, mosquitto)
+        state = drive(fleet, store, mosquitto)
         assert state.phase is Phase.COMPLETED
         assert crowd.figures().phases == {"double 2.0.0 (active)": 4}
     assert device_order(fleet, name).version == 2
 
 
 def test_pause_and_stop_from_another_process_are_heeded(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker
 ) -> None:
     fleet = ready_fleet(8)
     patient = replace(QUICK, min_seconds=3_600.0)
-    store = create(fleet, make_plan(Stage(name="canary", count=2, criteria=patient), *STAGES[1:]))
+    store.create(make_plan(Stage(name="canary", count=2, criteria=patient), *STAGES[1:]))
     with Crowd.of_fleet(fleet, mosquitto.address, count=8, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
-        drive(fleet, mosquitto, until=lambda state: state.count(Status.ACTIVE) == 2)
+        drive(fleet, store, mosquitto, until=lambda state: state.count(Status.ACTIVE) == 2)
         stored = store.load("r1")
         stopped = commands.stop(
             stored.plan, stored.state, who="bob", now=time.time(), reason="smoke"
         )
         store.save("r1", stopped, revision=stored.revision)
-        state = drive(fleet, mosquitto)
+        state = drive(fleet, store, mosquitto)
         assert (state.phase, state.reason) == (Phase.ROLLED_BACK, "smoke")
         settle(crowd, "1.0.0")
     assert sum(device_order(fleet, name).version == 3 for name in crowd.names) == 2
@@ -234,39 +252,44 @@ def test_pause_and_stop_from_another_process_are_heeded(
 
 
 def test_a_version_that_is_not_released_pauses_the_rollout(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker
 ) -> None:
     fleet = ready_fleet(3)
-    create(fleet, make_plan(order=BundleOrder(bundle="double", version="9.0.0")))
+    store.create(make_plan(order=BundleOrder(bundle="double", version="9.0.0")))
     with Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
-        state = drive(fleet, mosquitto, until=lambda state: state.phase is Phase.PAUSED)
+        state = drive(fleet, store, mosquitto, until=lambda state: state.phase is Phase.PAUSED)
     assert "double 9.0.0 is not released" in state.reason
     assert {device_order(fleet, name).version for name in crowd.names} == {1}
 
 
 def test_other_bundles_of_a_device_stay(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker, tmp_path: Path
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker, tmp_path: Path
 ) -> None:
     fleet = ready_fleet(1)
     release(fleet, "1.0.0", tmp_path, name="other")
     both = [BundleOrder(bundle=name, version="1.0.0", gates=GATES) for name in ("double", "other")]
     order_device(fleet, device_name(0), both)
-    create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
+    store.create(make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
     with Crowd.of_fleet(fleet, mosquitto.address, count=1, behaviour=FAST):
-        drive(fleet, mosquitto, until=lambda state: bool(state.count(Status.ORDERED)), seconds=10)
+        drive(
+            fleet,
+            store,
+            mosquitto,
+            until=lambda state: bool(state.count(Status.ORDERED)),
+            seconds=10,
+        )
     told = {item.bundle: item.version for item in device_order(fleet, device_name(0)).bundles}
     assert told == {"double": "2.0.0", "other": "1.0.0"}
 
 
 def test_a_broker_that_is_away_delays_and_loses_nothing(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker, tmp_path: Path
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker, tmp_path: Path
 ) -> None:
     fleet = ready_fleet(6)
-    create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
+    store.create(make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
     with Crowd.of_fleet(fleet, mosquitto.address, count=6, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
-        store = RolloutFolder(fleet.path / "rollouts")
         with FleetListener(fleet.id, mosquitto.address, name="control") as listener:
             runner = runner_of(fleet, store, listener, mosquitto)
             runner.run(goes_on=lambda: not runner.stored.state.members)
@@ -283,7 +306,7 @@ def test_a_broker_that_is_away_delays_and_loses_nothing(
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
 
 
-class FlakyStore(RolloutFolder):
+class FlakyStore(RolloutTable):
     """A store that is away for a while, like a database that is started again."""
 
     away = 0
@@ -296,59 +319,35 @@ class FlakyStore(RolloutFolder):
 
 
 def test_a_store_that_is_away_delays_and_loses_nothing(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker, monkeypatch: pytest.MonkeyPatch
+    ready_fleet: ReadyFleet,
+    quick_database: Database,
+    mosquitto: RunningBroker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("edgekit.fleet.rollouts.runner._RETRY_SECONDS", 0.1)
     fleet = ready_fleet(3)
-    create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
-    store = FlakyStore(fleet.path / "rollouts")
+    store = FlakyStore(quick_database)
+    store.create(make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
     store.away = 5
-    taken: list[bytes] = []
-    refusals = 3
-
-    def take(messages: list[Heard]) -> None:
-        nonlocal refusals
-        if refusals:
-            refusals -= 1
-            raise EnvironmentLackError("the disk is full")
-        for message in messages:
-            taken.append(message.payload)
-            message.done()
-
-    behaviour = replace(FAST, telemetry_seconds=0.5)
-    with (
-        Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=behaviour) as crowd,
-        FleetListener(fleet.id, mosquitto.address, name="control") as listener,
-    ):
+    with Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
-        runner = runner_of(fleet, store, listener, mosquitto, take_telemetry=take)
-        deadline = time.monotonic() + 60
-        state = runner.run(
-            goes_on=lambda: time.monotonic() < deadline or not taken,
-        )
-        assert state.phase is Phase.COMPLETED
-        while not taken and time.monotonic() < deadline:
-            runner.turn()
-            runner._listen(0.1)
-    assert (store.away, refusals) == (0, 0)
-    sequences: dict[str, list[int]] = {}
-    for payload in taken:
-        batch = parse_batch(payload, where="test")
-        sequences.setdefault(batch.device, []).extend(number for number, _ in batch.records)
-    # What was refused at first was kept and taken later: none is missing.
-    assert sequences
-    assert all(found == list(range(1, len(found) + 1)) for found in sequences.values())
+        state = drive(fleet, store, mosquitto)
+    assert state.phase is Phase.COMPLETED
+    assert store.away == 0
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
 
 
 def test_states_that_the_broker_swallowed_are_asked_for(
-    ready_fleet: ReadyFleet, mosquitto: RunningBroker, monkeypatch: pytest.MonkeyPatch
+    ready_fleet: ReadyFleet,
+    store: RolloutTable,
+    mosquitto: RunningBroker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A broker drops what exceeds its queue and says nothing; the retained state is still there."""
     monkeypatch.setattr("edgekit.fleet.rollouts.runner._PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr("edgekit.fleet.rollouts.runner._ASK_AGAIN_SECONDS", 0.2)
     fleet = ready_fleet(3)
-    store = create(fleet, make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
+    store.create(make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
     with (
         Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=FAST) as crowd,
         FleetListener(fleet.id, mosquitto.address, name="control") as listener,

@@ -32,10 +32,10 @@ QUESTION = Question(metric=Metric.ERRORS, margin=0.05)
 class World:
     """A fleet whose devices measure what they are told to."""
 
-    def __init__(self, fleet: Fleet, database, broker: RunningBroker, folder: Path) -> None:
+    def __init__(self, fleet: Fleet, database, broker: RunningBroker) -> None:
         self.fleet, self.database = fleet, database
         self.now = datetime.now(UTC)
-        self.ledger = Ledger(folder / "telemetry.db")
+        self.ledger = Ledger(database, look_seconds=0.0)
         self.table = ExperimentTable(database, clock=lambda: self.now)
         self.comparisons = Comparisons(
             fleet,
@@ -82,9 +82,7 @@ def world(fleet: Fleet, database, make_bundle, tmp_path: Path) -> Iterator[World
         release_bundle(fleet, make_bundle(version))
     Inventory(database, actor="test").hear(DeviceState(device=d, online=True) for d in DEVICES)
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
-        made = World(fleet, database, broker, tmp_path)
-        yield made
-        made.ledger.close()
+        yield World(fleet, database, broker)
 
 
 def test_a_real_difference_is_decided_for_the_better(world: World) -> None:

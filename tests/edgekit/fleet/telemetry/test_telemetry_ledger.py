@@ -6,19 +6,27 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.telemetry import hourly_counts, recent_counts
 from edgekit.fleet.telemetry.drift import merge_features
-from edgekit.fleet.telemetry.ledger import Keeping, Ledger
+from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.telemetry.numbers import MAX_GAPS, Numbers
 from edgekit.fleet.telemetry.screening import Allowance, Screen
 from edgekit.fleet.telemetry.sketches import LatencySketch, bucket_of, merge_latencies
-from edgekit_runtime.errors import EnvironmentLackError
-from edgekit_runtime.telemetry import FeatureCounts, ModelCounts, Window, pack_batch
+from edgekit_runtime.telemetry import (
+    DeviceGauges,
+    FeatureCounts,
+    ModelCounts,
+    Window,
+    pack_batch,
+)
 
 NOW = 1_800_000_000.0
 STREAM = "0123456789abcdef"
@@ -39,10 +47,8 @@ def batch(device: str, *windows: Window, first: int = 1, stream: str = STREAM) -
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "telemetry.db")
-    yield made
-    made.close()
+def ledger(database: Database) -> Ledger:
+    return Ledger(database, look_seconds=0.0)
 
 
 def requests(ledger: Ledger, device: str = "d1", version: str = "2.0.0", since: float = 0) -> int:
@@ -65,18 +71,16 @@ def test_what_devices_report_adds_up(ledger: Ledger) -> None:
     assert ledger.versions(since=NOW - 60) == (("digits", "2.0.0"),)
 
 
-def test_a_record_counts_once_also_after_a_restart(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_record_counts_once_also_after_a_restart(ledger: Ledger, database: Database) -> None:
     message = batch("d1", window(), window())
     ledger.take([("d1", message), ("d1", message)], now=NOW)
-    ledger.close()
-    again = Ledger(tmp_path / "telemetry.db")
+    again = Ledger(database, look_seconds=0.0)
     taken = again.take([("d1", message), ("d1", batch("d1", window(), first=3))], now=NOW + 1)
     assert (taken.records, taken.duplicates) == (1, 2)
     assert requests(again) == 30
     # A device that has lost its store begins another stream.
     again.take([("d1", batch("d1", window(), stream="f" * 16))], now=NOW + 2)
     assert requests(again) == 40
-    again.close()
 
 
 def test_what_came_before_a_rollout_does_not_count_for_it(ledger: Ledger) -> None:
@@ -90,15 +94,29 @@ def test_what_came_before_a_rollout_does_not_count_for_it(ledger: Ledger) -> Non
     assert requests(ledger) == 20
 
 
-def test_two_who_write_do_not_undo_each_other(ledger: Ledger, tmp_path: Path) -> None:
-    other = Ledger(tmp_path / "telemetry.db")
+def test_two_who_write_do_not_undo_each_other(ledger: Ledger, database: Database) -> None:
+    other = Ledger(database, look_seconds=0.0)
     for number in range(1, 6):
         message = batch("d1", window(), first=number)
         # A broker delivers to both.
         for one in (ledger, other):
             one.take([("d1", message)], now=NOW)
     assert requests(ledger) == requests(other) == 50
-    other.close()
+
+
+def test_what_a_rollout_waits_for_counts_at_another_replica_too(
+    ledger: Ledger, database: Database
+) -> None:
+    other = Ledger(database, look_seconds=0.0)
+    ledger.take([("d1", batch("d1", window(errors=10)))], now=NOW + 5)
+    told = NOW + 7
+    assert ledger.health("d1", "digits", "2.0.0", told) is None
+    # The one that drives the rollout writes down from when on, with whatever it takes in next.
+    ledger.take([("d2", batch("d2", window()))], now=NOW + 8)
+    other.take([("d1", batch("d1", window(), first=2))], now=NOW + 9)
+    health = ledger.health("d1", "digits", "2.0.0", told)
+    assert health is not None
+    assert (health.requests, health.errors) == (10, 0)
 
 
 def test_feedback_is_counted(ledger: Ledger) -> None:
@@ -151,10 +169,8 @@ def test_a_wrong_clock_is_counted_and_not_believed(ledger: Ledger, end: float) -
     assert ledger.versions(since=NOW + 7_200) == ()
 
 
-def test_gigabytes_are_not_even_parsed(tmp_path: Path) -> None:
-    ledger = Ledger(
-        tmp_path / "t.db", screen=Screen(Allowance(bytes_per_hour=20_000, versions_per_hour=3))
-    )
+def test_gigabytes_are_not_even_parsed(database: Database) -> None:
+    ledger = Ledger(database, screen=Screen(Allowance(bytes_per_hour=20_000, versions_per_hour=3)))
     flood = [("d1", b"x" * 15_000)] * 50
     assert ledger.take([*flood, ("d2", batch("d2", window()))], now=NOW).records == 1
     assert ledger.faults() == {"d1": {"flood": 49, "no batch": 1}}
@@ -164,84 +180,115 @@ def test_gigabytes_are_not_even_parsed(tmp_path: Path) -> None:
     ledger.take([("d3", batch("d3", *many))], now=NOW)
     assert len(ledger.versions(since=NOW - 60)) == 3
     assert ledger.faults()["d3"] == {"too many versions": 1}
-    ledger.close()
 
 
 def test_who_makes_up_devices_fills_no_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgekit.fleet.telemetry.ledger._MAX_FAULTY", 5)
-    ledger = Ledger(tmp_path / "t.db")
     ledger.take([(f"made-up-{n}", b"nonsense") for n in range(100)], now=NOW)
     assert len(ledger.faults()) == 6
     assert ledger.faults()[""] == {"no batch": 95}
-    ledger.close()
 
 
-def test_old_counts_are_rolled_up_and_in_the_end_deleted(ledger: Ledger) -> None:
-    for hour in range(5):
-        ledger.take(
-            [
-                ("d1", batch("d1", window(), first=hour + 1)),
-                ("d2", batch("d2", window(), first=hour + 1)),
-            ],
-            now=NOW + hour * 3_600,
-        )
-    later = NOW + 60 * 3_600
-    assert ledger.expire(Keeping(device_hours=58.0), now=later) in (4, 6)
-    rolled = sum(item.requests for item in ledger.history("digits", "2.0.0").values())
-    left = sum(h.requests for h in ledger.fleet_health("digits", "2.0.0", since=0).values())
-    assert rolled + left == 100
-    ledger.expire(Keeping(device_hours=1.0), now=later)
-    assert requests(ledger) == 0
-    assert sum(i.requests for i in ledger.history("digits", "2.0.0").values()) == 100
-    ledger.expire(Keeping(device_hours=1.0, fleet_days=2.0), now=NOW + 86_400 * 10)
-    assert ledger.history("digits", "2.0.0") == {}
+def test_hours_and_versions_of_the_fleet_stand_apart(ledger: Ledger, database: Database) -> None:
+    light = FeatureCounts(expected=(0.5, 0.5), counts=(7, 3))
+    one = window(errors=1, latency={50: 10}, features={"input:light": light})
+    ledger.take([("d1", batch("d1", one, one)), ("d2", batch("d2", one))], now=NOW)
+    ledger.take([("d1", batch("d1", one, one))], now=NOW + 1)
+    ledger.take([("d1", batch("d1", window(version="3.0.0"), first=3))], now=NOW + 3_600)
+    hours = hourly_counts(database, since=NOW)
+    assert {
+        version: [(h.hour - int(NOW) // 3600, h.requests, h.errors) for h in of]
+        for (_, version), of in hours.items()
+    } == {"2.0.0": [(0, 30, 3)], "3.0.0": [(1, 10, 0)]}
+    counts = recent_counts(database, since=NOW)["digits", "2.0.0"]
+    assert (counts.latency, counts.features["input:light"].counts) == ({50: 30}, (21, 9))
+    assert set(recent_counts(database, since=NOW + 3_600)) == {("digits", "3.0.0")}
 
 
-def test_a_device_can_be_forgotten(ledger: Ledger) -> None:
-    ledger.take([("d1", batch("d1", window())), ("d2", batch("d2", window()))], now=NOW)
-    ledger.take([("d1", b"nonsense")], now=NOW)
-    ledger.forget("d1")
-    assert ledger.faults() == {}
-    assert set(ledger.fleet_health("digits", "2.0.0", since=0)) == {"d2"}
+def test_names_that_no_bundle_has_are_left_out(ledger: Ledger, database: Database) -> None:
+    odd = FeatureCounts(expected=(1.0,), counts=(10,))
+    counts = ModelCounts(requests=1)
+    lies = [
+        Window(start=NOW, end=NOW, bundle=bundle, version=version, model=counts)
+        for bundle, version in (("../etc", "1.0.0"), ("a\0b", "1.0.0"), ("digits", "newest"))
+    ]
+    kept = window(features={"input:\0\ud800": odd})
+    gauges = Window(start=NOW - 10, end=NOW, device=DeviceGauges(cpu_share=0.5))
+    taken = ledger.take([("d1", batch("d1", *lies, kept, gauges))], now=NOW)
+    assert taken.records == 5
+    assert ledger.faults() == {"d1": {"implausible": 3}}
+    assert ledger.versions(since=NOW) == (("digits", "2.0.0"),)
+    assert recent_counts(database, since=NOW)["digits", "2.0.0"].requests == 10
+    health = ledger.health("d1", "digits", "2.0.0")
+    assert health is not None
+    assert list(health.drift) == ["input:\0\ud800"]
 
 
-def test_a_file_that_is_no_database_is_said(tmp_path: Path) -> None:
-    (tmp_path / "t.db").write_bytes(b"no database at all, but long enough" * 100)
-    with pytest.raises(EnvironmentLackError, match="cannot be kept"):
-        Ledger(tmp_path / "t.db")
+def test_writers_at_once_lose_nothing_in_any_order(database: Database) -> None:
+    """As replicas do that share a subscription: each takes some of a device's batches."""
+    ledgers = [Ledger(database, look_seconds=0.0) for _ in range(3)]
+
+    def write(mine: int) -> None:
+        for number in range(15 - mine, 0, -3):
+            for device in ("d1", "d2"):
+                ledgers[mine].take([(device, batch(device, window(), first=number))], now=NOW)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [requests(ledger, "d1") for ledger in ledgers] == [150, 150, 150]
+    assert recent_counts(database, since=NOW)["digits", "2.0.0"].requests == 300
+
+
+@given(st.lists(st.integers(1, 40), max_size=80))
+def test_numbers_count_once_in_any_order(came: list[int]) -> None:
+    numbers = Numbers()
+    new = [number for number in came if numbers.add(number)]
+    assert sorted(new) == sorted(set(came))
+    assert numbers.last == max(came, default=0)
+
+
+def test_gaps_are_bounded() -> None:
+    numbers = Numbers()
+    for number in range(2, 6 * MAX_GAPS, 2):
+        assert numbers.add(number)
+    assert len(numbers.gaps) == MAX_GAPS
+    assert not numbers.add(1)
+    assert numbers.add(6 * MAX_GAPS - 3)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_killed_what_was_reported_as_taken_is_there(tmp_path: Path) -> None:
+def test_killed_what_was_reported_as_taken_is_there(database: Database) -> None:
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2])\n"
+        "import sys; sys.path.insert(0, sys.argv[2])\n"
+        "from edgekit.fleet.store.database import open_database\n"
         "from edgekit.fleet.telemetry.ledger import Ledger\n"
         "from tests.edgekit.fleet.telemetry.test_telemetry_ledger import NOW, batch, window\n"
-        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "ledger = Ledger(open_database(sys.argv[1]))\n"
         "for number in range(1, 100_000):\n"
         "    ledger.take([('d1', batch('d1', window(), first=number))], now=NOW)\n"
         "    print(number, flush=True)\n"
     )
     root = Path(__file__).resolve().parents[4]
+    address = database.engine.url.render_as_string(hide_password=False)
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "t.db"), str(root)],
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", code, address, str(root)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for _ in range(20):
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     last = max([20, *map(int, process.communicate()[0].split())])
-    ledger = Ledger(tmp_path / "t.db")
+    ledger = Ledger(database, look_seconds=0.0)
     counted = requests(ledger) // 10
     assert counted in (last, last + 1)
     # Delivered again, as the broker does with what was not acknowledged, nothing counts twice.
     ledger.take([("d1", batch("d1", *[window()] * (last + 2)))], now=NOW)
     assert requests(ledger) // 10 == last + 2
-    ledger.close()
 
 
 latencies = st.lists(st.floats(0.0005, 10_000.0), min_size=1, max_size=60)
