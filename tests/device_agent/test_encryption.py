@@ -16,6 +16,7 @@ from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.cli import cli
 from edgekit_agent.config import load_config
 from edgekit_agent.conversion import convert_storage
+from edgekit_agent.hosted import HostedModel
 from edgekit_agent.local import load_model
 from edgekit_agent.provision import check_agent
 from edgekit_agent.samples import SampleRing
@@ -23,14 +24,17 @@ from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Slot
 from edgekit_agent.telemetry.store import TelemetryStore
-from edgekit_runtime.errors import UsageError, VerificationError
+from edgekit_runtime.bundle.manifest import parse_manifest
+from edgekit_runtime.errors import UnsupportedModelError, UsageError, VerificationError
 from edgekit_runtime.sealing.keys import KeySource, StorageLockedError, write_new_key
 from edgekit_runtime.sealing.vault import Encryption, Vault
+from edgekit_runtime.session import open_session
 from edgekit_runtime.telemetry import DeviceGauges, Window
 from tests.device_agent.test_storage import Device
+from tests.simulators.hosted_models import make_slot
 from tests.simulators.local_agent import RunningAgent, make_config
 from tests.simulators.signed_fleet import SignedFleet, quick_order
-from tests.simulators.tiny_bundles import affine_bundle
+from tests.simulators.tiny_bundles import affine_bundle, affine_model
 
 SECRET = b"a pattern that nobody may find on the disk"
 
@@ -149,6 +153,45 @@ def test_slots_change_form_file_by_file_and_back(tmp_path: Path) -> None:
         assert set(plain.values()) == {not enabled}
         # Chunks are not worth it: they come again.
         assert not list((tmp_path / "chunks").iterdir())
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "litert"])
+def test_an_engine_opens_an_encrypted_model_and_keeps_it(tmp_path: Path, engine: str) -> None:
+    vault = Vault(tmp_path, encrypted(tmp_path))
+    path = tmp_path / "model"
+    if engine == "litert":
+        pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
+        from tests.runtime.graph.tflite_files import conv_model, pack
+
+        content = pack(conv_model())
+    else:
+        content = affine_model(2.0)
+    path.write_bytes(b"".join(vault.encode(path, [content])))
+    with vault.plain_file(path) as model:
+        session = open_session(model, runtime=engine)
+    # The file is gone, and the engine goes on with what it has read or mapped.
+    inputs = {
+        spec.name: np.ones([size or 1 for size in spec.shape], dtype=spec.dtype)
+        for spec in session.inputs
+    }
+    plain = tmp_path / "plain"
+    plain.write_bytes(content)
+    expected = open_session(plain, runtime=engine).run(inputs)
+    for name, array in session.run(inputs).items():
+        assert np.array_equal(array, expected[name])
+
+
+def test_what_an_engine_refuses_is_named_by_its_place_in_the_slot(tmp_path: Path) -> None:
+    files = affine_bundle("m", "1.0.0", 2.0)
+    plan = make_slot(tmp_path, files)
+    vault = Vault(tmp_path, encrypted(tmp_path))
+    manifest = parse_manifest(files["manifest.json"], where="m")
+    model = Path(plan.folder) / manifest.variant("plain").file
+    model.write_bytes(b"".join(vault.encode(model, [files[manifest.variant("plain").file][:40]])))
+    encryption = encrypted(tmp_path).to_text()
+    with pytest.raises(UnsupportedModelError) as caught:
+        HostedModel(replace(plan, data=str(tmp_path), encryption=encryption))
+    assert caught.value.where == str(model)
 
 
 # --- measurements and samples

@@ -15,6 +15,7 @@ from tests.simulators.signed_fleet import SignedFleet, quick_order
 from tests.simulators.tiny_bundles import affine_bundle
 
 LIMIT_BYTES = 30 << 20
+ENCRYPTION_BYTES = 10 << 20
 
 
 @pytest.fixture
@@ -36,6 +37,23 @@ def test_connected_and_idle_it_takes_less_than_30_mb(tmp_path: Path, broker: Mos
         publish(broker, fleet, fleet.order(DEVICE, quick_order("double", "1.0.0")))
         wait_for(lambda: agent.is_active("1.0.0"), seconds=60, say=agent.status)
         assert agent.status()["supervisor_rss_bytes"] < 1.1 * LIMIT_BYTES
+    finally:
+        agent.stop()
+
+
+@needs_mosquitto
+def test_with_encrypted_storage_it_takes_little_more(tmp_path: Path, broker: Mosquitto) -> None:
+    agent = AgentProcess(tmp_path, SignedFleet(), broker.port)
+    try:
+        agent.stop()
+        key = agent.folder / "storage.key"
+        agent.command("storage-key", key, config=False)
+        with (agent.folder / "agent.toml").open("a") as file:
+            file.write('[encryption]\nkey_file = "storage.key"\n')
+        agent.start()
+        wait_for(lambda: agent.status().get("connected"))
+        # The package `cryptography`, which is not loaded without this option.
+        assert agent.status()["supervisor_rss_bytes"] < LIMIT_BYTES + ENCRYPTION_BYTES
     finally:
         agent.stop()
 
