@@ -51,6 +51,7 @@ from edgekit_agent.transports.arrivals import (
     OrderCame,
     ReportKind,
     ReportTaken,
+    ReportTooLarge,
     RequestCame,
     Transport,
 )
@@ -325,6 +326,8 @@ class Supervisor:
                 self._desk.on_taken(key)
             case ReportTaken(kind=kind, key=key):
                 self._reporting.on_taken(kind, key)
+            case ReportTooLarge():
+                self._give_up(message)
             case RequestCame(data=data):
                 self._desk.on_request(data)
             case StorageConverted() as converted:
@@ -480,6 +483,13 @@ class Supervisor:
         while self._queue.qsize() > _MAX_ARRIVALS and not self._stopping.wait(0.01):
             continue
         self._queue.put(arrival)
+
+    def _give_up(self, report: ReportTooLarge) -> None:
+        if report.kind is ReportKind.REPLIES:
+            _log.warning("a reply is larger than the %d bytes that may be sent", report.most_bytes)
+            self._desk.on_taken(report.key)
+        else:
+            self._reporting.on_too_large(report.kind, report.key, report.most_bytes)
 
     def _refuse_chunk(self, target: Target, reason: str) -> None:
         self._updates.refuse(reason, time.monotonic(), bundle=target.bundle, version=target.version)

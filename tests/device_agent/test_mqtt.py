@@ -31,6 +31,7 @@ from edgekit_agent.transports.arrivals import (
     OrderCame,
     ReportKind,
     ReportTaken,
+    ReportTooLarge,
     RequestCame,
 )
 from edgekit_agent.transports.mqtt import BoundedClient, MqttTransport
@@ -54,14 +55,14 @@ def wait_for(holds: Callable[[], object], seconds: float = 30.0, say: object = "
 class Mosquitto:
     """A broker in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
         self.config = folder / "mosquitto.conf"
         self.config.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
-            "set_tcp_nodelay true\nlog_type none\n"
+            "set_tcp_nodelay true\nlog_type none\n" + "".join(f"{line}\n" for line in options)
         )
         self.start()
 
@@ -197,6 +198,28 @@ def test_it_connects_again_and_says_which_reports_were_taken(broker: Mosquitto) 
         client.publish(TOPICS.requests(DEVICE), b"please", qos=1)
         wait_for(lambda: [r.data for r in listener.of(RequestCame)] == [b"please"])
     listener.transport.close(b"bye")
+
+
+@needs_mosquitto
+def test_nothing_is_sent_that_the_broker_would_hang_up_on(tmp_path: Path) -> None:
+    broker = Mosquitto(tmp_path, "max_packet_size 5000")
+    listener = Listener(broker.port)
+    try:
+        listener.transport.start()
+        wait_for(lambda: listener.of(Connected))
+        listener.transport.publish_state(bytes(6000))
+        listener.transport.publish_report(ReportKind.TELEMETRY, 1, bytes(6000))
+        wait_for(lambda: listener.of(ReportTooLarge))
+        (refused,) = listener.of(ReportTooLarge)
+        assert (refused.kind, refused.key) == (ReportKind.TELEMETRY, 1)
+        assert 4900 < refused.most_bytes < 5000
+        listener.transport.publish_report(ReportKind.TELEMETRY, 2, bytes(refused.most_bytes))
+        wait_for(lambda: listener.of(ReportTaken))
+        assert [taken.key for taken in listener.of(ReportTaken)] == [2]
+        assert listener.of(Disconnected) == []
+    finally:
+        listener.transport.close(b"bye")
+        broker.stop()
 
 
 @needs_mosquitto

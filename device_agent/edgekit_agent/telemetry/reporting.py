@@ -147,6 +147,16 @@ class Reporting:
             self._guarded(lambda: self._store.acknowledge(key))
         self._flush()
 
+    def on_too_large(self, kind: ReportKind, key: int, most_bytes: int) -> None:
+        """Make smaller what the broker would not take, and send that."""
+        self._under_way[kind].discard(key)
+        if kind is ReportKind.EVENTS:
+            _log.warning("event %d is larger than the %d bytes that may be sent", key, most_bytes)
+            self._guarded(lambda: self._store.drop_event(key))
+        elif kind is ReportKind.TELEMETRY:
+            self._guarded(lambda: self._store.make_smaller(key, most_bytes))
+        self._flush()
+
     def tick(
         self, totals: Callable[[], Totals], agent_rss_bytes: Callable[[], int], now: float
     ) -> tuple[DriftChange, ...]:

@@ -87,6 +87,7 @@ class TelemetryStore:
         self._unstored: dict[int, bytes] = {}
         self._device = device
         self._most_bytes = most_bytes
+        self._most_batch_bytes = MAX_BATCH_BYTES
         self.was_damaged = False
         try:
             self._open()
@@ -162,6 +163,35 @@ class TelemetryStore:
         """
         with self._database:
             self._database.execute("DELETE FROM rows WHERE batch = ?", (number,))
+
+    def make_smaller(self, number: int, most_bytes: int) -> None:
+        """Take a batch apart that is too large to be sent; a window that is so alone is dropped.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+        """
+        # Estimates may be somewhat low: smaller each time, until it fits.
+        self._most_batch_bytes = min(most_bytes, self._most_batch_bytes * 3 // 4)
+        rows = self._database.execute(
+            "SELECT sequence, body FROM rows WHERE batch = ?", (number,)
+        ).fetchall()
+        with self._database:
+            if len(rows) > 1:
+                self._database.execute("UPDATE rows SET batch = NULL WHERE batch = ?", (number,))
+            elif rows:
+                lost = sum(_read(body).windows for _, body in self._opened("rows", rows))
+                self._database.execute("DELETE FROM rows WHERE batch = ?", (number,))
+                self._count_dropped(lost)
+
+    def drop_event(self, sequence: int) -> None:
+        """Give up an event that can never be sent, and count it.
+
+        Raises:
+            sqlite3.Error: If the disk is full or failing.
+        """
+        self.forget_event(sequence)
+        with self._database:
+            self._count_dropped(1)
 
     def add_event(self, sequence: int, body: bytes) -> None:
         """Keep an event until it has arrived; the oldest are dropped, and counted, for room.
@@ -310,7 +340,7 @@ class TelemetryStore:
         )
         for sequence, length in rows:
             size += length + _RECORD_BYTES
-            if chosen and size > MAX_BATCH_BYTES:
+            if chosen and size > self._most_batch_bytes:
                 break
             chosen.append(sequence)
         if not chosen:

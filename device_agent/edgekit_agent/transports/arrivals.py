@@ -89,6 +89,21 @@ class ReportTaken:
     key: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTooLarge:
+    """A report was not sent: the broker takes no message of its size, and would hang up.
+
+    Attributes:
+        kind: Of the report.
+        key: As it was given with the report.
+        most_bytes: What a report of its kind may have.
+    """
+
+    kind: ReportKind
+    key: int
+    most_bytes: int
+
+
 Arrival = (
     Connected
     | Disconnected
@@ -98,6 +113,7 @@ Arrival = (
     | ChunkLacking
     | RequestCame
     | ReportTaken
+    | ReportTooLarge
 )
 
 
@@ -127,6 +143,7 @@ class Transport(Protocol):
     def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
         """Send a report, if connected; `ReportTaken` follows when it has arrived.
 
+        `ReportTooLarge` follows instead if it can never be sent to this broker.
         What was not taken has to be given again after the next `Connected`.
         """
         ...

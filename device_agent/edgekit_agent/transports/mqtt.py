@@ -31,6 +31,7 @@ from edgekit_agent.transports.arrivals import (
     OrderCame,
     ReportKind,
     ReportTaken,
+    ReportTooLarge,
     RequestCame,
 )
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_METADATA_SET_BYTES
@@ -47,6 +48,8 @@ _LONGEST_DELAY_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 2.0
 
 
+# What stands around a message in its packet: type, lengths, packet id, and no properties.
+_PACKET_OVERHEAD_BYTES: Final = 1 + 4 + 2 + 2 + 1
 # The largest message that we take, with its topic and properties around it.
 _MAX_PACKET_BYTES: Final = MAX_METADATA_SET_BYTES + (1 << 16)
 
@@ -104,9 +107,12 @@ class MqttTransport:
         # Guards what follows; never held while paho is called, which has locks of its own.
         self._lock = threading.Lock()
         self._client: paho.Client | None = None
+        # What the broker said that it takes at most; it hangs up on larger packets.
+        self._most_packet_bytes: int | None = None
         self._wanted: OrderedDict[str, None] = OrderedDict()
         self._asked: set[str] = set()
         self._sent: dict[tuple[ReportKind, int], paho.MQTTMessageInfo] = {}
+        self._too_large: list[ReportTooLarge] = []
 
     def start(self) -> None:
         """Begin to connect, and never give up."""
@@ -144,17 +150,28 @@ class MqttTransport:
 
     def publish_state(self, message: bytes) -> None:
         """Replace the device's retained state, if connected."""
-        client = self._client
-        if client is not None:
-            client.publish(self._topics.state(self._device), message, qos=1, retain=True)
+        client, topic = self._client, self._topics.state(self._device)
+        if client is None:
+            return
+        if len(message) > self._most_bytes(topic):
+            _log.warning("the broker takes no message as large as this device's state")
+            return
+        client.publish(topic, message, qos=1, retain=True)
 
     def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
         """Send a report, if connected; it is taken when the broker acknowledges it."""
-        client = self._client
-        if client is not None:
-            sent = client.publish(self._topics.report(self._device, kind), message, qos=1)
+        client, topic = self._client, self._topics.report(self._device, kind)
+        if client is None:
+            return
+        most = self._most_bytes(topic)
+        if len(message) > most:
+            # Told in our own thread: who publishes may be who takes arrivals, and must not wait.
             with self._lock:
-                self._sent[kind, key] = sent
+                self._too_large.append(ReportTooLarge(kind=kind, key=key, most_bytes=most))
+            return
+        sent = client.publish(topic, message, qos=1)
+        with self._lock:
+            self._sent[kind, key] = sent
 
     def close(self, last_state: bytes) -> None:
         """Leave this state behind, if connected, and end."""
@@ -182,6 +199,7 @@ class MqttTransport:
                 self._client = None
                 self._asked.clear()
                 self._sent.clear()
+                self._too_large.clear()
             if session.accepted:
                 delay = _FIRST_DELAY_SECONDS
             elif session.reached:
@@ -247,11 +265,12 @@ class MqttTransport:
             )
         client.will_set(self._topics.state(self._device), self._will, qos=1, retain=True)
 
-        def on_connect(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
+        def on_connect(_c: Any, _u: Any, _flags: Any, code: Any, told: Any) -> None:
             if code.is_failure:
                 session.reason = f"the broker refused: {code}"
                 return
             session.accepted = True
+            self._most_packet_bytes = getattr(told, "MaximumPacketSize", None)
             self._begin(client)
 
         def on_disconnect(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
@@ -277,14 +296,23 @@ class MqttTransport:
         client.subscribe([(topic, 1) for topic in topics])
         self._fill_window()
 
+    def _most_bytes(self, topic: str) -> int:
+        """What a message on a topic may have."""
+        if self._most_packet_bytes is None:
+            return MAX_METADATA_SET_BYTES
+        return self._most_packet_bytes - _PACKET_OVERHEAD_BYTES - len(topic)
+
     def _tell_taken(self) -> None:
-        """Tell of the reports that the broker has acknowledged."""
+        """Tell of the reports that the broker has acknowledged, or would not take."""
         with self._lock:
+            refused, self._too_large = self._too_large, []
             taken = [place for place, sent in self._sent.items() if sent.is_published()]
             for place in taken:
                 del self._sent[place]
         for kind, key in taken:
             self._post(ReportTaken(kind=kind, key=key))
+        for report in refused:
+            self._post(report)
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         topic, data = message.topic, bytes(message.payload)

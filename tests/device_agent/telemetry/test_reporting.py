@@ -26,7 +26,7 @@ from edgekit_runtime.bundle.archive import entry_of
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.reports import DeviceEvent
-from edgekit_runtime.telemetry import Window, parse_batch
+from edgekit_runtime.telemetry import FeatureCounts, ModelCounts, Window, parse_batch
 from tests.simulators.hosted_models import make_slot
 from tests.simulators.local_agent import RunningAgent, infer_body, make_config
 from tests.simulators.signed_fleet import SignedFleet, quick_order
@@ -182,6 +182,49 @@ def test_a_window_of_many_events_moves_on(tmp_path: Path) -> None:
     for kind, key in sent:
         reports.on_taken(kind, key)
     assert [key for _, key in sent] == list(range(1, 101))
+    reports.close({})
+
+
+def test_a_batch_is_made_as_small_as_the_broker_takes_it(tmp_path: Path) -> None:
+    waiting: list[tuple[ReportKind, int, bytes]] = []
+    reports = Reporting(
+        tmp_path,
+        device="d",
+        window_seconds=60.0,
+        store_bytes=1 << 20,
+        wall_clock=lambda: 1000.0,
+        send=lambda *report: waiting.append(report),
+    )
+    for sequence in (1, 2):
+        reports.note_event(event(sequence))
+    reports.note_event(dataclasses.replace(event(3), detail="x" * 1900))
+    for number in range(60):
+        features = {
+            f"input:{place}": FeatureCounts(expected=(0.5, 0.5), counts=(number, 1))
+            for place in range(40 if number == 30 else 3)
+        }
+        counts = ModelCounts(requests=number + 1, features=features)
+        reports._store.add(
+            Window(start=number, end=number, bundle="m", version="1.0.0", model=counts)
+        )
+    reports.on_connected()
+    arrived: dict[int, Window] = {}
+    dropped = 0
+    while waiting:
+        kind, key, body = waiting.pop(0)
+        if len(body) > 1500:
+            reports.on_too_large(kind, key, 1500)
+            continue
+        if kind is ReportKind.TELEMETRY:
+            batch = parse_batch(body, where="test")
+            dropped = batch.dropped
+            assert not arrived.keys() & dict(batch.records).keys()
+            arrived |= dict(batch.records)
+        reports.on_taken(kind, key)
+    # One window and one event are larger than anything that may be sent; all others came, once.
+    assert sorted(arrived) == [sequence for sequence in range(1, 61) if sequence != 31]
+    assert dropped == 2
+    assert reports.summary().waiting == 0
     reports.close({})
 
 
