@@ -322,12 +322,8 @@ class Supervisor:
                 self._connected, self._connection = False, reason
                 self._reporting.on_disconnected()
                 _log.warning("no connection to the broker: %s", reason)
-            case ReportTaken(kind=ReportKind.REPLIES, key=key):
-                self._desk.on_taken(key)
-            case ReportTaken(kind=kind, key=key):
-                self._reporting.on_taken(kind, key)
-            case ReportTooLarge():
-                self._give_up(message)
+            case ReportTaken() | ReportTooLarge():
+                self._on_report(message)
             case RequestCame(data=data):
                 self._desk.on_request(data)
             case StorageConverted() as converted:
@@ -484,12 +480,17 @@ class Supervisor:
             continue
         self._queue.put(arrival)
 
-    def _give_up(self, report: ReportTooLarge) -> None:
-        if report.kind is ReportKind.REPLIES:
-            _log.warning("a reply is larger than the %d bytes that may be sent", report.most_bytes)
-            self._desk.on_taken(report.key)
-        else:
-            self._reporting.on_too_large(report.kind, report.key, report.most_bytes)
+    def _on_report(self, report: ReportTaken | ReportTooLarge) -> None:
+        match report:
+            case ReportTooLarge(kind=ReportKind.REPLIES, key=key, most_bytes=most):
+                _log.warning("a reply is larger than the %d bytes that may be sent", most)
+                self._desk.on_taken(key)
+            case ReportTooLarge(kind=kind, key=key, most_bytes=most):
+                self._reporting.on_too_large(kind, key, most)
+            case ReportTaken(kind=ReportKind.REPLIES, key=key):
+                self._desk.on_taken(key)
+            case ReportTaken(kind=kind, key=key):
+                self._reporting.on_taken(kind, key)
 
     def _refuse_chunk(self, target: Target, reason: str) -> None:
         self._updates.refuse(reason, time.monotonic(), bundle=target.bundle, version=target.version)
