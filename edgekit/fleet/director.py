@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -30,7 +30,7 @@ class DeviceOrders(SignedFolder):
     Args:
         fleet: Whose device it is.
         device: Its id.
-        sign_with: Gives the signer of a role; asked only when something is signed.
+        sign_with: Gives the signers of a role; asked only when something is signed.
         clock: The time of signing.
     """
 
@@ -39,7 +39,7 @@ class DeviceOrders(SignedFolder):
         fleet: Fleet,
         device: str,
         *,
-        sign_with: Callable[[str], Signer],
+        sign_with: Callable[[str], Sequence[Signer]],
         clock: Clock,
     ) -> None:
         self.device = require_id(device, kind="device")
@@ -97,6 +97,24 @@ class DeviceOrders(SignedFolder):
             with self.edit_targets() as metadata:
                 self._check_owner(metadata)
         self.commit(renew=True)
+
+    def sign_again(self, final: Root) -> None:
+        """Sign the present order with the keys of today, where a coming root asks for that.
+
+        Its version stays: a new one a device would take as the wish to try again.
+
+        Args:
+            final: The root that will trust the keys of today alone.
+        """
+        metadata = self.open(Targets.type)
+        if metadata.signed.version:
+            self._check_owner(metadata.signed)
+            signed = final.get_verification_result(
+                Targets.type, metadata.signed_bytes, metadata.signatures
+            )
+            if not signed.verified:
+                self.replace_signatures(Targets.type, metadata)
+            self.commit(renew=True)
 
     def _check_owner(self, metadata: Targets) -> None:
         owner = metadata.unrecognized_fields.get(ORDER_FIELD, {"device": self.device})

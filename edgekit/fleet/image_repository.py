@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 
 from securesystemslib.signer import Signer
@@ -24,11 +24,13 @@ class ImageRepository(SignedFolder):
 
     Args:
         fleet: Whose repository it is.
-        sign_with: Gives the signer of a role; asked only when something is signed.
+        sign_with: Gives the signers of a role; asked only when something is signed.
         clock: The time of signing.
     """
 
-    def __init__(self, fleet: Fleet, *, sign_with: Callable[[str], Signer], clock: Clock) -> None:
+    def __init__(
+        self, fleet: Fleet, *, sign_with: Callable[[str], Sequence[Signer]], clock: Clock
+    ) -> None:
         super().__init__(
             folder=fleet.image_metadata,
             root_folder=fleet.image_metadata,

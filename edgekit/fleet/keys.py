@@ -1,45 +1,37 @@
-"""Make a fleet's signing keys, and the two roots that say which of them is trusted for what.
-
-Rotation, revocation and keys in hardware (PKCS#11) are not supported yet: a lost or stolen offline
-key means a new fleet.
-"""
+"""The first keys of a fleet, and the two roots that say which of them is trusted for what."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.keyring import (
-    KEYS_FILE,
-    FleetKey,
-    Keyring,
-    Repository,
-    keyring_json,
-    read_keyring,
+from edgekit.fleet.key_files import OwnKey
+from edgekit.fleet.key_signing import (
+    FIRST,
+    Outcome,
+    Signing,
+    require_tuf,
+    sign_here,
+    write_for_others,
 )
+from edgekit.fleet.keyring import FleetKey, Keyring, Repository, read_keyring
 from edgekit.fleet.secret_files import write_secret
-from edgekit_runtime.durable import sync_folder, unwritable, write_bytes
+from edgekit.fleet.signing_keys import make_key
+from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import UsageError
-from edgekit_runtime.extras import require
 
-if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner
-
-_ONLINE_IMAGE: Final = ("snapshot", "timestamp")
-_ONLINE_DIRECTOR: Final = ("targets", "snapshot", "timestamp")
 # Name, repository, roles, offline.
-_KEYS: Final = (
+KEYS: Final = (
     ("image-root", Repository.IMAGE, ("root",), True),
     ("image-targets", Repository.IMAGE, ("targets",), True),
-    ("image-online", Repository.IMAGE, _ONLINE_IMAGE, False),
+    ("image-online", Repository.IMAGE, ("snapshot", "timestamp"), False),
     ("director-root", Repository.DIRECTOR, ("root",), True),
-    ("director-online", Repository.DIRECTOR, _ONLINE_DIRECTOR, False),
+    ("director-online", Repository.DIRECTOR, ("targets", "snapshot", "timestamp"), False),
 )
 
 
@@ -59,27 +51,63 @@ def init_keys(fleet: Fleet, *, passphrase: str | None = None, clock: Clock = utc
             passphrase is empty.
         EnvironmentLackError: If the fleet folder cannot be written, or tuf is not installed.
     """
-    require("tuf", extra="fleet")
-    require("cryptography", extra="fleet")
-    if passphrase is not None and not passphrase.strip():
-        raise UsageError("the passphrase is empty", fix="choose one, or give none at all")
-    with fleet.locked():
-        if fleet.keys.exists():
-            raise UsageError(
-                "this fleet has keys already, and keys are never overwritten",
-                where=str(fleet.keys),
-                fix="use them; `edgekit keys show` lists them",
-            )
-        staging = _staging(fleet)
-        try:
-            signers = _make_keys(staging, passphrase)
-            _write_roots(fleet, signers, clock)
-            _write_empty_images(fleet, signers, clock)
-            staging.replace(fleet.keys)
-            sync_folder(fleet.path)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    begin_keys(fleet, Signing(passphrase=passphrase, clock=clock))
     return read_keyring(fleet)
+
+
+def begin_keys(
+    fleet: Fleet,
+    signing: Signing,
+    *,
+    roots: Iterable[OwnKey] = (),
+    targets: Iterable[OwnKey] = (),
+    root_threshold: int = 1,
+    targets_threshold: int = 1,
+) -> Outcome:
+    """Make the keys of a fleet, with offline keys that people have made for themselves.
+
+    Args:
+        fleet: A fleet without keys.
+        signing: How to sign.
+        roots: Those that sign the roots of both repositories; none to make two here.
+        targets: Those that sign releases; none to make one here.
+        root_threshold: How many must sign a root together.
+        targets_threshold: How many must sign a release together.
+
+    Raises:
+        UsageError: If the fleet has keys already, there are fewer keys than must sign together, or
+            the signatures of others are needed and there is no file to ask for them.
+        EnvironmentLackError: If the fleet folder cannot be written, or tuf is not installed.
+    """
+    require_tuf()
+    from edgekit.fleet.key_applying import apply_first, require_no_keys
+    from edgekit.fleet.key_planning import first_change
+
+    if signing.passphrase is not None and not signing.passphrase.strip():
+        raise UsageError("the passphrase is empty", fix="choose one, or give none at all")
+    people = {"root": tuple(roots), "targets": tuple(targets)}
+    thresholds = {
+        (Repository.IMAGE, "root"): root_threshold,
+        (Repository.DIRECTOR, "root"): root_threshold,
+        (Repository.IMAGE, "targets"): targets_threshold,
+    }
+    with fleet.locked():
+        require_no_keys(fleet)
+        staging = _staging(fleet)
+    try:
+        ring = _first_ring(staging, people, thresholds, signing.passphrase)
+        change = first_change(fleet, ring, clock=signing.clock)
+        lacks = sign_here(change, [ring], signing)
+        if not lacks:
+            apply_first(fleet, change, staging, record=signing.record, clock=signing.clock)
+            return Outcome(change=change, file=None)
+        write_for_others(change, lacks, (), signing.out)
+        kept = fleet.path / FIRST
+        shutil.rmtree(kept, ignore_errors=True)
+        staging.replace(kept)
+        return Outcome(change=change, file=signing.out, lacking=lacks)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def image_root(fleet: Fleet) -> Path:
@@ -110,70 +138,36 @@ def _staging(fleet: Fleet) -> Path:
         raise unwritable(fleet.path, error) from error
 
 
-def _make_keys(folder: Path, passphrase: str | None) -> dict[str, CryptoSigner]:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        BestAvailableEncryption,
-        Encoding,
-        KeySerializationEncryption,
-        NoEncryption,
-        PrivateFormat,
-    )
-    from securesystemslib.signer import CryptoSigner
-
-    signers = {}
-    keys = []
-    for name, repository, roles, offline in _KEYS:
-        private = Ed25519PrivateKey.generate()
-        signers[name] = CryptoSigner(private)
-        encryption: KeySerializationEncryption = NoEncryption()
-        if offline and passphrase:
-            encryption = BestAvailableEncryption(passphrase.encode())
-        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-        write_secret(folder / f"{name}.pem", pem)
-        keys.append(
-            FleetKey(
-                name=name,
-                keyid=signers[name].public_key.keyid,
-                repository=repository,
-                roles=roles,
-                offline=offline,
-                encrypted=offline and passphrase is not None,
+def _first_ring(
+    folder: Path,
+    people: Mapping[str, tuple[OwnKey, ...]],
+    thresholds: Mapping[tuple[Repository, str], int],
+    passphrase: str | None,
+) -> Keyring:
+    keys: list[FleetKey] = []
+    for name, repository, roles, offline in KEYS:
+        # Each offline key has one role.
+        theirs = people[roles[0]] if offline else ()
+        keys += [own.for_roles(repository, *roles) for own in theirs]
+        if not theirs:
+            public, pem = make_key(passphrase if offline else None)
+            write_secret(folder / f"{name}.pem", pem)
+            keys.append(
+                FleetKey(
+                    name=name,
+                    keyid=public.keyid,
+                    repository=repository,
+                    roles=roles,
+                    offline=offline,
+                    encrypted=offline and passphrase is not None,
+                    public=public,
+                )
             )
+    names = [(key.repository, key.name) for key in keys]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(
+            "two keys have one name: " + ", ".join(name for _, name in twice),
+            fix="let their owners choose other names; a key has one role in each repository",
         )
-    write_secret(folder / KEYS_FILE, keyring_json(tuple(keys)))
-    sync_folder(folder)
-    return signers
-
-
-def _write_roots(fleet: Fleet, signers: Mapping[str, CryptoSigner], clock: Clock) -> None:
-    from edgekit.fleet.signed_folder import first_root
-
-    places = {
-        Repository.IMAGE: fleet.image_metadata,
-        Repository.DIRECTOR: fleet.director_metadata,
-    }
-    for repository, folder in places.items():
-        roles = {
-            role: signers[name]
-            for name, owner, owned, _ in _KEYS
-            if owner is repository
-            for role in owned
-        }
-        root = first_root(roles, lifetime=timedelta(days=fleet.expiries.root), clock=clock)
-        # What lies here without keys is left from an attempt that was cut off.
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_bytes(folder / "1.root.json", root.to_bytes())
-
-
-def _write_empty_images(fleet: Fleet, signers: Mapping[str, CryptoSigner], clock: Clock) -> None:
-    from edgekit.fleet.image_repository import ImageRepository
-
-    def sign_with(role: str) -> CryptoSigner:
-        return signers["image-targets" if role == "targets" else "image-online"]
-
-    images = ImageRepository(fleet, sign_with=sign_with, clock=clock)
-    with images.edit_targets() as targets:
-        targets.targets = {}
-    images.commit()
+    return Keyring(folder=folder, keys=tuple(keys), thresholds=dict(thresholds))

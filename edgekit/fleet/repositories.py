@@ -12,7 +12,7 @@ from edgekit_runtime.extras import require
 from edgekit_runtime.protocol import ID_PATTERN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from securesystemslib.signer import Signer
 
@@ -73,8 +73,8 @@ def ordered_devices(fleet: Fleet) -> tuple[str, ...]:
 
 def _signers(
     keyring: Keyring, repository: Repository, passphrase: str | None
-) -> Callable[[str], Signer]:
-    def sign_with(role: str) -> Signer:
-        return keyring.signer(repository, role, passphrase=passphrase)
+) -> Callable[[str], Sequence[Signer]]:
+    def sign_with(role: str) -> Sequence[Signer]:
+        return keyring.signers(repository, role, passphrase=passphrase)
 
     return sign_with

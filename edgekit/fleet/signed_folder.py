@@ -8,7 +8,7 @@ which the root trusts. Imports tuf: use it through `edgekit.fleet.repositories`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -49,7 +49,8 @@ class SignedFolder(Repository):
     Args:
         folder: Where targets, snapshot and timestamp are.
         root_folder: Where the chain of roots is.
-        sign_with: Gives the signer of a role; asked only when something is signed.
+        sign_with: Gives the signers of a role, as many as its threshold asks for; asked only when
+            something is signed.
         lifetimes: How long the signature of each role holds.
         clock: The time of signing.
     """
@@ -59,7 +60,7 @@ class SignedFolder(Repository):
         *,
         folder: Path,
         root_folder: Path,
-        sign_with: Callable[[str], Signer],
+        sign_with: Callable[[str], Sequence[Signer]],
         lifetimes: Mapping[str, timedelta],
         clock: Clock,
     ) -> None:
@@ -102,8 +103,19 @@ class SignedFolder(Repository):
         if role == Timestamp.type:
             # Devices without a clock learn from it what time it is at least.
             md.signed.unrecognized_fields[TIME_FIELD] = rfc3339(now)
+        self.replace_signatures(role, md)
+        if role == Timestamp.type:
+            self._prune()
+
+    def replace_signatures(self, role: str, md: Metadata[Any]) -> None:
+        """Sign a role as it is, and write it, durably.
+
+        Raises:
+            VerificationError: If the keys that sign are not trusted by the root.
+        """
         md.signatures.clear()
-        md.sign(self._sign_with(role))
+        for signer in self._sign_with(role):
+            md.sign(signer, append=True)
         self._prove(role, md, str(self._folder))
         name = f"{role}.json" if role == Timestamp.type else f"{md.signed.version}.{role}.json"
         folder = self._root_folder if role == Root.type else self._folder
@@ -112,11 +124,9 @@ class SignedFolder(Repository):
         except OSError as error:
             raise unwritable(folder, error) from error
         write_bytes(folder / name, md.to_bytes())
-        if role == Timestamp.type:
-            self._prune()
 
     def require_signer(self, role: str) -> None:
-        """Fail now, and not halfway, if the key of a role cannot be used.
+        """Fail now, and not halfway, if the keys of a role cannot be used.
 
         Raises:
             EdgekitError: As the keyring does.
@@ -221,23 +231,6 @@ class SignedFolder(Repository):
         for role in (Targets.type, Snapshot.type):
             for path in _versions(self._folder, role)[:-_KEPT_VERSIONS]:
                 path.unlink(missing_ok=True)
-
-
-def first_root(roles: Mapping[str, Signer], *, lifetime: timedelta, clock: Clock) -> Metadata[Root]:
-    """Version 1 of a repository's root.
-
-    Args:
-        roles: The key of each of the four roles; root's own signs.
-        lifetime: How long it holds.
-        clock: The time of signing.
-    """
-    root = Root(consistent_snapshot=True)
-    for role, signer in roles.items():
-        root.add_key(signer.public_key, role)
-    root.expires = clock() + lifetime
-    metadata = Metadata(root)
-    metadata.sign(roles[Root.type])
-    return metadata
 
 
 def _versions(folder: Path, role: str) -> list[Path]:

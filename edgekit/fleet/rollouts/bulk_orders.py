@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class BulkDeviceOrders(DeviceOrders):
         device: Its id.
         root: The director's root, proven a moment ago.
         proven: Role and bytes of files that this root has been found to have signed; filled here.
-        sign_with: Gives the signer of a role.
+        sign_with: Gives the signers of a role.
         clock: The time of signing.
     """
 
@@ -36,7 +36,7 @@ class BulkDeviceOrders(DeviceOrders):
         *,
         root: Root,
         proven: set[tuple[str, bytes]],
-        sign_with: Callable[[str], Signer],
+        sign_with: Callable[[str], Sequence[Signer]],
         clock: Clock,
     ) -> None:
         super().__init__(fleet, device, sign_with=sign_with, clock=clock)

@@ -5,7 +5,7 @@ Imports tuf only when something is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -57,9 +57,10 @@ class OrderBook:
         self._clock = clock
         self._topics = Topics(fleet.id)
         self._entries: dict[str, tuple[tuple[int, int], Entry]] = {}
-        self._signers: dict[str, Signer] = {}
+        self._signers: dict[str, Sequence[Signer]] = {}
         self._proven: set[tuple[str, bytes]] = set()
         self._root: Root | None = None
+        self._roots_mark = 0
 
     def devices(self) -> tuple[str, ...]:
         """All devices that were ever told something."""
@@ -138,7 +139,10 @@ class OrderBook:
         return status.st_mtime_ns, status.st_ino
 
     def _open(self, device: str) -> DeviceOrders:
-        if self._root is None:
+        mark = self._fleet.director_metadata.stat().st_mtime_ns
+        if self._root is None or mark != self._roots_mark:
+            # The keys may have been rotated by another process.
+            self._roots_mark = mark
             # Also says what is missing where tuf is not installed. What an older root has
             # signed is to be proven anew.
             self._proven.clear()
@@ -152,11 +156,11 @@ class OrderBook:
             device,
             root=self._root,
             proven=self._proven,
-            sign_with=self._signer,
+            sign_with=self._sign_with,
             clock=self._clock,
         )
 
-    def _signer(self, role: str) -> Signer:
+    def _sign_with(self, role: str) -> Sequence[Signer]:
         if role not in self._signers:
-            self._signers[role] = read_keyring(self._fleet).signer(Repository.DIRECTOR, role)
+            self._signers[role] = read_keyring(self._fleet).signers(Repository.DIRECTOR, role)
         return self._signers[role]
