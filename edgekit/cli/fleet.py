@@ -13,6 +13,7 @@ from edgekit.cli.fleet_authority import authority, broker_plan, broker_setup_opt
 from edgekit.cli.fleet_devices import devices, groups
 from edgekit.cli.fleet_enrolment import enrolment
 from edgekit.cli.fleet_experiment import experiment
+from edgekit.cli.fleet_feedback import feedback
 from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
 from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.fleet_request import request
@@ -44,7 +45,7 @@ def fleet() -> None:
 
 _COMMANDS = (
     rollout, experiment, simulate, devices, groups, request, enrolment, authority, audit,
-    token, retention, serve, storage,
+    token, retention, serve, storage, feedback,
 )  # fmt: skip
 for _command in _COMMANDS:
     fleet.add_command(_command)

@@ -16,6 +16,7 @@ from edgekit.fleet.api import (
     device_routes,
     enrolment_routes,
     experiment_routes,
+    feedback_routes,
     page_routes,
     record_routes,
     request_routes,
@@ -40,6 +41,7 @@ _ROUTES: Final = (
     version_routes,
     rollout_routes,
     experiment_routes,
+    feedback_routes,
     record_routes,
 )
 _STATUSES: Final[tuple[tuple[type[EdgekitError], int], ...]] = (

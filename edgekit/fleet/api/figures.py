@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.devices.activity import count_fleet
 from edgekit.fleet.store.telemetry import hourly_counts
+from edgekit.fleet.telemetry.feedback import recent_feedback
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Of one figure. What is beyond is added up under "other": a fleet of a thousand versions must not
@@ -58,13 +59,22 @@ class _FleetCollector(Collector):
         errors: dict[tuple[str, ...], float]
         requests = {key: sum(hour.requests for hour in of) for key, of in hours.items()}
         errors = {key: sum(hour.errors for hour in of) for key, of in hours.items()}
+        feedback = recent_feedback(self._plane.database, since=self._plane.now - 3_600)
+        judged: dict[tuple[str, ...], float]
+        right: dict[tuple[str, ...], float]
+        judged = {key: item.right + item.wrong for key, item in feedback.items()}
+        right = {key: item.right for key, item in feedback.items()}
         for name, text, figures in (
-            ("requests", "Requests to models", requests),
-            ("errors", "Requests that failed", errors),
-        ):
+            ("requests", "Requests to models that devices reported in this hour and the last",
+             requests),
+            ("errors", "Requests that failed, reported in this hour and the last", errors),
+            ("feedback", "Answers of which it became known within an hour whether they were right",
+             judged),
+            ("right", "Those of them that were right", right),
+        ):  # fmt: skip
             yield _gauge(
                 f"edgekit_recent_{name}",
-                f"{text} that devices reported in this hour and the last",
+                text,
                 ["bundle", "version"],
                 figures,
             )

@@ -13,6 +13,8 @@ from edgekit.fleet.devices.facts import LABEL_PATTERN, MAX_LABELS
 from edgekit.fleet.devices.requests import MAX_HOURS as MAX_REQUEST_HOURS
 from edgekit.fleet.registry.entries import METRIC_PATTERN, TAG_PATTERN
 from edgekit.fleet.rollouts.labels import MAX_QUERY_LENGTH
+from edgekit.fleet.telemetry.feedback import ID_PATTERN as FEEDBACK_PATTERN
+from edgekit.fleet.telemetry.feedback import MAX_ANSWERS
 from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.protocol import ID_PATTERN
 
@@ -36,6 +38,7 @@ DeviceQuery = Annotated[
 ]
 Words = Annotated[str, Query(max_length=200, pattern=_PRINTABLE)]
 Newest = Annotated[int, Query(ge=1, le=1000, description="How many at most")]
+Hours = Annotated[int, Query(ge=1, le=720, description="How far back")]
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 # What is larger no database can compare with a row's number.
 Before = Annotated[int | None, Query(ge=1, le=2**53)]
@@ -192,6 +195,26 @@ class AskManyForm(AskForm):
     """What every device is asked for that a query means."""
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_LENGTH, pattern=_PRINTABLE)
+
+
+class FeedbackItem(_Form):
+    """What became known of some answers of a device."""
+
+    device: str = Field(pattern=f"^{ID_PATTERN}$", description="Its id or pseudonym")
+    bundle: str = Field(pattern=f"^{NAME_PATTERN}$")
+    version: str = Field(pattern=_VERSION)
+    id: str = Field(
+        pattern=f"^{FEEDBACK_PATTERN}$",
+        description="What makes it the same piece when it is sent again: the id of a request, say",
+    )
+    right: int = Field(ge=0, le=MAX_ANSWERS)
+    wrong: int = Field(ge=0, le=MAX_ANSWERS)
+
+
+class FeedbackForm(_Form):
+    """Feedback, each piece of which counts once."""
+
+    items: list[FeedbackItem] = Field(min_length=1, max_length=1_000)
 
 
 class RetentionForm(_Form):

@@ -10,6 +10,7 @@ from edgekit.fleet.experiments.ab import Answer, Metric
 from edgekit.fleet.store.experiments import Experiment
 from edgekit.fleet.store.telemetry import hourly_counts, recent_counts
 from edgekit.fleet.telemetry.drift import noise
+from edgekit.fleet.telemetry.feedback import recent_feedback
 from edgekit.fleet.telemetry.sketches import LatencySketch
 from edgekit.pages.fleet_pictures import (
     Line,
@@ -30,6 +31,7 @@ _SHOWN_FEATURES: Final = 16
 def model_views(plane: ControlPlane) -> list[dict[str, Any]]:
     """The versions that most requests went to within a day, each with its drift."""
     recent = recent_counts(plane.database, since=plane.now - _DAY)
+    feedback = recent_feedback(plane.database, since=plane.now - _DAY)
     busiest = sorted(recent.items(), key=lambda item: -item[1].requests)[:_SHOWN_MODELS]
     views = []
     for (bundle, version), counts in busiest:
@@ -43,6 +45,7 @@ def model_views(plane: ControlPlane) -> list[dict[str, Any]]:
                 "insane": counts.insane,
                 "median_ms": latency.quantile_ms(0.5),
                 "p90_ms": latency.quantile_ms(0.9),
+                "feedback": feedback.get((bundle, version)),
                 "drift": limit_bars(
                     drift_of(counts), label=f"Drift of the features of {bundle} {version}"
                 ),

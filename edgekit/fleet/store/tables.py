@@ -165,6 +165,22 @@ class TelemetrySlotRow(Base):
     )
 
 
+class FeedbackRow(Base):
+    """Answers of a device of which it became known whether they were right; each piece once."""
+
+    __tablename__ = "feedback"
+
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True
+    )
+    id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    bundle: Mapped[str] = mapped_column(_ID)
+    version: Mapped[str] = mapped_column(_VERSION)
+    received: Mapped[float] = mapped_column(Double, index=True)
+    right: Mapped[int] = mapped_column(BigInteger)
+    wrong: Mapped[int] = mapped_column(BigInteger)
+
+
 class TelemetryFaultRow(Base):
     """How often a device sent measurements that were not believed.
 

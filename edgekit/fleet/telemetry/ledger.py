@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -122,20 +122,6 @@ class Ledger:
         refused = sum(item.screened.batch is None for item in measured)
         return Taken(records=records, duplicates=duplicates, refused=refused)
 
-    def add_feedback(
-        self, device: str, bundle: str, version: str, *, right: int, wrong: int, now: float
-    ) -> None:
-        """Count answers of which it became known whether they were right."""
-        with self._lock:
-            with self._database.write() as session:
-                _require_known(session, {device}, now)
-                entry = _Entry(self, session, {device}, now)
-                slot = entry.slot(device, bundle, version)
-                slot.feedback += right + wrong
-                slot.right += right
-                entry.write_slots()
-            self._remember(entry.changed, now)
-
     def health(self, device: str, bundle: str, version: str, since: float = 0.0) -> Health | None:
         """What a device reports of a version since a moment; None for nothing.
 
@@ -181,7 +167,7 @@ class Ledger:
         with self._database.write() as session:
             _require_known(session, devices, now)
             _begin_slots(session, begins, now)
-            entry = _Entry(self, session, devices, now)
+            entry = _Entry(self._slots, session, devices, now)
             for batch in batches:
                 numbers = entry.numbers(batch.device, batch.stream)
                 for sequence, window in batch.records:
@@ -210,10 +196,34 @@ class Ledger:
         self._versions.note(changed, now=now)
 
 
+def count_feedback(
+    session: Session, answers: Mapping[tuple[str, str, str], tuple[int, int]], *, now: float
+) -> None:
+    """Count answers of which it became known whether they were right, in a caller's transaction.
+
+    Every ledger of the database sees it with its next look.
+
+    Args:
+        session: Of the transaction.
+        answers: How many were right and wrong, by device, bundle and version.
+        now: Seconds since 1970.
+    """
+    devices = {device for device, _, _ in answers}
+    _require_known(session, devices, now)
+    entry = _Entry({}, session, devices, now)
+    for name, (right, wrong) in answers.items():
+        slot = entry.slot(*name)
+        slot.feedback += right + wrong
+        slot.right += right
+    entry.write_slots()
+
+
 class _Entry:
     """What one transaction writes down. Only what was committed goes into the memory."""
 
-    def __init__(self, ledger: Ledger, session: Session, devices: set[str], now: float) -> None:
+    def __init__(
+        self, known: Mapping[SlotKey, Slot], session: Session, devices: set[str], now: float
+    ) -> None:
         self._session = session
         self._now = now
         self.records = self.duplicates = 0
@@ -234,7 +244,7 @@ class _Entry:
             key = (device, bundle, version, slot)
             if slot <= now:
                 self._newest[device, bundle, version] = key
-            cached = ledger._slots.get(key)
+            cached = known.get(key)
             if cached is not None and cached.revision == revision:
                 self._slots[key] = cached
             else:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.telemetry import hourly_counts, recent_counts
 from edgekit.fleet.telemetry.drift import merge_features
-from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.telemetry.ledger import Ledger, count_feedback
 from edgekit.fleet.telemetry.numbers import MAX_GAPS, Numbers
 from edgekit.fleet.telemetry.screening import Allowance, Screen
 from edgekit.fleet.telemetry.sketches import LatencySketch, bucket_of, merge_latencies
@@ -119,10 +119,14 @@ def test_what_a_rollout_waits_for_counts_at_another_replica_too(
     assert (health.requests, health.errors) == (10, 0)
 
 
-def test_feedback_is_counted(ledger: Ledger) -> None:
+def test_feedback_is_counted(database: Database) -> None:
+    ledger = Ledger(database, look_seconds=0)
     ledger.take([("d1", batch("d1", window()))], now=NOW)
-    ledger.add_feedback("d1", "digits", "2.0.0", right=7, wrong=2, now=NOW)
-    ledger.add_feedback("d1", "digits", "2.0.0", right=0, wrong=1, now=NOW + 1)
+    assert ledger.health("d1", "digits", "2.0.0") is not None
+    for answers, at in (((7, 2), NOW), ((0, 1), NOW + 1)):
+        with database.write() as session:
+            count_feedback(session, {("d1", "digits", "2.0.0"): answers}, now=at)
+    ledger.take([("d1", batch("d1", window()))], now=NOW + 2)
     health = ledger.health("d1", "digits", "2.0.0")
     assert health is not None
     assert (health.feedback, health.right, health.requests) == (10, 7, 10)
