@@ -54,7 +54,6 @@ class KilledAgent:
         self.folder = folder
         self.number = 0
         self._fleet = SignedFleet()
-        self._orders = 0
         (folder / "agent.toml").write_text(_CONFIG.format(device=DEVICE))
         (folder / "image-root.json").write_bytes(self._fleet.image.first_root)
         (folder / "director-root.json").write_bytes(self._fleet.director.first_root)
@@ -166,14 +165,17 @@ class KilledAgent:
         """The version before is served until the new one is; the reason if it is refused."""
         deadline = time.monotonic() + _WAIT_SECONDS
         while True:
-            bundle = self.bundle()
+            state = self.status().get("state", {})
+            # What it says before it has read the order is about the one before.
+            followed = state.get("order_version") == self._fleet.director.versions
+            bundle = state.get("bundles", {}).get("double", {}) if followed else {}
             told = bundle.get("phase"), bundle.get("active")
             if told == ("active", f"{self.number}.0.0"):
                 if self.answer() == self.number:
                     return ""
             elif told[0] in ("rejected", "rolled_back"):
                 assert self.answer() in (self.number - 1, self.number)
-                return bundle["reason"]
+                return str(bundle["reason"])
             assert not self.ended()
             assert time.monotonic() < deadline, (self.status(), self.log())
             time.sleep(0.02)
