@@ -12,11 +12,13 @@ from edgekit_agent.settings import (
     SampleSettings,
     StreamSettings,
     TelemetrySettings,
+    Tls,
     only,
     read_encryption_section,
     read_samples,
     read_stream,
     read_telemetry,
+    read_tls,
     render_sections,
 )
 from edgekit_runtime.errors import UsageError
@@ -28,21 +30,6 @@ from edgekit_runtime.sealing.vault import Encryption
 FILE_NAME: Final = "agent.toml"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_PORT: Final = 65_535
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
-    """How the broker is proven, and how this device proves itself.
-
-    Attributes:
-        ca: PEM file of the authorities that may sign the broker's certificate.
-        certificate: PEM file of this device's certificate; None for none.
-        key: PEM file of its private key; None for none.
-    """
-
-    ca: Path
-    certificate: Path | None
-    key: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,7 +317,7 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         director_root=base / reader.text("director_root"),
         broker_host="" if alone else broker.text("host", pattern=r"[^\s/]+"),
         broker_port=broker.integer("port", least=1, most=_MAX_PORT, default=1883),
-        tls=None if broker.raw("tls") is None else _read_tls(broker.nested("tls"), base),
+        tls=None if broker.raw("tls") is None else read_tls(broker.nested("tls"), base),
         http_host=http.text("host", default="127.0.0.1", pattern=r"[^\s/]+"),
         http_port=http.integer("port", most=_MAX_PORT, default=8380),
         log_level=log_level,
@@ -340,7 +327,9 @@ def _read_config(reader: FieldReader, base: Path) -> AgentConfig:
         stick=stick,
         telemetry=read_telemetry(reader.nested("telemetry", optional=True)),
         samples=read_samples(reader.nested("samples", optional=True)),
-        streams=reader.items("stream", read_stream, optional=True, most=16),
+        streams=reader.items(
+            "stream", lambda stream: read_stream(stream, base), optional=True, most=16
+        ),
         encryption=Encryption()
         if reader.raw("encryption") is None
         else read_encryption_section(reader.nested("encryption"), base),
@@ -352,7 +341,7 @@ def _read_mirror(reader: FieldReader, base: Path) -> Mirror:
     return Mirror(
         url=reader.text("url", pattern=r"https?://[^\s?#]+"),
         poll_seconds=reader.number("poll_seconds", least=0.1, default=300.0),
-        tls=None if reader.raw("tls") is None else _read_tls(reader.nested("tls"), base),
+        tls=None if reader.raw("tls") is None else read_tls(reader.nested("tls"), base),
     )
 
 
@@ -361,18 +350,6 @@ def _read_stick(reader: FieldReader, base: Path) -> Stick:
     return Stick(
         folder=base / reader.text("folder"),
         poll_seconds=reader.number("poll_seconds", least=0.1, default=5.0),
-    )
-
-
-def _read_tls(reader: FieldReader, base: Path) -> Tls:
-    only(reader, ["ca", "certificate", "key"])
-    certificate, key = reader.text("certificate", default=""), reader.text("key", default="")
-    if bool(certificate) != bool(key):
-        reader.fault("", "certificate and key come together")
-    return Tls(
-        ca=base / reader.text("ca"),
-        certificate=base / certificate if certificate else None,
-        key=base / key if key else None,
     )
 
 

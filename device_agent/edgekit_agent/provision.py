@@ -162,6 +162,7 @@ def check_agent(path: Path) -> tuple[Finding, ...]:
         *_check_tls(config),
         _check_data(config),
         *_check_encryption(config),
+        *_check_streams(config),
         _check_port(config),
         _check_runtimes(hardware),
         Finding(
@@ -267,6 +268,36 @@ def _check_encryption(config: AgentConfig) -> tuple[Finding, ...]:
     if forms[False]:
         detail += f", {forms[False]} are not yet: the agent rewrites them when it starts"
     return (Finding(name="encryption", ok=True, detail=detail),)
+
+
+def _check_streams(config: AgentConfig) -> tuple[Finding, ...]:
+    """Are the files there that each stream needs? Its broker is not asked."""
+    if not config.streams:
+        return ()
+    from edgekit_runtime.extras import require
+
+    try:
+        require("paho.mqtt.client", extra="agent")
+    except EdgekitError as error:
+        return (_bad("streams", error),)
+    from edgekit_agent.streams import ModelStream
+
+    findings = []
+    for each in config.streams:
+        name = f"stream of {each.model}"
+        try:
+            ModelStream(each, address=("", 0))
+        except EdgekitError as error:
+            findings.append(_bad(name, error))
+        else:
+            how = "TLS" if each.tls else "no TLS"
+            whom = f", as {each.username}" if each.username else ""
+            findings.append(
+                Finding(
+                    name=name, ok=True, detail=f"{each.topic_in} of {each.address}, {how}{whom}"
+                )
+            )
+    return tuple(findings)
 
 
 def _check_port(config: AgentConfig) -> Finding:

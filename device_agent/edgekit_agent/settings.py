@@ -21,6 +21,21 @@ _VARIABLE_PATTERN: Final = r"[A-Za-z0-9._-]{1,100}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How a server is proven, and how this device proves itself.
+
+    Attributes:
+        ca: PEM file of the authorities that may sign the server's certificate.
+        certificate: PEM file of this device's certificate; None for none.
+        key: PEM file of its private key; None for none.
+    """
+
+    ca: Path
+    certificate: Path | None
+    key: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
     """How measurements are kept.
 
@@ -60,6 +75,9 @@ class StreamSettings:
         topic_out: Where answers go, unless a message names a response topic itself.
         host: Of the broker, on this device or near it.
         port: Of the broker.
+        tls: How it is proven, and this device to it; None for a plain connection.
+        username: As whom; empty for nobody.
+        password_file: Whose first line is the password; None for none.
         queue_messages: What may wait; the oldest are dropped for newer ones, and counted.
         content_type: Of messages that do not say it themselves.
     """
@@ -71,6 +89,14 @@ class StreamSettings:
     port: int = 1883
     queue_messages: int = 32
     content_type: str = "application/json"
+    tls: Tls | None = None
+    username: str = ""
+    password_file: Path | None = None
+
+    @property
+    def address(self) -> str:
+        """Of the broker, for people."""
+        return f"{self.host}:{self.port}"
 
 
 TEMPLATE: Final = """\
@@ -103,7 +129,8 @@ ring_bytes = {samples.ring_bytes}
 # key_variable = "EDGEKIT_STORAGE_KEY"    # or a file that this environment variable names
 
 # Uncomment to answer MQTT messages of a broker near this device with a model: inference requests
-# of the Open Inference Protocol, or pictures, sound and raw tensors by `content_type`.
+# of the Open Inference Protocol, or pictures, sound and raw tensors by `content_type`. Each stream
+# has a connection of its own: what [broker] says does not count here.
 # [[stream]]
 # model = "digits"
 # topic_in = "camera/+/frame"
@@ -112,6 +139,15 @@ ring_bytes = {samples.ring_bytes}
 # port = 1883
 # queue_messages = 32
 # content_type = "image/jpeg"
+# Where the broker asks for a name and a password: a file that only the agent's user may read (mode
+# 0600), the password its first line. A broker that is not on this device needs TLS then.
+# username = "models"
+# password_file = "stream-password"
+# TLS with this stream's broker, usually on port 8883; `certificate` and `key` prove this device.
+# [stream.tls]
+# ca = "stream-ca.pem"
+# certificate = "stream.pem"
+# key = "stream-key.pem"
 """
 
 
@@ -151,18 +187,47 @@ def read_samples(reader: FieldReader) -> SampleSettings:
     )
 
 
-def read_stream(reader: FieldReader) -> StreamSettings:
+def read_stream(reader: FieldReader, base: Path) -> StreamSettings:
     """Read one `[[stream]]`; faults gather in the reader."""
     only(reader, list(StreamSettings.__slots__))
+    tls = None if reader.raw("tls") is None else read_tls(reader.nested("tls"), base)
+    username = reader.text("username", default="", pattern=r"[^\x00]{0,256}")
+    password_file = reader.text("password_file", default="")
+    host = reader.text("host", default="127.0.0.1", pattern=r"[^\s/]+")
+    if password_file and not username:
+        reader.fault("password_file", "needs a username")
+    if password_file and tls is None and not _is_here(host):
+        reader.fault("password_file", f"would send the password to {host} in the clear: needs tls")
     return StreamSettings(
         model=reader.text("model", pattern=NAME_PATTERN),
         topic_in=reader.text("topic_in", pattern=_FILTER_PATTERN),
         topic_out=reader.text("topic_out", pattern=_TOPIC_PATTERN),
-        host=reader.text("host", default="127.0.0.1", pattern=r"[^\s/]+"),
-        port=reader.integer("port", least=1, most=_MAX_PORT, default=1883),
+        host=host,
+        port=reader.integer("port", least=1, most=_MAX_PORT, default=8883 if tls else 1883),
+        tls=tls,
+        username=username,
+        password_file=base / password_file if password_file else None,
         queue_messages=reader.integer("queue_messages", least=1, most=4096, default=32),
         content_type=reader.text("content_type", default="application/json", most=100),
     )
+
+
+def read_tls(reader: FieldReader, base: Path) -> Tls:
+    """Read a table `tls`; faults gather in the reader."""
+    only(reader, ["ca", "certificate", "key"])
+    certificate, key = reader.text("certificate", default=""), reader.text("key", default="")
+    if bool(certificate) != bool(key):
+        reader.fault("", "certificate and key come together")
+    return Tls(
+        ca=base / reader.text("ca"),
+        certificate=base / certificate if certificate else None,
+        key=base / key if key else None,
+    )
+
+
+def _is_here(host: str) -> bool:
+    """Whether nobody else hears what is sent there."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def read_encryption_section(reader: FieldReader, base: Path) -> Encryption:

@@ -10,7 +10,9 @@ import contextlib
 import http.client
 import logging
 import queue
+import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,8 +22,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgekit_agent.http import JSON_LENGTH
-from edgekit_agent.settings import StreamSettings
+from edgekit_agent.settings import StreamSettings, Tls
 from edgekit_agent.transports.mqtt import no_delay
+from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.files import require_file
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ _BUSY_SECONDS: Final = 0.05
 _FIRST_DELAY_SECONDS: Final = 1
 _LONGEST_DELAY_SECONDS: Final = 60
 _CLOSE_SECONDS: Final = 5.0
+_OTHER_PROTOCOL: Final = "Unsupported protocol version"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,9 @@ class ModelStream:
         Args:
             settings: Which messages, which model.
             address: Where the models answer over HTTP.
+
+        Raises:
+            UsageError: If the files for TLS or the password cannot be used.
         """
         self._settings = settings
         self._address = address
@@ -58,8 +66,9 @@ class ModelStream:
         self._stop = threading.Event()
         self.answered = 0
         self.dropped = 0
-        # Both are changed by paho's thread and read by ours.
+        # These are changed by paho's thread and read by ours.
         self._accepted = False
+        self._refused = False
         self._turned_away = False
         self._protocol = paho.MQTTv5
         self._client = self._new_client()
@@ -79,9 +88,14 @@ class ModelStream:
 
     def _new_client(self) -> paho.Client:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._protocol)
+        if self._settings.tls:
+            use_tls(client, self._settings.tls)
+        if self._settings.username:
+            client.username_pw_set(self._settings.username, read_password(self._settings))
         client.reconnect_delay_set(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         client.on_socket_open = no_delay
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
         return client
@@ -100,13 +114,24 @@ class ModelStream:
         self._client = self._new_client()
         self._connect()
 
-    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, _code: Any, _p: Any) -> None:
-        self._turned_away = not self._accepted
+    def _on_connect_fail(self, _client: Any, _data: Any) -> None:
+        # paho calls this while it handles the error, and tries again later.
+        error = sys.exc_info()[1]
+        _log.warning("the stream's broker %s is not reached: %s", self._settings.address, error)
+
+    def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _p: Any) -> None:
+        if not (self._stop.is_set() or self._refused):
+            where = self._settings.address
+            _log.warning("the stream's broker %s ended the connection: %s", where, code)
+        # Who is not let in is known at least: another protocol would not help.
+        self._turned_away = not (self._accepted or self._refused)
+        self._refused = False
 
     def _on_connect(self, client: Any, _data: Any, _flags: Any, code: Any, _props: Any) -> None:
         if code.is_failure:
-            _log.warning("the stream's broker refused: %s", code)
-            self._turned_away = not self._accepted
+            _log.warning("the stream's broker %s refused: %s", self._settings.address, code)
+            self._refused = code != _OTHER_PROTOCOL
+            self._turned_away = not (self._accepted or self._refused)
             return
         self._accepted = True
         client.subscribe(self._settings.topic_in, qos=0)
@@ -182,11 +207,67 @@ class ModelStream:
         self.answered += 1
 
 
+def use_tls(client: paho.Client, tls: Tls) -> None:
+    """Let a client prove its server, and itself if there is a certificate.
+
+    Raises:
+        UsageError: If one of the files is missing, or no such file.
+    """
+    files = [path for path in (tls.ca, tls.certificate, tls.key) if path is not None]
+    for path in files:
+        require_file(path, kind="a PEM file")
+    try:
+        client.tls_set(
+            ca_certs=str(tls.ca),
+            certfile=str(tls.certificate) if tls.certificate else None,
+            keyfile=str(tls.key) if tls.key else None,
+        )
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"TLS cannot be spoken with these files: {error}",
+            where=", ".join(map(str, files)),
+            fix="give PEM files: the authorities, and a certificate with its own key",
+        ) from error
+
+
+def read_password(settings: StreamSettings) -> str | None:
+    """The password of a stream; None for none.
+
+    Raises:
+        UsageError: If its file is missing or empty, no text, or may be read by others.
+    """
+    path = settings.password_file
+    if path is None:
+        return None
+    require_file(path, kind="a password file")
+    if path.stat().st_mode & 0o077:
+        raise UsageError("others may read the password", where=str(path), fix=f"chmod 600 {path}")
+    try:
+        return path.read_text(encoding="utf-8").splitlines()[0]
+    except UnicodeDecodeError as error:
+        raise UsageError("the password is no text", where=str(path)) from error
+
+
 def start_streams(
-    settings: tuple[StreamSettings, ...], *, address: tuple[str, int]
+    settings: tuple[StreamSettings, ...],
+    *,
+    address: tuple[str, int],
+    tell: Callable[[str], None],
 ) -> list[ModelStream]:
-    """Start every stream that is configured."""
-    streams = [ModelStream(each, address=address) for each in settings]
-    for stream in streams:
+    """Start every stream that is configured.
+
+    Args:
+        settings: Of each.
+        address: Where the models answer over HTTP.
+        tell: Told of a stream that cannot be started; the others are.
+    """
+    streams = []
+    for each in settings:
+        try:
+            stream = ModelStream(each, address=address)
+        except EdgekitError as error:
+            tell(f"{each.topic_in} of {each.address}: {error}")
+            continue
         stream.start()
+        streams.append(stream)
     return streams

@@ -254,7 +254,11 @@ class Supervisor:
             # Loads paho, which an agent without streams and broker has no use for.
             from edgekit_agent.streams import start_streams
 
-            self._streams = start_streams(self._config.streams, address=self._doors.address)
+            self._streams = start_streams(
+                self._config.streams,
+                address=self._doors.address,
+                tell=lambda text: self._updates.tell("stream.failed", detail=text),
+            )
         self._desk.start()
         self._settle(now)
         self._service.ready()

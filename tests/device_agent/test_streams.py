@@ -11,7 +11,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgekit_agent.settings import StreamSettings
-from edgekit_agent.streams import ModelStream
+from edgekit_agent.config import load_config
+from edgekit_agent.settings import StreamSettings, Tls
+from edgekit_agent.streams import ModelStream, start_streams, use_tls
+from edgekit_runtime.errors import UsageError
+from tests.simulators.authority import Authority
 from tests.simulators.local_agent import RunningAgent, infer_body, make_config
 from tests.simulators.signed_fleet import SignedFleet
 
@@ -32,10 +35,18 @@ needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
+    with broker(tmp_path, "allow_anonymous true") as port:
+        yield port
+
+
+@contextlib.contextmanager
+def broker(tmp_path: Path, *lines: str) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n")
+    # As root it would become another user, who may not read its files.
+    options = [f"listener {port} 127.0.0.1", *lines, "set_tcp_nodelay true", "user root"]
+    config.write_text("\n".join(options) + "\n")
     process = subprocess.Popen([str(MOSQUITTO), "-c", str(config)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -43,17 +54,20 @@ def port(tmp_path: Path) -> Iterator[int]:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             break
         time.sleep(0.05)
-    yield port
-    process.terminate()
-    process.wait(10)
+    try:
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
 
 
 class Camera:
     """Publishes, and hears the answers; use it in a `with` statement."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, prepare: Callable[[paho.Client], None] = id) -> None:
         self.heard: list[paho.MQTTMessage] = []
         self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        prepare(self.client)
         self.client.on_message = lambda _c, _d, message: self.heard.append(message)
         self._ready = threading.Event()
         self.client.on_subscribe = lambda *_: self._ready.set()
@@ -147,6 +161,148 @@ def test_when_the_models_are_busy_the_oldest_messages_are_dropped(port: int) -> 
         assert stream._waiting.qsize() == 2
         assert stream.answered == 0
     stream.close()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[StreamSettings]:
+    """A stream of a broker that asks for TLS, a certificate, a name and a password."""
+    authority = Authority()
+    ca = tmp_path / "ca.pem"
+    ca.write_text(authority.pem)
+    certificate, secret = authority.server(tmp_path)
+    own, key = tmp_path / "own.pem", tmp_path / "own-key.pem"
+    authority.issue("camera-models", own, key)
+    passwords = tmp_path / "passwords"
+    passwords.write_text("models:right\n")
+    subprocess.run([str(shutil.which("mosquitto_passwd")), "-U", str(passwords)], check=True)
+    password = tmp_path / "password"
+    password.write_text("right\n")
+    password.chmod(0o600)
+    with broker(
+        tmp_path,
+        f"cafile {ca}",
+        f"certfile {certificate}",
+        f"keyfile {secret}",
+        "require_certificate true",
+        "allow_anonymous false",
+        f"password_file {passwords}",
+    ) as port:
+        yield settings(
+            port,
+            tls=Tls(ca=ca, certificate=own, key=key),
+            username="models",
+            password_file=password,
+        )
+
+
+@needs_mosquitto
+@pytest.mark.skipif(not shutil.which("mosquitto_passwd"), reason="mosquitto_passwd is missing")
+def test_a_stream_proves_its_broker_and_itself(guarded: StreamSettings) -> None:
+    def prepare(client: paho.Client) -> None:
+        assert guarded.tls
+        use_tls(client, guarded.tls)
+        client.username_pw_set("models", "right")
+
+    with socket.create_server(("127.0.0.1", 0)) as models:
+        stream = ModelStream(guarded, address=models.getsockname())
+        stream.start()
+        models.settimeout(30)
+        with Camera(guarded.port, prepare) as camera:
+            deadline = time.monotonic() + 30
+            while not stream._accepted and time.monotonic() < deadline:
+                time.sleep(0.02)
+            camera.publish(b"frame")
+            asked, _ = models.accept()
+            assert asked.recv(10_000).startswith(b"POST /v2/models/double/infer")
+            asked.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer")
+            assert camera.wait(1)[0].payload == b"answer"
+            asked.close()
+        stream.close()
+
+
+@needs_mosquitto
+@pytest.mark.skipif(not shutil.which("mosquitto_passwd"), reason="mosquitto_passwd is missing")
+# paho leaves a socket behind whose handshake failed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("wrong", ["password", "authority", "certificate"])
+def test_a_stream_that_is_not_let_in_goes_on_asking(
+    guarded: StreamSettings, wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert guarded.tls
+    if wrong == "password":
+        assert guarded.password_file
+        guarded.password_file.write_text("wrong")
+    elif wrong == "authority":
+        guarded.tls.ca.write_text(Authority().pem)
+    else:
+        guarded = dataclasses.replace(
+            guarded, tls=dataclasses.replace(guarded.tls, certificate=None, key=None)
+        )
+    stream = ModelStream(guarded, address=("127.0.0.1", 1))
+    stream.start()
+    said = {
+        "password": f"broker {guarded.address} refused: Not authorized",
+        "authority": "CERTIFICATE_VERIFY_FAILED",
+        "certificate": f"broker {guarded.address} ended the connection",
+    }[wrong]
+    deadline = time.monotonic() + 30
+    while caplog.text.count(said) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stream.close()
+    assert caplog.text.count(said) >= 2
+    assert not stream._accepted
+
+
+def test_what_is_wrong_with_a_streams_files_is_told_and_the_others_start(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    password.chmod(0o644)
+    junk = tmp_path / "junk.pem"
+    junk.write_text("no certificate")
+    missing = tmp_path / "missing.pem"
+    told: list[str] = []
+    streams = start_streams(
+        (
+            settings(1, username="u", password_file=password),
+            settings(1, tls=Tls(ca=missing, certificate=None, key=None)),
+            settings(1, tls=Tls(ca=junk, certificate=None, key=None)),
+            settings(1),
+        ),
+        address=("127.0.0.1", 1),
+        tell=told.append,
+    )
+    assert len(streams) == 1
+    streams[0].close()
+    assert "others may read the password" in told[0]
+    assert f"chmod 600 {password}" in told[0]
+    assert f"no such file [{missing}]" in told[1]
+    assert "TLS cannot be spoken with these files" in told[2]
+    assert all(text.startswith("camera/+/frame of 127.0.0.1:1: ") for text in told)
+    assert "secret" not in " ".join(told)
+
+
+def test_a_streams_own_broker_is_read_from_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    usual = 'device = "d"\nfleet = "f"\nimage_root = "a"\ndirector_root = "b"\n'
+    usual += '[broker]\nhost = "h"\n[[stream]]\nmodel = "m"\ntopic_in = "i"\ntopic_out = "o"\n'
+
+    def load(text: str) -> StreamSettings:
+        path.write_text(usual + text)
+        return load_config(path).streams[0]
+
+    assert (load("").tls, load("").port, load("").username) == (None, 1883, "")
+    found = load('host = "b"\nusername = "u"\npassword_file = "p"\n[stream.tls]\nca = "ca.pem"\n')
+    assert found.tls == Tls(ca=tmp_path / "ca.pem", certificate=None, key=None)
+    assert (found.port, found.username, found.password_file) == (8883, "u", tmp_path / "p")
+    assert load('username = "u"\npassword_file = "p"\n').tls is None
+    for wrong, fault in (
+        ('host = "b"\nusername = "u"\npassword_file = "p"\n', "to b in the clear: needs tls"),
+        ('password_file = "p"\n', "needs a username"),
+        ('[stream.tls]\nca = "a"\nkey = "k"\n', "certificate and key come together"),
+        ('[stream.tls]\nca = "a"\ncrl = "c"\n', "crl: is not known"),
+    ):
+        with pytest.raises(UsageError, match=fault):
+            load(wrong)
 
 
 def test_a_broker_that_knows_only_3_1_1_is_spoken_to_in_it() -> None:

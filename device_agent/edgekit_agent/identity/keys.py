@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgekit_agent.config import Tls
+from edgekit_agent.settings import Tls
 from edgekit_runtime.durable import sync_folder, unwritable
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.extras import require

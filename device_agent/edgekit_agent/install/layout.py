@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from edgekit_agent.config import AgentConfig
 from edgekit_agent.provision import DIRECTOR_ROOT_NAME, IMAGE_ROOT_NAME
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.files import require_file
 
 USER: Final = "edgekit"
 SERVICE: Final = "edgekit-agent.service"
@@ -22,6 +24,11 @@ SYSUSERS_FILE: Final = PurePosixPath("/etc/sysusers.d/edgekit.conf")
 SOFTWARE_FOLDER: Final = PurePosixPath("/opt/edgekit")
 COMMAND_LINK: Final = PurePosixPath("/usr/local/bin/edgekit-agent")
 SYSUSERS: Final = f'u {USER} - "edgekit agent" {DATA_FOLDER} /usr/sbin/nologin\n'
+_FILE_LINE: Final = re.compile(
+    r"^(?P<name>ca|certificate|key|key_file|password_file)[ \t]*=[ \t]*"
+    r"""["'](?P<path>[^"']*)["'].*$""",
+    re.MULTILINE,
+)
 _UNIT_TEMPLATE: Final = Path(__file__).with_name(SERVICE)
 
 
@@ -51,14 +58,23 @@ def unit_text(executable: str) -> str:
     return _UNIT_TEMPLATE.read_text(encoding="utf-8").replace("@EXECUTABLE@", executable)
 
 
-def place_agent(config: AgentConfig, text: str, *, executable: str) -> tuple[PlacedFile, ...]:
+def place_agent(
+    config: AgentConfig, text: str, *, base: Path, executable: str
+) -> tuple[PlacedFile, ...]:
     """The files of an installed agent, from an agent's folder.
 
     Args:
         config: What its `agent.toml` says.
         text: Of its `agent.toml`.
+        base: The folder that its relative paths are relative to.
         executable: Command line that starts it.
+
+    Raises:
+        UsageError: If a file that it names is missing, or stands there in another way than in the
+            one that `init` writes.
     """
+    for path in (config.image_root, config.director_root, *_identity_targets(config)):
+        require_file(path, kind="what agent.toml names")
     placed = [
         PlacedFile(
             path=CONFIG_FOLDER / IMAGE_ROOT_NAME, data=config.image_root.read_bytes(), mode=0o644
@@ -74,36 +90,22 @@ def place_agent(config: AgentConfig, text: str, *, executable: str) -> tuple[Pla
         "image_root": str(CONFIG_FOLDER / IMAGE_ROOT_NAME),
         "director_root": str(CONFIG_FOLDER / DIRECTOR_ROOT_NAME),
     }
-    if config.tls:
-        for name, path in (
-            ("ca", config.tls.ca),
-            ("certificate", config.tls.certificate),
-            ("key", config.tls.key),
-        ):
-            if path is not None:
-                target = IDENTITY_FOLDER / path.name
-                values[name] = str(target)
-                placed.append(
-                    PlacedFile(
-                        path=target,
-                        data=path.read_bytes(),
-                        mode=0o600 if name == "key" else 0o644,
-                        private=True,
-                    )
-                )
-    key = config.encryption.key
-    if key and key.kind == "file":
-        target = IDENTITY_FOLDER / Path(key.name).name
-        values["key_file"] = str(target)
-        placed.append(
-            PlacedFile(path=target, data=Path(key.name).read_bytes(), mode=0o600, private=True)
+    targets = _identity_targets(config)
+    placed += [
+        PlacedFile(
+            path=target,
+            data=path.read_bytes(),
+            mode=0o600 if path in _secrets(config) else 0o644,
+            private=True,
         )
+        for path, target in targets.items()
+    ]
     if config.http_socket:
         values["socket"] = f"/run/edgekit/{config.http_socket.name}"
     placed += [
         PlacedFile(
             path=CONFIG_FOLDER / "agent.toml",
-            data=move_paths(text, values).encode(),
+            data=move_paths(move_files(text, targets, base=base), values).encode(),
             # It holds no secrets, and in an image the agent's group does not exist yet.
             mode=0o644,
         ),
@@ -111,6 +113,66 @@ def place_agent(config: AgentConfig, text: str, *, executable: str) -> tuple[Pla
         PlacedFile(path=UNIT_FILE, data=unit_text(executable).encode(), mode=0o644),
     ]
     return tuple(placed)
+
+
+def _identity_targets(config: AgentConfig) -> dict[Path, PurePosixPath]:
+    """Where each certificate, key and password goes; two of one name are told apart."""
+    found: list[Path | None] = []
+    streams = config.streams
+    for tls in (config.tls, config.mirror and config.mirror.tls, *(each.tls for each in streams)):
+        if tls:
+            found += [tls.ca, tls.certificate, tls.key]
+    found += [each.password_file for each in streams]
+    if config.encryption.key and config.encryption.key.kind == "file":
+        found.append(Path(config.encryption.key.name))
+    targets: dict[Path, PurePosixPath] = {}
+    for path in found:
+        if path is not None and path not in targets:
+            target = IDENTITY_FOLDER / path.name
+            if target in targets.values():
+                target = IDENTITY_FOLDER / f"{len(targets)}-{path.name}"
+            targets[path] = target
+    return targets
+
+
+def _secrets(config: AgentConfig) -> set[Path | None]:
+    """Those of them that nobody else may read."""
+    mirror = config.mirror.tls if config.mirror else None
+    found = {tls.key for tls in (config.tls, mirror, *(each.tls for each in config.streams)) if tls}
+    found |= {each.password_file for each in config.streams}
+    if config.encryption.key:
+        found.add(Path(config.encryption.key.name))
+    return found
+
+
+def move_files(text: str, targets: Mapping[Path, PurePosixPath], *, base: Path) -> str:
+    """An `agent.toml` that names its certificates, keys and passwords where they go.
+
+    Args:
+        text: The configuration.
+        targets: Where each file goes.
+        base: The folder that relative paths in the text are relative to.
+
+    Raises:
+        UsageError: If one of them is not named on a line of its own.
+    """
+    moved: set[Path] = set()
+
+    def move(line: re.Match[str]) -> str:
+        path = base / line["path"]
+        if path not in targets:
+            return line[0]
+        moved.add(path)
+        return f'{line["name"]} = "{targets[path]}"'
+
+    text = _FILE_LINE.sub(move, text)
+    missing = [str(path) for path in targets if path not in moved]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} is not named on a line of its own in agent.toml",
+            fix='write each as NAME = "PATH", or install by hand as docs/agent.md says',
+        )
+    return text
 
 
 def move_paths(text: str, values: dict[str, str]) -> str:

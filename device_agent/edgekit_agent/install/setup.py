@@ -97,6 +97,7 @@ def install(
     placed = place_agent(
         config,
         config_file.read_text(encoding="utf-8"),
+        base=config_file.absolute().parent,
         executable=executable or running_executable(),
     )
     steps = []

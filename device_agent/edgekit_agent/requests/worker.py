@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit_agent.config import Tls
 from edgekit_agent.lifeline import tie_to_parent
+from edgekit_agent.settings import Tls
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.requests import open_request
 

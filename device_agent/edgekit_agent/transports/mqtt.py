@@ -21,7 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from edgekit_agent.config import Tls
+from edgekit_agent.settings import Tls
 from edgekit_agent.transports.arrivals import (
     Arrival,
     ChunkCame,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from edgekit_agent.config import Tls
+from edgekit_agent.settings import Tls
 from edgekit_agent.transports.arrivals import Arrival
 from edgekit_agent.transports.polling import PollingTransport, UnreachableError
 from edgekit_runtime.errors import UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit_agent.config import Tls, load_config
+from edgekit_agent.config import load_config
 from edgekit_agent.identity.enrolment import enrol, parse_answer
 from edgekit_agent.identity.keys import (
     install_certificate,
@@ -19,6 +19,7 @@ from edgekit_agent.identity.keys import (
     signing_request,
 )
 from edgekit_agent.provision import check_agent
+from edgekit_agent.settings import Tls
 from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
 from tests.simulators.authority import Authority, EnrolmentServer
 from tests.simulators.signed_fleet import SignedFleet

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from edgekit_agent.config import TlsNames, load_config
 from edgekit_agent.install import setup
-from edgekit_agent.install.layout import CONFIG_FOLDER, UNIT_FILE, move_paths, unit_text
+from edgekit_agent.install.layout import CONFIG_FOLDER, UNIT_FILE, move_files, move_paths, unit_text
 from edgekit_agent.install.setup import install, uninstall
 from edgekit_agent.provision import create_agent
 from edgekit_agent.watchdog import ServiceManager
@@ -93,6 +93,59 @@ def test_an_image_gets_everything_in_its_place(agent: Path, tmp_path: Path) -> N
     assert not (root / "etc/sysusers.d").exists()
     with pytest.raises(UsageError, match="no agent is installed"):
         uninstall(root=root)
+
+
+def test_every_certificate_key_and_password_is_placed_and_named_anew(
+    agent: Path, tmp_path: Path
+) -> None:
+    (agent / "stream").mkdir()
+    files = {"stream/ca.pem": "stream", "password": "secret", "storage.key": "0" * 64}
+    for name, content in files.items():
+        (agent / name).write_text(content)
+    with (agent / "agent.toml").open("a") as file:
+        file.write(
+            '[mirror]\nurl = "https://m"\n[mirror.tls]\nca = "ca.pem"\n'
+            '[encryption]\nkey_file = "storage.key" # beside it\n'
+            "[[stream]]\nmodel = 'm'\ntopic_in = 'i'\ntopic_out = 'o'\n"
+            "username = 'u'\npassword_file = 'password'\n[stream.tls]\nca = 'stream/ca.pem'\n"
+        )
+    root = tmp_path / "image"
+    install(agent, root=root, executable="x")
+    config = load_config(root / "etc/edgekit/agent.toml")
+    (stream,) = config.streams
+    assert config.tls
+    assert config.mirror
+    assert config.mirror.tls
+    assert config.encryption.key
+    assert stream.tls
+    assert stream.password_file
+    assert config.mirror.tls.ca == config.tls.ca
+    for path, content, mode in (
+        (config.tls.ca, "ca.pem", 0o644),
+        (stream.tls.ca, "stream", 0o644),
+        (stream.password_file, "secret", 0o600),
+        (Path(config.encryption.key.name), "0" * 64, 0o600),
+    ):
+        placed = root / path.relative_to("/")
+        assert path.parent == Path("/var/lib/edgekit/identity")
+        assert (placed.read_text(), placed.stat().st_mode & 0o777) == (content, mode)
+
+
+@pytest.mark.parametrize("name", ["image-root.json", "device.pem"])
+def test_a_file_that_is_missing_is_named_before_anything_is_written(
+    agent: Path, tmp_path: Path, name: str
+) -> None:
+    (agent / name).unlink()
+    with pytest.raises(UsageError, match="no such file") as caught:
+        install(agent, root=tmp_path / "image", executable="x")
+    assert caught.value.where == str(agent / name)
+    assert not (tmp_path / "image").exists()
+
+
+def test_a_file_that_is_named_in_another_way_is_left_to_a_person(agent: Path) -> None:
+    text = '"key_file" = "storage.key"\n'
+    with pytest.raises(UsageError, match=r"storage\.key is not named on a line of its own"):
+        move_files(text, {agent / "storage.key": PurePosixPath("/i/storage.key")}, base=agent)
 
 
 def test_data_may_be_kept(agent: Path, tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 
-from edgekit_agent.config import Tls
 from edgekit_agent.identity.keys import make_key, signing_request
 from edgekit_agent.requests.proving import prove_request
-from edgekit_agent.settings import SampleSettings
+from edgekit_agent.settings import SampleSettings, Tls
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.requests import (
