@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 BATCHES = 4_000
 AT_ONCE = 200
 DEVICES = 10_000
+# Of the devices, those that fetch all of a version chunk by chunk; the others its index.
+FETCHING = 0.02
 # What a control plane has to take in on two cores, and what a rollout may cost it.
 BATCHES_PER_SECOND = 2_000.0
 STEP_SECONDS = 1.0
@@ -27,6 +29,7 @@ STEP_SECONDS = 1.0
 
 def taking_in() -> tuple[float, float]:
     """CPU seconds to take batches in, durably, against those that they may take."""
+    from edgekit.fleet.store.database import open_database
     from edgekit.fleet.telemetry.ledger import Ledger
     from edgekit_runtime.telemetry import FeatureCounts, ModelCounts, Window, pack_batch
 
@@ -46,14 +49,15 @@ def taking_in() -> tuple[float, float]:
         for number in range(BATCHES)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder) / "telemetry.db")
+        database = open_database(Path(folder) / "fleet.db")
+        ledger = Ledger(database)
         began = time.process_time()
         for start in range(0, BATCHES, AT_ONCE):
             taken = ledger.take(messages[start : start + AT_ONCE], now=1e9)
             if taken.records != AT_ONCE:
                 raise SystemExit(f"{taken.records} of {AT_ONCE} records were taken")
         seconds = time.process_time() - began
-        ledger.close()
+        database.close()
     return seconds, BATCHES / BATCHES_PER_SECOND
 
 
@@ -103,6 +107,7 @@ def plan_of(stages: int) -> RolloutPlan:
 def main() -> None:
     """Roll out to simulated devices, and print how it went."""
     from edgekit.fleet.simulation.behaviour import Behaviour
+    from edgekit.fleet.simulation.fetching import FetchPlan
     from edgekit.fleet.simulation.trial import TrialSettings, try_rollout
 
     devices = int(sys.argv[1]) if len(sys.argv) > 1 else DEVICES
@@ -113,7 +118,7 @@ def main() -> None:
             behaviour=Behaviour(
                 reject=0.005, vanish=0.005, fetch_seconds=5.0, telemetry_seconds=60.0
             ),
-            fetching=20,
+            fetch=FetchPlan(everything=FETCHING, index=True),
             bundle_bytes=5 << 20,
         ),
         say=lambda text: print(text, file=sys.stderr),

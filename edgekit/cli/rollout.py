@@ -5,8 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from edgekit.cli.fleet_options import (
     json_option,
     opened_database,
 )
+from edgekit.cli.interrupting import interruptible
 from edgekit.cli.render import emit_json, say, table
 from edgekit.cli.rollout_options import plan_options
 
@@ -267,7 +267,7 @@ def _drive(
         say(f"{working} drives rollout {name}; Ctrl-C ends only the watching")
     else:
         say(f"driving rollout {name} at {address}; Ctrl-C leaves it as it is, `run` goes on")
-    with _interruptible() as interrupted:
+    with interruptible() as interrupted:
         state = drive_rollout(
             fleet, database, name, address, goes_on=lambda: not interrupted(), on_decision=tell
         )
@@ -281,30 +281,6 @@ def _drive(
         )
     if state.phase not in ENDED and not as_json:
         say(f"rollout {name} is {state.phase.value}; go on: edgekit fleet rollout run {name}")
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came: the turn is ended in good order, then the loop.
-
-    Who presses Ctrl-C again does not want to wait for that: nothing is lost by it either.
-    """
-    import signal
-
-    came: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise KeyboardInterrupt
-        say("ending the turn; Ctrl-C again ends it at once")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _change(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.fleet_options import broker_address, broker_option, json_option
+from edgekit.cli.interrupting import interruptible
 from edgekit.cli.render import emit_json, say, size, wait_for_interrupt
 from edgekit.cli.rollout_options import plan_options
 
@@ -18,8 +19,15 @@ if TYPE_CHECKING:
     from edgekit.fleet.rollouts.plan import RolloutPlan
     from edgekit.fleet.rollouts.state import Decision
     from edgekit.fleet.simulation.behaviour import Behaviour
+    from edgekit.fleet.simulation.fetching import FetchPlan
     from edgekit.fleet.simulation.trial import TrialReport
 
+_OF_DEVICES = (
+    *("devices", "reject", "roll_back", "degrade", "vanish", "fetch_seconds", "fetch", "seed"),
+    *("requests_per_second", "telemetry_seconds", "attach", "broker"),
+)
+# Of a fleet that exists the size is not known before its devices are told something.
+_USUAL_BUNDLE_BYTES = 1 << 20
 _RATES = (
     ("--reject", "Share of the devices on which the version fails its golden samples."),
     ("--roll-back", "Share on which it fails its gates and is rolled back by the device."),
@@ -47,9 +55,16 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--telemetry-seconds",
     type=float,
-    help="Of theirs, between two batches of measurements.  [default: 10, or 5 of ours]",
+    help="Of theirs, between two batches of measurements.  [default: 10, or 5 of ours if that "
+    "is longer]",
 )
-@click.option("--fetching", type=int, default=0, help="Devices that really fetch each index.")
+@click.option(
+    "--fetch",
+    metavar="all|index|SHARE",
+    help="What devices really fetch, chunk by chunk, and check: every chunk of a version; its "
+    "index; or every chunk on this share of them, 0.1 or 10%, and the index on the others. Who "
+    "does not fetch takes --fetch-seconds.  [default: all, or index if that is more than 256 MB]",
+)
 @click.option(
     "--bundle-kb", type=click.IntRange(1), default=256, show_default=True, help="Size of BUNDLE."
 )
@@ -61,7 +76,8 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
     "--attach",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="FOLDER",
-    help="Only connect devices to that fleet and its broker, until Ctrl-C.",
+    help="Only connect devices to that fleet and its broker, in real time, until Ctrl-C: to load "
+    "a control plane that runs. No rollout is made.",
 )
 @plan_options
 @broker_option
@@ -76,7 +92,7 @@ def simulate(
     fetch_seconds: float,
     requests_per_second: float,
     telemetry_seconds: float | None,
-    fetching: int,
+    fetch: str | None,
     bundle_kb: int,
     speed: float,
     seed: int,
@@ -97,8 +113,10 @@ def simulate(
     from edgekit.cli.rollout_options import plan_of_options
     from edgekit.fleet.rollouts.plan import check_plan
     from edgekit.fleet.simulation.behaviour import Behaviour
+    from edgekit.fleet.simulation.fetching import parse_fetch
     from edgekit.fleet.simulation.trial import TrialSettings, try_rollout
 
+    pace = speed if attach is None else 1.0
     behaviour = Behaviour(
         seed=seed,
         reject=reject,
@@ -107,47 +125,86 @@ def simulate(
         vanish=vanish,
         fetch_seconds=fetch_seconds,
         requests_per_second=requests_per_second,
-        telemetry_seconds=telemetry_seconds or max(10.0, 5.0 * speed),
+        telemetry_seconds=telemetry_seconds or max(10.0, 5.0 * pace),
     )
+    chosen = parse_fetch(fetch) if fetch is not None else None
     if attach is not None:
-        _attach(attach, broker, devices, behaviour, fetching)
+        _require_no_plan(click.get_current_context())
+        _attach(attach, broker, devices, behaviour, chosen)
         return
     plan = check_plan(plan_of_options(bundle, by=getpass.getuser(), now=time.time(), **options))
-    interrupted: list[int] = []
-    report = try_rollout(
-        plan,
-        TrialSettings(
-            devices=devices,
-            behaviour=behaviour,
-            fetching=fetching,
-            bundle_bytes=bundle_kb << 10,
-            speed=speed,
-        ),
-        on_decision=_show_decision(quiet=as_json),
-        say=say,
-        goes_on=lambda: not interrupted,
-    )
+    with interruptible() as interrupted:
+        report = try_rollout(
+            plan,
+            TrialSettings(
+                devices=devices,
+                behaviour=behaviour,
+                fetch=chosen,
+                bundle_bytes=bundle_kb << 10,
+                speed=speed,
+            ),
+            on_decision=_show_decision(quiet=as_json),
+            say=say,
+            goes_on=lambda: not interrupted(),
+        )
     if as_json:
         emit_json(report.to_json())
     else:
         _show(report)
 
 
+def _require_no_plan(context: click.Context) -> None:
+    """Options that mean nothing beside --attach are no options: somebody expects a rollout."""
+    from click.core import ParameterSource
+
+    from edgekit_runtime.errors import UsageError
+
+    without = set(_OF_DEVICES)
+    given = [
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name not in without
+        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise UsageError(
+            f"with --attach no rollout is made: {', '.join(given)} would do nothing",
+            fix="leave it out; make the rollout in that fleet: edgekit fleet rollout start",
+        )
+
+
 def _attach(
-    folder: Path, broker: str | None, devices: int, behaviour: Behaviour, fetching: int
+    folder: Path,
+    broker: str | None,
+    devices: int,
+    behaviour: Behaviour,
+    fetch: FetchPlan | None,
 ) -> None:
     from edgekit.fleet.folder import Fleet
     from edgekit.fleet.simulation.crowd import Crowd
+    from edgekit.fleet.simulation.fetching import usual_fetch
 
     fleet = Fleet.open(folder)
     address = broker_address(fleet, broker)
-    crowd = Crowd.of_fleet(fleet, address, count=devices, behaviour=behaviour, fetching=fetching)
+    crowd = Crowd.of_fleet(
+        fleet,
+        address,
+        count=devices,
+        behaviour=behaviour,
+        fetch=fetch or usual_fetch(devices, _USUAL_BUNDLE_BYTES),
+    )
     with crowd:
         click.echo(
             f"{devices} devices, {crowd.names[0]} to {crowd.names[-1]}, are connected to "
-            f"{address}; Ctrl-C ends them"
+            f"{address} and measure every {behaviour.telemetry_seconds:g} s; Ctrl-C ends them"
         )
         wait_for_interrupt()
+        figures = crowd.figures()
+    served = ", ".join(f"{count} {what}" for what, count in figures.phases.items())
+    click.echo(
+        f"what devices served: {served or '-'}; {figures.orders} orders followed, "
+        f"{figures.chunks} chunks fetched, {figures.refused} messages refused"
+    )
 
 
 def _show_decision(*, quiet: bool) -> Callable[[RolloutPlan, Decision], None]:
@@ -172,6 +229,9 @@ def _show(report: TrialReport) -> None:
         counts = document[name]
         assert isinstance(counts, dict)  # noqa: S101 - as `TrialReport.to_json` makes it
         click.echo(f"{title}: " + (", ".join(f"{n} {what}" for what, n in counts.items()) or "-"))
+    if report.crowd.chunks:
+        fetched = f"{report.crowd.chunks} chunks, {size(report.crowd.chunk_bytes)}"
+        click.echo(f"really fetched: {fetched}")
     click.echo(
         f"{report.simulated_seconds / 60:.1f} simulated minutes in {report.rollout_seconds:.1f} s; "
         f"{report.control_cpu_seconds:.1f} CPU s and "

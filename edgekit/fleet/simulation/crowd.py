@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import heapq
 import threading
 import time
@@ -20,6 +19,7 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.client import KEEPALIVE_SECONDS
 from edgekit.fleet.simulation.device import SimulatedDevice
+from edgekit.fleet.simulation.fetching import Fetches, FetchPlan, Shelf
 from edgekit.fleet.simulation.member import RECONNECT_SECONDS, Door, Member
 from edgekit_runtime.errors import EnvironmentLackError, VerificationError
 from edgekit_runtime.extras import require
@@ -45,7 +45,8 @@ class CrowdFigures:
         vanished: Those that went away for good.
         orders: Orders that were verified and followed.
         refused: Messages that did not prove what they claim.
-        chunks: Pieces of indexes that were fetched and had the right hash.
+        chunks: Chunks that were fetched and had the right hash.
+        chunk_bytes: Of them all, on the wire.
         phases: Bundle and version as it is served, with its phase, to how many devices.
     """
 
@@ -55,6 +56,7 @@ class CrowdFigures:
     orders: int
     refused: int
     chunks: int
+    chunk_bytes: int
     phases: dict[str, int]
 
 
@@ -68,7 +70,7 @@ class Crowd:
         director_root: The director's.
         count: How many devices.
         behaviour: What they do.
-        fetching: How many of them really fetch the pieces of each index that they are told of.
+        fetch: What they really fetch of each version that they are told of.
         speed: How many seconds pass for them in one of ours.
         began: When their time began, by `time.time` and `time.monotonic`; now by default.
     """
@@ -82,7 +84,7 @@ class Crowd:
         director_root: bytes,
         count: int,
         behaviour: Behaviour,
-        fetching: int = 0,
+        fetch: FetchPlan | None = None,
         speed: float = 1.0,
         began: tuple[float, float] | None = None,
     ) -> None:
@@ -96,12 +98,19 @@ class Crowd:
         self._speed = speed
         self._began = began or (time.time(), time.monotonic())
         self._verifier: OrderVerifier = OrderVerifier(image_root, director_root)
+        shelf, plan = Shelf(), fetch or FetchPlan()
         names = [device_name(number) for number in range(count)]
         self._members = {
             name: Member(
-                SimulatedDevice(name, topics=topics, behaviour=behaviour),
+                SimulatedDevice(
+                    name,
+                    topics=topics,
+                    behaviour=behaviour,
+                    waits_for_chunks=plan.of(number) is Fetches.EVERYTHING,
+                ),
                 crowd=self,
-                fetches=number < fetching,
+                shelf=shelf,
+                fetches=plan.of(number),
             )
             for number, name in enumerate(names)
         }
@@ -111,7 +120,7 @@ class Crowd:
         self._stopping: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.orders = self.refused = self.chunks = 0
+        self.orders = self.refused = self.chunks = self.chunk_bytes = 0
 
     @classmethod
     def of_fleet(
@@ -172,6 +181,7 @@ class Crowd:
             orders=self.orders,
             refused=self.refused,
             chunks=self.chunks,
+            chunk_bytes=self.chunk_bytes,
             phases=dict(sorted(phases.items())),
         )
 
@@ -232,11 +242,12 @@ class Crowd:
                 member.order = payload
                 self._follow(member, now)
             elif topic.startswith(self.topics.chunk("")):
-                wanted = topic.rpartition("/")[2]
-                if hashlib.sha256(payload).hexdigest() != wanted:
-                    raise VerificationError("a chunk has another hash", where=topic)
+                complete = member.take_chunk(topic.rpartition("/")[2], payload)
                 self.chunks += 1
-                member.has_chunk(wanted)
+                self.chunk_bytes += len(payload)
+                if complete is not None:
+                    member.device.fetched(complete, now)
+                    self.schedule(member)
         except VerificationError:
             self.refused += 1
 
@@ -252,9 +263,8 @@ class Crowd:
             raise
         if version > member.device.order_version:
             self.orders += 1
-            if member.fetches:
-                member.want([digest for target in targets for digest, _ in target.pieces])
             member.say(member.device.follow(version, targets, now))
+            member.fetch(targets)
             self.schedule(member)
 
     def _on_loop(self, call: Callable[[], None]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.crowd import Crowd, CrowdFigures
+from edgekit.fleet.simulation.fetching import FetchPlan
 from edgekit_runtime.errors import EnvironmentLackError
 
 _ANSWER_SECONDS: Final = 60.0
@@ -44,7 +45,7 @@ class CrowdProcess:
         broker: Where it is.
         count: How many.
         behaviour: What they do.
-        fetching: How many fetch the pieces of each index.
+        fetch: What they really fetch.
         speed: How many seconds pass for them in one of ours.
     """
 
@@ -55,7 +56,7 @@ class CrowdProcess:
         *,
         count: int,
         behaviour: Behaviour,
-        fetching: int = 0,
+        fetch: FetchPlan | None = None,
         speed: float = 1.0,
     ) -> None:
         self.names = tuple(device_name(number) for number in range(count))
@@ -65,7 +66,7 @@ class CrowdProcess:
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, fleet, broker, count, behaviour, fetching, speed, self._began),
+            args=(theirs, fleet, broker, count, behaviour, fetch, speed, self._began),
             daemon=True,
         )
         self._process.start()
@@ -152,7 +153,7 @@ def _serve(
     broker: BrokerAddress,
     count: int,
     behaviour: Behaviour,
-    fetching: int,
+    fetch: FetchPlan | None,
     speed: float,
     began: tuple[float, float],
 ) -> None:
@@ -162,7 +163,7 @@ def _serve(
             broker,
             count=count,
             behaviour=behaviour,
-            fetching=fetching,
+            fetch=fetch,
             speed=speed,
             began=began,
         )

@@ -70,6 +70,7 @@ class SimulatedDevice:
         topics: Of its fleet.
         behaviour: Of the crowd.
         version: Of the agent that it pretends to have.
+        waits_for_chunks: Whether a version is there when `fetched` says so, not after a time.
     """
 
     __slots__ = (
@@ -81,6 +82,7 @@ class SimulatedDevice:
         "_since",
         "_stream",
         "_topics",
+        "_waits",
         "gone",
         "name",
         "order_version",
@@ -91,7 +93,13 @@ class SimulatedDevice:
     )
 
     def __init__(
-        self, name: str, *, topics: Topics, behaviour: Behaviour, version: str = "simulated"
+        self,
+        name: str,
+        *,
+        topics: Topics,
+        behaviour: Behaviour,
+        version: str = "simulated",
+        waits_for_chunks: bool = False,
     ) -> None:
         self.name = name
         self.version = version
@@ -102,6 +110,7 @@ class SimulatedDevice:
         self.gone = False
         self._topics = topics
         self._behaviour = behaviour
+        self._waits = waits_for_chunks
         # Bundle -> what will happen, and when.
         self._due: dict[str, tuple[float, Event | None]] = {}
         self._lots: dict[str, Lot] = {}
@@ -155,6 +164,22 @@ class SimulatedDevice:
             del self.records[bundle]
             self._measured.pop(bundle, None)
         return [*said, self.state(now)]
+
+    def fetches(self, target: Target) -> bool:
+        """Whether a version is to be fetched now."""
+        record = self.records.get(target.bundle)
+        return bool(
+            record
+            and record.candidate
+            and record.candidate.digest == target.digest
+            and record.phase is Phase.FETCHING
+        )
+
+    def fetched(self, target: Target, now: float) -> None:
+        """Have what a version needs: it is installed at the next tick."""
+        if self._waits and self.fetches(target):
+            event = Installed(digest=target.digest, variant=_VARIANT)
+            self._due[target.bundle] = now, event
 
     def tick(self, now: float) -> list[Said]:
         """Let happen what is due."""
@@ -215,6 +240,8 @@ class SimulatedDevice:
                 if record.failed:
                     reason = "no variant is left to try"
                     self._due[bundle] = now, Unusable(digest=digest, reason=reason)
+                elif self._waits:
+                    self._due.pop(bundle, None)
                 else:
                     event: Event = Installed(digest=digest, variant=_VARIANT)
                     self._due[bundle] = now + self._lasts(self._behaviour.fetch_seconds), event

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edgekit.fleet.broker_address import BrokerAddress, read_login, tls_context
 from edgekit.fleet.simulation.client import DeviceConnection
 from edgekit.fleet.simulation.device import Gone, Outgoing, Said, SimulatedDevice
+from edgekit.fleet.simulation.fetching import Fetcher, Fetches, Shelf
+from edgekit_agent.state import Target
 from edgekit_runtime.protocol import Topics
 
 RECONNECT_SECONDS: Final = 2.0
-_CHUNK_WINDOW: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,31 +76,32 @@ class Member:
     Args:
         device: The device.
         crowd: Where it belongs.
-        fetches: Whether it really fetches the pieces of each index.
+        shelf: Indexes that others have read already.
+        fetches: What it really fetches.
     """
 
     __slots__ = (
         "_connection",
         "_crowd",
-        "_missing",
+        "_fetcher",
         "_unsent",
         "device",
-        "fetches",
         "order",
         "ready",
         "scheduled",
     )
 
-    def __init__(self, device: SimulatedDevice, *, crowd: Host, fetches: bool) -> None:
+    def __init__(
+        self, device: SimulatedDevice, *, crowd: Host, shelf: Shelf, fetches: Fetches
+    ) -> None:
         self.device = device
-        self.fetches = fetches
         self.ready = False
         self.order: bytes | None = None
         self.scheduled: float | None = None
         self._crowd = crowd
         self._connection: DeviceConnection | None = None
         self._unsent: list[Outgoing] = []
-        self._missing: list[str] = []
+        self._fetcher = Fetcher(shelf, fetches) if fetches is not Fetches.NOTHING else None
 
     async def open(self, door: Door, limit: asyncio.Semaphore) -> None:
         """Connect, again and again until it works."""
@@ -118,19 +121,28 @@ class Member:
                     return
             await asyncio.sleep(RECONNECT_SECONDS)
 
-    def want(self, chunks: list[str]) -> None:
-        """Fetch chunks, a window of them at a time."""
-        self._missing += chunks
-        for name in self._missing[:_CHUNK_WINDOW]:
-            self._subscribe_chunk(name)
+    def fetch(self, targets: tuple[Target, ...]) -> None:
+        """Begin to fetch what an order names, a window of chunks at a time."""
+        if self._fetcher is None or self.device.gone:
+            return
+        for target in targets:
+            if self.device.fetches(target):
+                self._fetcher.begin(target)
+                self._ask(self._fetcher.ask())
 
-    def has_chunk(self, name: str) -> None:
-        """Move the window on."""
-        if name in self._missing and self._connection is not None:
+    def take_chunk(self, name: str, data: bytes) -> Target | None:
+        """Take a chunk in; the version that is complete with it, if one is.
+
+        Raises:
+            VerificationError: If it has another hash.
+        """
+        if self._fetcher is None:
+            return None
+        complete = self._fetcher.take(name, data)
+        if self._connection is not None:
             self._connection.unsubscribe([self._crowd.topics.chunk(name)])
-            self._missing.remove(name)
-            if len(self._missing) >= _CHUNK_WINDOW:
-                self._subscribe_chunk(self._missing[_CHUNK_WINDOW - 1])
+        self._ask(self._fetcher.ask())
+        return complete
 
     def say(self, said: list[Said]) -> None:
         """Publish, now or when connected again."""
@@ -164,9 +176,10 @@ class Member:
         if self._connection is not None:
             self._connection.close()
 
-    def _subscribe_chunk(self, name: str) -> None:
-        if self._connection is not None:
-            self._connection.subscribe([self._crowd.topics.chunk(name)])
+    def _ask(self, chunks: Iterable[str]) -> None:
+        topics = [self._crowd.topics.chunk(name) for name in chunks]
+        if topics and self._connection is not None:
+            self._connection.subscribe(topics)
 
     def _make(self, login: tuple[str, str] | None) -> DeviceConnection:
         return DeviceConnection(
@@ -189,6 +202,8 @@ class Member:
         for item in self._unsent:
             connection.say(item)
         self._unsent.clear()
+        if self._fetcher is not None:
+            self._ask(self._fetcher.asked)
         self.ready = True
 
     def _on_lost(self, _reason: str) -> None:

@@ -26,6 +26,7 @@ from edgekit.fleet.service.single import drive_rollout
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name, site_of
 from edgekit.fleet.simulation.crowd import CrowdFigures
 from edgekit.fleet.simulation.crowd_process import CrowdProcess
+from edgekit.fleet.simulation.fetching import FetchPlan, usual_fetch
 from edgekit.fleet.store.database import Database, open_fleet_database
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit_runtime.bundle.archive import entry_of, write_bundle
@@ -52,7 +53,7 @@ class TrialSettings:
     Attributes:
         devices: How many.
         behaviour: Of the devices.
-        fetching: How many of them fetch the pieces of each index.
+        fetch: What they really fetch; by default all of it where that is not too much.
         bundle_bytes: Size of the version that is rolled out.
         speed: How many seconds of the devices pass in one of ours.
         most_seconds: The trial ends after so many seconds of ours.
@@ -60,7 +61,7 @@ class TrialSettings:
 
     devices: int
     behaviour: Behaviour
-    fetching: int = 0
+    fetch: FetchPlan | None = None
     bundle_bytes: int = 256 << 10
     speed: float = 1.0
     most_seconds: float = 3_600.0
@@ -99,6 +100,8 @@ class TrialReport:
             "connected": self.crowd.connected,
             "vanished": self.crowd.vanished,
             "refused_messages": self.crowd.refused,
+            "chunks_fetched": self.crowd.chunks,
+            "bytes_fetched": self.crowd.chunk_bytes,
             "wrong": list(self.wrong),
             "rollout_seconds": round(self.rollout_seconds, 3),
             "simulated_seconds": round(self.simulated_seconds, 3),
@@ -140,7 +143,7 @@ def try_rollout(
                 broker.address,
                 count=settings.devices,
                 behaviour=replace(settings.behaviour, only_version=plan.version),
-                fetching=settings.fetching,
+                fetch=settings.fetch or usual_fetch(settings.devices, settings.bundle_bytes),
                 speed=settings.speed,
             )
             with crowd:

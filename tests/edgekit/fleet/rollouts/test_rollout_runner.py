@@ -25,6 +25,7 @@ from edgekit.fleet.rollouts.runner import RolloutRunner, RunnerSettings
 from edgekit.fleet.rollouts.state import Phase, RolloutState, Status
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.crowd import Crowd
+from edgekit.fleet.simulation.fetching import FetchPlan
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit.fleet.telemetry.listener import FleetListener
@@ -126,14 +127,15 @@ def test_a_rollout_to_the_end(
 ) -> None:
     fleet = ready_fleet(12)
     store.create(make_plan())
-    with Crowd.of_fleet(fleet, mosquitto.address, count=12, behaviour=FAST, fetching=2) as crowd:
+    fetch = FetchPlan(everything=0.2, index=True)
+    with Crowd.of_fleet(fleet, mosquitto.address, count=12, behaviour=FAST, fetch=fetch) as crowd:
         settle(crowd, "1.0.0")
         state = drive(fleet, store, mosquitto)
         assert state.phase is Phase.COMPLETED, state
         assert crowd.figures().phases == {"double 2.0.0 (active)": 12}
         assert crowd.figures().refused == 0
-        # Two devices fetch the pieces of two indexes; every chunk has its right hash.
-        assert crowd.figures().chunks >= 4
+        # Of two versions all fetch the index, and two devices everything.
+        assert crowd.figures().chunks >= 12 * 2 + 2 * 4
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
     order = [state.devices[name].stage for name in state.members]
     assert order == sorted(order)

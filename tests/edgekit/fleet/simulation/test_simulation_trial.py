@@ -9,7 +9,8 @@ import pytest
 from edgekit.fleet.broker import find_mosquitto
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
-from edgekit.fleet.simulation.behaviour import Behaviour
+from edgekit.fleet.simulation.behaviour import Behaviour, device_name
+from edgekit.fleet.simulation.fetching import Fetches, FetchPlan
 from edgekit.fleet.simulation.trial import TrialSettings, try_rollout
 from edgekit_runtime.orders import BundleOrder, Gates
 
@@ -53,6 +54,9 @@ def test_a_version_that_goes_wrong_in_live_use_is_taken_back_from_the_canaries()
     assert report.wrong == ()
 
 
+FETCH = FetchPlan(everything=0.04, index=True)
+
+
 @needs_mosquitto
 @pytest.mark.slow
 @pytest.mark.timeout(240)
@@ -69,7 +73,8 @@ def test_five_hundred_devices_in_three_stages() -> None:
                 fetch_seconds=10.0,
                 telemetry_seconds=60.0,
             ),
-            fetching=20,
+            fetch=FETCH,
+            bundle_bytes=600 << 10,
             speed=30.0,
             most_seconds=200.0,
         ),
@@ -89,7 +94,12 @@ def test_five_hundred_devices_in_three_stages() -> None:
     assert report.wrong == ()
     assert report.crowd.refused == 0
     assert report.crowd.phases["model 1.0.0 (active)"] == state.count(Status.ACTIVE)
-    assert report.crowd.chunks > 20
+    # Some devices fetch the whole version, if they are told to; the others its index.
+    fetching = [device_name(n) for n in range(500) if FETCH.of(n) is Fetches.EVERYTHING]
+    installed = sum(state.devices[name].status is Status.ACTIVE for name in fetching
+                    if name in state.devices)  # fmt: skip
+    assert 0 < installed * (600 << 10) < report.crowd.chunk_bytes < 40 * (700 << 10)
+    assert report.crowd.chunks > 2 * len(state.devices)
 
 
 @needs_mosquitto
@@ -110,3 +120,6 @@ def test_the_command() -> None:
     assert document["statuses"] == {"active": 6}
     assert document["served"] == {"model 1.0.0 (active)": 6}
     assert document["wrong"] == []
+    # So few fetch everything: 256 KB of each, in chunks of 64 KB.
+    assert document["chunks_fetched"] > 6 * 4
+    assert document["bytes_fetched"] > 6 * (256 << 10)
