@@ -30,6 +30,7 @@ from edgekit.fleet.keyring import (
     parse_keyring,
     read_key,
 )
+from edgekit.fleet.signed_folder import add_signature
 from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.fields import FieldReader
@@ -153,7 +154,7 @@ def sign_change(change: KeyChange, signers: Iterable[Signer]) -> tuple[str, ...]
         keyid = signer.public_key.keyid
         documents = [d for d, able in _documents(change) if keyid in able]
         for document in documents:
-            document.sign(signer, append=True)
+            add_signature(document, signer)
         if documents:
             used.append(keyid)
     return tuple(used)

@@ -21,7 +21,7 @@ from tuf.repository import Repository
 
 from edgekit.fleet.clock import Clock, rfc3339
 from edgekit_runtime.durable import unwritable, write_bytes
-from edgekit_runtime.errors import UsageError, VerificationError
+from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
 from edgekit_runtime.orders import TIME_FIELD
 
 _SignedT = TypeVar("_SignedT", bound=Signed)
@@ -115,7 +115,7 @@ class SignedFolder(Repository):
         """
         md.signatures.clear()
         for signer in self._sign_with(role):
-            md.sign(signer, append=True)
+            add_signature(md, signer)
         self._prove(role, md, str(self._folder))
         name = f"{role}.json" if role == Timestamp.type else f"{md.signed.version}.{role}.json"
         folder = self._root_folder if role == Root.type else self._folder
@@ -231,6 +231,21 @@ class SignedFolder(Repository):
         for role in (Targets.type, Snapshot.type):
             for path in _versions(self._folder, role)[:-_KEPT_VERSIONS]:
                 path.unlink(missing_ok=True)
+
+
+def add_signature(document: Metadata[Any], signer: Signer) -> None:
+    """Sign a document beside whoever has signed it already.
+
+    Raises:
+        EdgekitError: As the signer does.
+    """
+    try:
+        document.sign(signer, append=True)
+    except UnsignedMetadataError as error:
+        # What tuf makes of any failure hides what to do about it.
+        if isinstance(error.__cause__, EdgekitError):
+            raise error.__cause__ from error
+        raise
 
 
 def _versions(folder: Path, role: str) -> list[Path]:

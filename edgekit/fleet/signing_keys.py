@@ -35,7 +35,7 @@ PIN_VARIABLE: Final = "EDGEKIT_PIN"
 _ENCRYPTED: Final = b"BEGIN ENCRYPTED PRIVATE KEY"
 # What to install for each kind of URI.
 _PACKAGES: Final = {
-    "hsm": "securesystemslib[hsm]",
+    "hsm": "edgekit[hsm]",
     "gcpkms": "securesystemslib[gcpkms]",
     "awskms": "securesystemslib[awskms]",
     "azurekms": "securesystemslib[azurekms]",

@@ -1,0 +1,268 @@
+"""Keys that a token or a cloud holds: PKCS#11 by SoftHSM, clouds by fakes of their signers."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from securesystemslib.signer import (
+    SIGNER_FOR_URI_SCHEME,
+    AWSSigner,
+    AzureSigner,
+    CryptoSigner,
+    GCPSigner,
+    Key,
+    Signature,
+    Signer,
+    SSlibKey,
+    _aws_signer,
+)
+
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.key_change import read_change
+from edgekit.fleet.key_exchange import revoke_key, rotate_key
+from edgekit.fleet.key_files import make_own_key, read_own_key
+from edgekit.fleet.key_signing import Signing, apply_files, sign_file
+from edgekit.fleet.keyring import Repository, read_keyring
+from edgekit.fleet.keys import begin_keys, director_root, image_root
+from edgekit.fleet.ordering import order_device
+from edgekit.fleet.release import release_bundle
+from edgekit.fleet.repositories import open_images, open_orders
+from edgekit.fleet.signing_keys import PIN_VARIABLE
+from edgekit_agent.verifier import Verifier
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
+
+PIN = "2580"
+LIBRARIES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/opt/homebrew/lib/softhsm/libsofthsm2.so",
+)
+
+
+@pytest.fixture(scope="module")
+def token(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A token with two P-256 keys, of the ids 2 and 3; the URI of the first."""
+    pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed")
+    library = next((name for name in LIBRARIES if Path(name).exists()), None)
+    program = shutil.which("softhsm2-util")
+    if library is None or program is None:
+        pytest.skip("SoftHSM is not installed")
+    folder = tmp_path_factory.mktemp("softhsm")
+    (folder / "tokens").mkdir()
+    (folder / "softhsm2.conf").write_text(f"directories.tokendir = {folder}/tokens\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTHSM2_CONF", str(folder / "softhsm2.conf"))
+        patch.setenv("PYKCS11LIB", library)
+        subprocess.run(
+            [
+                *(program, "--init-token", "--free", "--label", "root key"),
+                *("--pin", PIN, "--so-pin", "0000"),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        from pkcs11.util.ec import encode_named_curve_parameters
+
+        found = pkcs11.lib(library).get_token(token_label="root key")
+        with found.open(rw=True, user_pin=PIN) as session:
+            curve = session.create_domain_parameters(
+                pkcs11.KeyType.EC,
+                {pkcs11.Attribute.EC_PARAMS: encode_named_curve_parameters("secp256r1")},
+                local=True,
+            )
+            for number in (2, 3):
+                curve.generate_keypair(store=True, id=bytes([number]), label=f"key {number}")
+        yield "hsm:2?label=root+key"
+
+
+@pytest.fixture
+def pin(token: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(PIN_VARIABLE, PIN)
+    return token
+
+
+def accepted(fleet: Fleet, folder: Path) -> int:
+    verifier = Verifier(
+        folder,
+        device="dev-1",
+        image_root=image_root(fleet).read_bytes(),
+        director_root=director_root(fleet).read_bytes(),
+    )
+    return verifier.verify(
+        image=open_images(fleet).published(),
+        director=open_orders(fleet, "dev-1").published(),
+        now=time.time(),
+    ).order_version
+
+
+def test_a_token_signs_roots_and_releases(pin: str, tmp_path: Path, make_bundle) -> None:
+    key = read_own_key(make_own_key("token", tmp_path, uri=pin))
+    assert key.public.scheme == "ecdsa-sha2-nistp256"
+    assert not (tmp_path / "token.pem").exists()
+    second = read_own_key(make_own_key("token-b", tmp_path, uri="hsm:3?label=root+key"))
+    fleet = Fleet.create(tmp_path / "fleet", "plant-7")
+    done = begin_keys(fleet, Signing(), roots=[key], targets=[second])
+    assert done.file is None
+    release_bundle(fleet, make_bundle())
+    order_device(fleet, "dev-1", [])
+    assert accepted(fleet, tmp_path / "device") == 1
+    rotate_key(fleet, "director-online", Signing())
+    assert accepted(fleet, tmp_path / "device") == 1
+
+
+def test_a_token_signs_what_was_carried_to_it(pin: str, tmp_path: Path, monkeypatch) -> None:
+    """As one of two people, on a machine without the fleet."""
+    people = [
+        read_own_key(make_own_key("token", tmp_path, uri=pin)),
+        read_own_key(make_own_key("anna", tmp_path, passphrase="pw")),
+    ]
+    fleet = Fleet.create(tmp_path / "fleet", "plant-7")
+    file = tmp_path / "first.json"
+    monkeypatch.delenv(PIN_VARIABLE)
+    begin_keys(fleet, Signing(out=file), roots=people, root_threshold=2)
+    sign_file(file, str(tmp_path / "anna.pem"), passphrase="pw")
+    before = file.read_bytes()
+    with pytest.raises(UsageError, match="asks for a pin") as caught:
+        sign_file(file, pin)
+    assert PIN_VARIABLE in str(caught.value.fix)
+    monkeypatch.setenv(PIN_VARIABLE, "9999")
+    with pytest.raises(EnvironmentLackError, match="PinIncorrect"):
+        sign_file(file, pin)
+    assert file.read_bytes() == before
+    monkeypatch.setenv(PIN_VARIABLE, PIN)
+    assert sign_file(file, pin).lacking == ()
+    apply_files(fleet, [file], Signing())
+    assert read_keyring(fleet).threshold(Repository.DIRECTOR, "root") == 2
+
+
+def test_a_token_that_is_away_is_named(pin: str, tmp_path: Path, make_bundle) -> None:
+    key = read_own_key(make_own_key("token", tmp_path, uri=pin))
+    fleet = Fleet.create(tmp_path / "fleet", "plant-7")
+    begin_keys(fleet, Signing(), targets=[key])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYKCS11LIB", "/none/libnone.so")
+        with pytest.raises(EnvironmentLackError, match="key cannot be used") as caught:
+            release_bundle(fleet, make_bundle())
+        assert caught.value.where == "hsm:2?label=root+key"
+    assert not (fleet.image_metadata / "2.targets.json").exists()
+    # It is lost for good: a key of the fleet's own comes, by the root's signature.
+    new = read_own_key(make_own_key("paper", tmp_path))
+    revoke_key(fleet, "token", Signing(out=tmp_path / "c.json"), reason="lost", replacement=new)
+    sign_file(tmp_path / "c.json", str(tmp_path / "paper.pem"))
+    apply_files(fleet, [tmp_path / "c.json"], Signing())
+    shutil.copy(tmp_path / "paper.pem", fleet.keys)
+    release_bundle(fleet, make_bundle())
+
+
+@pytest.mark.parametrize(
+    ("uri", "why"),
+    [
+        ("hsm:7?label=root+key", "could not find ECDSA key"),
+        ("hsm:2?label=none", "No PKCS#11 token found for label none"),
+        ("hsm:x", "ValueError"),
+    ],
+)
+def test_a_key_that_the_token_does_not_have(pin: str, tmp_path: Path, uri: str, why: str) -> None:
+    with pytest.raises(EnvironmentLackError, match=why):
+        make_own_key("token", tmp_path, uri=uri)
+    assert not list(tmp_path.glob("token*"))
+
+
+def test_another_key_signs_where_one_is_away(pin: str, tmp_path: Path, make_bundle) -> None:
+    away = read_own_key(make_own_key("away", tmp_path, uri=pin))
+    here = read_own_key(make_own_key("here", tmp_path, uri="hsm:3?label=root+key"))
+    away = replace(away, uri="hsm:2?label=in+the+safe")
+    fleet = Fleet.create(tmp_path / "fleet", "plant-7")
+    begin_keys(fleet, Signing(), targets=[away, here])
+    release_bundle(fleet, make_bundle())
+
+
+class Cloud(Signer):
+    """Stands in for a cloud's signer, at the interface that all of securesystemslib's have."""
+
+    keys: dict[str, CryptoSigner] = {}  # noqa: RUF012 - shared by all of a test
+    broken = ""
+
+    def __init__(self, inner: CryptoSigner) -> None:
+        self._inner = inner
+
+    @classmethod
+    def from_priv_key_uri(cls, uri: str, public_key: Key, secrets_handler: Any = None) -> Cloud:
+        inner = cls.keys[uri]
+        assert inner.public_key == public_key
+        return cls(inner)
+
+    @classmethod
+    def import_of(cls, scheme: str) -> Any:
+        def take(*place: str, **_: Any) -> tuple[str, SSlibKey]:
+            uri = f"{scheme}:{'/'.join(place)}"
+            inner = cls.keys.setdefault(uri, CryptoSigner.generate_ecdsa())
+            assert isinstance(inner.public_key, SSlibKey)
+            return uri, inner.public_key
+
+        return take
+
+    @property
+    def public_key(self) -> Key:
+        return self._inner.public_key
+
+    def sign(self, payload: bytes) -> Signature:
+        if self.broken:
+            raise RuntimeError(self.broken)
+        return self._inner.sign(payload)
+
+
+@pytest.mark.parametrize(
+    ("uri", "signer"),
+    [
+        ("gcpkms:projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1", GCPSigner),
+        ("awskms:arn:aws:kms:eu-central-1:1:key/2", AWSSigner),
+        ("azurekms:vault/key", AzureSigner),
+    ],
+)
+def test_a_cloud_signs_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, signer: type[Any]
+) -> None:
+    scheme = uri.partition(":")[0]
+    monkeypatch.setattr(Cloud, "keys", {})
+    monkeypatch.setitem(SIGNER_FOR_URI_SCHEME, scheme, Cloud)
+    monkeypatch.setattr(signer, "import_", Cloud.import_of(scheme))
+    key = read_own_key(make_own_key("cloud", tmp_path, uri=uri))
+    assert key.uri == uri
+    fleet = Fleet.create(tmp_path / "fleet", "plant-7")
+    assert begin_keys(fleet, Signing(), roots=[key]).file is None
+    order_device(fleet, "dev-1", [])
+    rotate_key(fleet, "director-online", Signing())
+    assert accepted(fleet, tmp_path / "device") == 1
+    monkeypatch.setattr(Cloud, "broken", "permission denied")
+    with pytest.raises(UsageError, match=r"threshold is not reached.*permission denied"):
+        rotate_key(fleet, "director-online-2", Signing())
+    file = tmp_path / "change.json"
+    rotate_key(fleet, "director-online-2", Signing(out=file))
+    monkeypatch.setattr(Cloud, "broken", "")
+    assert sign_file(file, uri).lacking == ()
+    assert read_change(file).action == "keys.rotated"
+    apply_files(fleet, [file], Signing())
+    assert accepted(fleet, tmp_path / "device") == 1
+
+
+def test_a_cloud_whose_library_is_missing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_aws_signer, "AWS_IMPORT_ERROR", "there is no boto3")
+    with pytest.raises(EnvironmentLackError, match="needs a library: there is no boto3") as caught:
+        make_own_key("cloud", tmp_path, uri="awskms:x")
+    assert "securesystemslib[awskms]" in str(caught.value.fix)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_of_no_key_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="address of no key"):
+        make_own_key("x", tmp_path, uri="ssh:agent")
