@@ -11,6 +11,7 @@ from edgekit.fleet.store.database import Database
 from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit.fleet.telemetry.notices import FILE as NOTICES
 from edgekit.fleet.telemetry.notices import Messenger, read_targets
+from edgekit.fleet.telemetry.retraining import RetrainingCalls, read_retraining
 from edgekit.fleet.telemetry.watching import AlarmWatch
 
 
@@ -35,5 +36,7 @@ def open_desk(fleet: Fleet, database: Database, broker: BrokerAddress) -> Iterat
     ledger = Ledger(database)
     targets = read_targets(fleet.path / NOTICES)
     with contextlib.closing(Messenger(targets, fleet=fleet.id, broker=broker)) as messenger:
-        alarms = AlarmWatch(fleet.id, ledger, database, tell=messenger.tell)
+        settings = read_retraining(fleet.path / NOTICES)
+        calls = RetrainingCalls(database, settings, tell=messenger.tell)
+        alarms = AlarmWatch(fleet.id, ledger, database, tell=messenger.tell, calls=calls)
         yield Desk(ledger=ledger, messenger=messenger, alarms=alarms)

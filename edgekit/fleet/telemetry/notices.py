@@ -8,7 +8,8 @@
     secret_env = "HOOK_SECRET"          # signs the body: X-Edgekit-Signature: sha256=<hex>
 
     [[command]]
-    argv = ["python", "retrain.py"]     # gets the notice as JSON on its standard input
+    argv = ["python", "retrain.py"]     # gets the notice as JSON on its standard input,
+                                        # and samples in the folder EDGEKIT_SAMPLES
     kinds = ["retrain"]
 
     [[mlflow]]                          # a scheduled run with drift, features and samples
@@ -29,7 +30,9 @@ import json
 import logging
 import os
 import queue
+import re
 import subprocess
+import tempfile
 import threading
 import time
 import tomllib
@@ -37,7 +40,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from edgekit.fleet.connection import connected_to
@@ -52,7 +55,11 @@ from edgekit_runtime.protocol import Topics
 _log = logging.getLogger(__name__)
 
 FILE: Final = "notices.toml"
+RETRAIN: Final = "retrain"
+#: Where a command finds the samples that go with a notice, while it runs.
+SAMPLES_VARIABLE: Final = "EDGEKIT_SAMPLES"
 _MOST_WAITING: Final = 1_000
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,127}/[A-Za-z0-9][\w.-]{0,127}", re.ASCII)
 _TRIES: Final = 3
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _ANSWER_SECONDS: Final = 10.0
@@ -71,6 +78,7 @@ class Notice:
         time: Seconds since 1970.
         text: One sentence for people.
         data: The same for programs.
+        files: What goes with it to those who take files, DEVICE/NAME: commands and MLflow.
     """
 
     kind: str
@@ -78,19 +86,37 @@ class Notice:
     time: float
     text: str
     data: Mapping[str, object] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    def to_document(self) -> dict[str, Any]:
+        """The notice without its files, as JSON has it."""
+        return {
+            "kind": self.kind,
+            "fleet": self.fleet,
+            "time": self.time,
+            "text": self.text,
+            "data": dict(self.data),
+        }
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Notice:
+        """The notice that `to_document` has made a document of."""
+        return cls(**{n: document[n] for n in ("kind", "fleet", "time", "text", "data")})
 
     def to_json(self) -> bytes:
         """The notice as it is sent."""
-        return json.dumps(
-            {
-                "kind": self.kind,
-                "fleet": self.fleet,
-                "time": self.time,
-                "text": self.text,
-                "data": dict(self.data),
-            },
-            separators=(",", ":"),
-        ).encode()
+        return json.dumps(self.to_document(), separators=(",", ":")).encode()
+
+    def write_files(self, folder: Path) -> None:
+        """Write what goes with it below a folder; names that would lead out of it are left out.
+
+        Raises:
+            OSError: If the disk is full.
+        """
+        for name, data in self.files.items():
+            if _FILE_NAME.fullmatch(name):
+                (folder / name).parent.mkdir(exist_ok=True)
+                (folder / name).write_bytes(data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +156,9 @@ def read_targets(path: Path) -> tuple[Target, ...]:
         return ()
     except (OSError, ValueError) as error:
         raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
-    for name in sorted(set(reader.names()) - {"webhook", "command", "mlflow", "mqtt"}):
+    for name in sorted(
+        set(reader.names()) - {"webhook", "command", "mlflow", "mqtt", "retraining"}
+    ):
         reader.fault(name, "is unknown")
     targets = [
         *reader.items("webhook", _read_webhook, optional=True, most=_MAX_TARGETS),
@@ -172,7 +200,7 @@ def alarm_notices(fleet: str, change: Change, alarm: Alarm) -> tuple[Notice, ...
         ]
         notices.append(
             Notice(
-                kind="retrain",
+                kind=RETRAIN,
                 fleet=fleet,
                 time=when,
                 text=f"{alarm.bundle} {alarm.version} should be trained again: {alarm.text}",
@@ -180,6 +208,7 @@ def alarm_notices(fleet: str, change: Change, alarm: Alarm) -> tuple[Notice, ...
                     "bundle": alarm.bundle,
                     "version": alarm.version,
                     "features": dict(alarm.features),
+                    "devices": list(alarm.devices),
                     "samples": samples,
                 },
             )
@@ -274,13 +303,16 @@ def _post(target: Target, notice: Notice) -> None:
 
 
 def _call(target: Target, notice: Notice) -> None:
-    subprocess.run(
-        target.argv,
-        input=notice.to_json(),
-        stdout=subprocess.DEVNULL,
-        timeout=_COMMAND_SECONDS,
-        check=True,
-    )
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        notice.write_files(Path(folder))
+        subprocess.run(
+            target.argv,
+            input=notice.to_json(),
+            stdout=subprocess.DEVNULL,
+            timeout=_COMMAND_SECONDS,
+            check=True,
+            env=os.environ | ({SAMPLES_VARIABLE: folder} if notice.files else {}),
+        )
 
 
 def _name(target: Target) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_runtime.errors import EnvironmentLackError
@@ -54,6 +56,10 @@ def schedule_run(notice: Notice, *, experiment: str, tracking_uri: str = "") -> 
                 client.log_metric(identifier, key, value)
             client.log_text(identifier, notice.to_json().decode(), NOTICE_FILE)
             client.log_dict(identifier, {"samples": notice.data.get("samples", [])}, SAMPLES_FILE)
+            with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+                notice.write_files(Path(folder))
+                if any(Path(folder).iterdir()):
+                    client.log_artifacts(identifier, folder, "samples")
             # Last: whoever takes it up finds all of it.
             client.update_run(identifier, status="SCHEDULED")
         except (MlflowException, OSError):

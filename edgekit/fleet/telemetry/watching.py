@@ -10,7 +10,8 @@ from edgekit.fleet.store.settings import read_setting, write_setting
 from edgekit.fleet.telemetry.alarms import Alarm, follow_alarms, watch_version
 from edgekit.fleet.telemetry.health import Harm, Limits
 from edgekit.fleet.telemetry.ledger import Ledger
-from edgekit.fleet.telemetry.notices import Notice, alarm_notices
+from edgekit.fleet.telemetry.notices import RETRAIN, Notice, alarm_notices
+from edgekit.fleet.telemetry.retraining import RetrainingCalls
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
 
@@ -32,6 +33,7 @@ class AlarmWatch:
         tell: Takes notices.
         limits: For all devices of a version together.
         device_limits: For each alone.
+        calls: Takes calls for retraining; None to tell of each at once.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class AlarmWatch:
         tell: Callable[[Notice], None],
         limits: Limits = FLEET_LIMITS,
         device_limits: Limits = DEVICE_LIMITS,
+        calls: RetrainingCalls | None = None,
     ) -> None:
         self._fleet = fleet
         self._ledger = ledger
         self._database = database
         self._tell = tell
+        self._calls = calls
         self._limits, self._device_limits = limits, device_limits
         self._alarms = {alarm.key: alarm for alarm in _read(database)}
         self._looked = 0.0
@@ -59,6 +63,8 @@ class AlarmWatch:
 
     def turn(self, now: float) -> None:
         """Look, if it is time to."""
+        if self._calls is not None:
+            self._calls.turn(now)
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
@@ -76,7 +82,10 @@ class AlarmWatch:
             write_setting(self._database, SETTING, document)
         for change, alarm in watched.changes:
             for notice in alarm_notices(self._fleet, change, alarm):
-                self._tell(notice)
+                if notice.kind == RETRAIN and self._calls is not None:
+                    self._calls.take(notice, now=now)
+                else:
+                    self._tell(notice)
 
 
 def _read(database: Database) -> tuple[Alarm, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def runs(store: str) -> Callable[[], list[Any]]:
 def test_a_call_for_retraining_waits_as_a_scheduled_run(store: str, runs, tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    identifier = schedule_run(NOTICE, experiment="retraining", tracking_uri=store)
+    notice = replace(NOTICE, files={"d1/1-digits.npz": b"sample", "../x": b"out"})
+    identifier = schedule_run(notice, experiment="retraining", tracking_uri=store)
     (run,) = runs()
     assert run.info.run_id == identifier
     assert run.data.tags["edgekit.bundle"] == "digits"
@@ -62,6 +64,8 @@ def test_a_call_for_retraining_waits_as_a_scheduled_run(store: str, runs, tmp_pa
     folder = Path(client.download_artifacts(identifier, "", str(tmp_path)))
     assert json.loads((folder / "notice.json").read_text()) == json.loads(NOTICE.to_json())
     assert json.loads((folder / "samples.json").read_text())["samples"] == NOTICE.data["samples"]
+    assert (folder / "samples" / "d1" / "1-digits.npz").read_bytes() == b"sample"
+    assert not [path for path in folder.rglob("x") if path.is_file()]
 
 
 @pytest.mark.filterwarnings("ignore")
