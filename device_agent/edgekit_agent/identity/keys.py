@@ -173,8 +173,14 @@ def _load_key(path: Path) -> EllipticCurvePrivateKey:
 def _load_certificate(text: str) -> x509.Certificate:
     require("cryptography", extra="agent")
     from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        return x509.load_pem_x509_certificate(text.encode())
-    except ValueError as error:
+        certificate = x509.load_pem_x509_certificate(text.encode())
+        # The library reads these only when they are asked for, and fails then.
+        certificate.public_key()
+        certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise VerificationError(f"this is no certificate: {error}") from error
+    return certificate
