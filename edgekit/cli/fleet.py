@@ -18,6 +18,7 @@ from edgekit.cli.fleet_options import broker_address, broker_option, fleet_optio
 from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.fleet_request import request
 from edgekit.cli.fleet_serve import serve
+from edgekit.cli.fleet_shadow import shadow
 from edgekit.cli.fleet_storage import storage
 from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 from edgekit.cli.rollout import rollout
@@ -44,7 +45,7 @@ def fleet() -> None:
 
 
 _COMMANDS = (
-    rollout, experiment, simulate, devices, groups, request, enrolment, authority, audit,
+    rollout, experiment, shadow, simulate, devices, groups, request, enrolment, authority, audit,
     token, retention, serve, storage, feedback,
 )  # fmt: skip
 for _command in _COMMANDS:
@@ -81,6 +82,16 @@ def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
 @click.option("--deadline-seconds", type=float, help="After that it is rolled back.")
 @click.option("--max-error-share", type=float, help="Largest share of failed requests, 0 to 1.")
 @click.option("--max-p90-ms", type=float, help="Largest 90th percentile of the latency.")
+@click.option(
+    "--max-psi",
+    type=float,
+    help="Largest drift of an input or output: population stability index, beyond chance.",
+)
+@click.option(
+    "--max-nonfinite-share",
+    type=float,
+    help="Largest share of NaN and infinity among an input's or output's values, 0 to 1.",
+)
 @click.option(
     "--window",
     "windows",

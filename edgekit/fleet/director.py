@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -13,7 +14,7 @@ from edgekit.fleet.clock import Clock
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.signed_folder import SignedFolder
 from edgekit_runtime.errors import UsageError, VerificationError
-from edgekit_runtime.orders import ORDER_FIELD, BundleOrder, parse_order
+from edgekit_runtime.orders import ORDER_FIELD, BundleOrder, parse_order, target_path
 from edgekit_runtime.protocol import require_id
 
 # `refresh` signs an order's targets again when less than this share of their time is left.
@@ -137,8 +138,8 @@ def _order_targets(orders: Iterable[BundleOrder], images: Targets) -> dict[str, 
         bundles.add(order.bundle)
         image = images.targets.get(order.target_path)
         if image is None:
-            raise _unreleased(order, images)
-        custom = order.to_custom()
+            raise _unreleased(order.bundle, order.version, images)
+        custom = _with_index(order, images).to_custom()
         try:
             parse_order(order.target_path, custom)
         except VerificationError as error:
@@ -149,12 +150,23 @@ def _order_targets(orders: Iterable[BundleOrder], images: Targets) -> dict[str, 
     return targets
 
 
-def _unreleased(order: BundleOrder, images: Targets) -> UsageError:
-    prefix = f"{order.bundle}/"
+def _with_index(order: BundleOrder, images: Targets) -> BundleOrder:
+    """The order, with the released index of what is to run beside; devices compare the two."""
+    if order.shadow is None:
+        return order
+    image = images.targets.get(target_path(order.bundle, order.shadow.version))
+    if image is None:
+        raise _unreleased(order.bundle, order.shadow.version, images)
+    shadow = replace(order.shadow, digest=image.hashes["sha256"], length=image.length)
+    return replace(order, shadow=shadow)
+
+
+def _unreleased(bundle: str, version: str, images: Targets) -> UsageError:
+    prefix = f"{bundle}/"
     versions = sorted(path.split("/")[1] for path in images.targets if path.startswith(prefix))
     if versions:
-        fix = f"choose a released version of {order.bundle}: {', '.join(versions)}"
+        fix = f"choose a released version of {bundle}: {', '.join(versions)}"
     else:
         names = sorted({path.split("/")[0] for path in images.targets})
         fix = "release it first: edgekit release add; released are: " + (", ".join(names) or "none")
-    return UsageError(f"{order.bundle} {order.version} is not released", fix=fix)
+    return UsageError(f"{bundle} {version} is not released", fix=fix)

@@ -84,7 +84,10 @@ def _chunks(fleet: Fleet, devices: Collection[str]) -> Iterator[tuple[str, bytes
 
     images = open_images(fleet)
     paths = {
-        order.target_path for device in devices for order in device_order(fleet, device).bundles
+        path
+        for device in devices
+        for order in device_order(fleet, device).bundles
+        for path in order.target_paths
     }
     yield from images.chunks.get_all(list(images.chunk_names(paths if devices else None)))
 

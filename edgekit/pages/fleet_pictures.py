@@ -197,3 +197,33 @@ def interval_picture(span: Span, *, label: str) -> str:
         f'<text x="{_WIDTH - 2}" y="52" font-size="12" text-anchor="end" fill="{MUTED}">'
         "b has more</text></svg>"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """Where a share lies, and the one that is asked for."""
+
+    low: float
+    high: float
+    value: float
+    mark: float
+
+
+def share_picture(band: Band, *, label: str) -> str:
+    """The band of a share against the one that is asked for; from just below the lower to all."""
+    start = max(0.0, min(band.low, band.mark) * 1.05 - 0.05)
+
+    def x(share: float) -> float:
+        return 10 + (share - start) / (1 - start) * (_WIDTH - 20)
+
+    return (
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} 56" role="img" aria-label="{escape(label)}">'
+        f'<rect x="{x(band.mark):.1f}" y="6" width="{x(1.0) - x(band.mark):.1f}" height="30" '
+        'fill="#e4e7eb"><title>what is asked for</title></rect>'
+        f'<line x1="{x(band.low):.1f}" y1="21" x2="{x(band.high):.1f}" y2="21" '
+        'stroke="#0072b2" stroke-width="4"/>'
+        f'<circle cx="{x(band.value):.1f}" cy="21" r="6" fill="#0072b2"/>'
+        f'<text x="2" y="52" font-size="12" fill="{MUTED}">{start:.0%} of inputs agree</text>'
+        f'<text x="{_WIDTH - 2}" y="52" font-size="12" text-anchor="end" fill="{MUTED}">'
+        "all agree</text></svg>"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,8 @@ from edgekit.fleet.devices.groups import save_group
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.experiments.ab import Answer, Looked, Metric, Question
 from edgekit.fleet.experiments.sequential import Interval
+from edgekit.fleet.experiments.shadow import ShadowSettings
 from edgekit.fleet.registry.catalogue import Registry
-from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.registry.entries import Stage as Shelf
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import (
@@ -22,13 +23,21 @@ from edgekit.fleet.rollouts.state import (
     RolloutState,
     Status,
 )
+from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.store.tables import AlarmRow
 from edgekit.fleet.telemetry.ledger import Ledger, Measured
 from edgekit.fleet.telemetry.screening import Screened
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
 from edgekit_runtime.reports import Phase as BundlePhase
-from edgekit_runtime.telemetry import FeatureCounts, ModelCounts, TelemetryBatch, Window
+from edgekit_runtime.shadow import OutputGaps, ShadowCounts
+from edgekit_runtime.telemetry import (
+    FeatureCounts,
+    ModelCounts,
+    TelemetryBatch,
+    Window,
+    pack_batch,
+)
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SITES = ("berlin", "lyon", "turin")
@@ -67,6 +76,7 @@ def populate_history(plane: ControlPlane, names: list[str]) -> None:
     """Rollouts, experiments, measurements and an alarm."""
     _rollouts(plane, names)
     _experiments(plane)
+    _shadows(plane, names)
     _measurements(plane, names)
 
 
@@ -232,6 +242,51 @@ def _experiments(plane: ControlPlane) -> None:
             looks=37,
         ),
     )
+
+
+def _shadows(plane: ControlPlane, names: list[str]) -> None:
+    """A candidate that agrees on most devices, and one that differs and has crashed on one."""
+    ledger = Ledger(plane.database)
+    for run, version, active, agreed, members in (
+        ("digits-1.5-beside", "1.5.0", "1.4.0", 196, names[:40]),
+        ("bells-1.0-beside", "1.0.0", "0.9.1", 131, names[40:43]),
+    ):
+        bundle = run.split("-", 1)[0]
+        plane.shadows.create(
+            run,
+            bundle=bundle,
+            version=version,
+            query="site",
+            settings=ShadowSettings(rate=0.1, min_agreement=0.95),
+            who="alice",
+        )
+        plane.shadows.choose(run, members)
+        messages = []
+        for number, name in enumerate(members):
+            plane.shadows.note_told(run, name)
+            counts = ShadowCounts(
+                run=run,
+                active=active,
+                compared=200,
+                agreed=agreed + number % 4,
+                insane=(200 - agreed) // 10,
+                dropped=number % 5,
+                outputs={
+                    "scores": OutputGaps(gaps={25: 150, 48: 40, 70: 10}, largest=0.81, relative=0.9)
+                },
+                latency={90: 120, 96: 80},
+                active_latency={92: 120, 97: 80},
+            )
+            window = Window(
+                start=NOW.timestamp() - 60,
+                end=NOW.timestamp(),
+                bundle=bundle,
+                version=version,
+                shadows=(counts,),
+            )
+            text = json.dumps(window.to_json()).encode()
+            messages.append((name, pack_batch(name, "5" * 16, 0, [(1, text)])))
+        ledger.take(messages, now=NOW.timestamp())
 
 
 def _measurements(plane: ControlPlane, names: list[str]) -> None:

@@ -21,6 +21,7 @@ from edgekit.fleet.api import (
     record_routes,
     request_routes,
     rollout_routes,
+    shadow_routes,
     version_routes,
 )
 from edgekit.fleet.api.attempts import TooManyAttemptsError
@@ -42,6 +43,7 @@ _ROUTES: Final = (
     rollout_routes,
     experiment_routes,
     feedback_routes,
+    shadow_routes,
     record_routes,
 )
 _STATUSES: Final[tuple[tuple[type[EdgekitError], int], ...]] = (

@@ -14,6 +14,7 @@ from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.experiments import ExperimentTable
 from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.store.shadows import ShadowTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,11 @@ class ControlPlane:
     def experiments(self) -> ExperimentTable:
         """The A/B experiments."""
         return ExperimentTable(self.database, clock=self.clock)
+
+    @property
+    def shadows(self) -> ShadowTable:
+        """The versions that run beside those that serve."""
+        return ShadowTable(self.database, clock=self.clock)
 
     @property
     def now(self) -> float:

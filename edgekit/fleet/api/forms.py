@@ -126,6 +126,23 @@ class ExperimentForm(_Form):
     most_seconds: float = Field(default=30 * 86_400.0, ge=60, le=1e9, strict=False)
 
 
+class ShadowForm(_Form):
+    """A version that is to run beside the one that serves, and what is asked of it."""
+
+    id: str = Field(pattern=f"^{ID_PATTERN}$")
+    bundle: str = Field(pattern=f"^{NAME_PATTERN}$")
+    version: str = Field(pattern=_VERSION)
+    query: str = Field(default="", max_length=MAX_QUERY_LENGTH, pattern=_PRINTABLE)
+    rate: float = Field(default=0.1, ge=1e-6, le=1, strict=False)
+    max_per_second: float = Field(default=5.0, ge=0.001, le=1e6, strict=False)
+    seconds: float = Field(default=86_400.0, ge=1, le=1e9, strict=False)
+    memory_bytes: int = Field(default=512 << 20, ge=1, le=2**50)
+    free_bytes: int = Field(default=64 << 20, ge=0, le=2**50)
+    tolerance: float = Field(default=0.05, ge=0, le=1e6, strict=False)
+    min_agreement: float = Field(default=0.95, ge=1e-6, le=1, strict=False)
+    alpha: float = Field(default=0.05, ge=1e-6, le=0.5, strict=False)
+
+
 class TokenForm(_Form):
     """A new token."""
 

@@ -12,6 +12,7 @@ from edgekit.fleet.access import Access, UnknownTokenError, check_token
 from edgekit.fleet.api import model_views, rollout_routes, views
 from edgekit.fleet.api.forms import BundleName, BundleVersionText, DeviceId, RolloutId
 from edgekit.fleet.api.security import COOKIE, Operator, Plane, Viewer, require_same_origin
+from edgekit.fleet.api.shadow_views import shadow_views
 from edgekit.fleet.audit import read_audit, verify_audit
 from edgekit.fleet.devices.activity import alarms_of, count_fleet, events_of
 from edgekit.fleet.devices.groups import list_groups
@@ -172,9 +173,10 @@ def health_page(plane: Plane, access: Viewer) -> HTMLResponse:
 
 @router.get("/experiments")
 def experiments(plane: Plane, access: Viewer) -> HTMLResponse:
-    """A/B experiments and their answers."""
+    """A/B experiments and versions that run beside, and what they say."""
     shown = model_views.experiment_views(plane)
-    return _page("experiments", plane.fleet.id, access, "A/B", experiments=shown)
+    beside = shadow_views(plane, access)
+    return _page("experiments", plane.fleet.id, access, "A/B", experiments=shown, shadows=beside)
 
 
 @router.get("/versions")

@@ -106,7 +106,7 @@ def _require_unordered(fleet: Fleet, bundle: str, version: str) -> None:
         device
         for device in ordered_devices(fleet)
         if any(
-            (order.bundle, order.version) == (bundle, version)
+            target_path(bundle, version) in order.target_paths
             for order in device_order(fleet, device).bundles
         )
     ]

@@ -1,6 +1,6 @@
 """What the control plane does while nobody looks: hear the devices, drive rollouts, forget.
 
 `hearing` writes down what devices say, `driving` brings rollouts of the database forward,
-`comparing` runs experiments; `leading` does all of it in that one of several replicas which holds
-the lease.
+`comparing` runs experiments, `shadowing` versions beside those that serve; `leading` does all of
+it in that one of several replicas which holds the lease.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ from edgekit.fleet.service.asking import Asking, open_asking
 from edgekit.fleet.service.comparing import Comparisons
 from edgekit.fleet.service.driving import RolloutDrivers
 from edgekit.fleet.service.hearing import Hearing
+from edgekit.fleet.service.shadowing import Shadows
 from edgekit.fleet.store.alarms import note_alarms
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.leases import LEASE_SECONDS, Lease
@@ -123,6 +124,7 @@ class FleetService:
             comparisons = Comparisons(
                 self._fleet, self._database, self._broker, ledger=desk.ledger, clock=clock
             )
+            shadows = Shadows(self._fleet, self._database, self._broker, clock=clock)
             asking = stack.enter_context(
                 open_asking(
                     self._fleet,
@@ -133,14 +135,15 @@ class FleetService:
                     clock=clock,
                 )
             )
-            self._work(goes_on, hearing, drivers, comparisons, asking, desk.alarms)
+            experiments = (comparisons.turn, shadows.turn)
+            self._work(goes_on, hearing, drivers, experiments, asking, desk.alarms)
 
     def _work(
         self,
         goes_on: Callable[[], bool],
         hearing: Hearing,
         drivers: RolloutDrivers,
-        comparisons: Comparisons,
+        experiments: Iterable[Callable[[], None]],
         asking: Asking,
         alarms: AlarmWatch,
     ) -> None:
@@ -157,7 +160,8 @@ class FleetService:
             if now - looked >= _LOOK_SECONDS:
                 looked = now
                 drivers.turn()
-                comparisons.turn()
+                for turn in experiments:
+                    turn()
                 asking.turn()
                 alarms.turn(clock().timestamp())
                 note_alarms(self._database, alarms.alarms, now=clock().timestamp())

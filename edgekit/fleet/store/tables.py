@@ -344,6 +344,47 @@ class ExperimentRow(Base):
     looked: Mapped[dict[str, Any]] = mapped_column(_JSON)
 
 
+class ShadowRunRow(Base):
+    """A version that runs beside the one that serves; settings are JSON that `shadow` defines.
+
+    `chosen` is when it was decided which devices take part, `stopped` when a person ended it, and
+    `ended` when no order names it any more.
+    """
+
+    __tablename__ = "shadow_runs"
+
+    id: Mapped[str] = mapped_column(_ID, primary_key=True)
+    bundle: Mapped[str] = mapped_column(_ID, index=True)
+    version: Mapped[str] = mapped_column(_VERSION)
+    query: Mapped[str] = mapped_column(Text)
+    settings: Mapped[dict[str, Any]] = mapped_column(_JSON)
+    verdict: Mapped[str] = mapped_column(String(16))
+    created: Mapped[float] = mapped_column(Double)
+    created_by: Mapped[str] = mapped_column(String(128))
+    chosen: Mapped[float | None] = mapped_column(Double)
+    stopped: Mapped[float | None] = mapped_column(Double)
+    ended: Mapped[float | None] = mapped_column(Double)
+
+
+class ShadowDeviceRow(Base):
+    """A device in a shadow run: when it was told, and all that it has reported since.
+
+    `counts` is a list, an entry for each version that has served meanwhile.
+    """
+
+    __tablename__ = "shadow_devices"
+
+    run: Mapped[str] = mapped_column(
+        _ID, ForeignKey("shadow_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    device_id: Mapped[str] = mapped_column(
+        _ID, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+    told: Mapped[float | None] = mapped_column(Double)
+    reported: Mapped[float | None] = mapped_column(Double)
+    counts: Mapped[list[dict[str, Any]]] = mapped_column(_JSON)
+
+
 class AuditRow(Base):
     """One entry of the audit log: `digest` covers all of it and the digest before.
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from edgekit.fleet.devices.inventory import make_known
 from edgekit.fleet.store import telemetry as rows
 from edgekit.fleet.store.inserts import insert_new, put_rows
+from edgekit.fleet.store.shadows import add_shadows
 from edgekit.fleet.telemetry.health import Health
 from edgekit.fleet.telemetry.numbers import Numbers, numbers_of
 from edgekit.fleet.telemetry.screening import Screen, Screened
@@ -274,6 +275,11 @@ class _Entry:
 
     def count(self, device: str, window: Window) -> None:
         """Count what a window holds."""
+        if window.shadows:
+            add_shadows(self._session, device, window, now=self._now)
+            if window.model is None:
+                return
+            window = replace(window, shadows=())
         slot = self.slot(device, window.bundle, window.version)
         slot.window = slot.window.merge(window) if slot.window else window
         if window.model is not None:

@@ -30,6 +30,8 @@ PROTECTED = [
     ("POST", "/rollouts/r1/abort", {}, Role.RELEASE_MANAGER),
     ("POST", "/rollouts/r1/approval", None, Role.RELEASE_MANAGER),
     ("POST", "/experiments", {}, Role.RELEASE_MANAGER),
+    ("POST", "/shadows", {}, Role.RELEASE_MANAGER),
+    ("POST", "/shadows/s1/stop", None, Role.OPERATOR),
     ("GET", "/tokens", None, Role.ADMIN),
     ("POST", "/tokens", {"name": "x", "role": "admin"}, Role.ADMIN),
     ("DELETE", "/tokens/" + "0" * 16, None, Role.ADMIN),

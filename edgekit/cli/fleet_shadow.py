@@ -1,0 +1,177 @@
+"""`edgekit fleet shadow`: a version beside the one that serves, compared and never served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli.fleet_options import database_option, fleet_option, json_option, opened_database
+from edgekit.cli.render import emit_json, table
+
+if TYPE_CHECKING:
+    from edgekit.fleet.store.shadows import ShadowDevice
+
+
+@click.group()
+def shadow() -> None:
+    """Run a version beside the one that serves: its answers are compared, and never served.
+
+    A sample of live requests goes to both. The version beside takes only what others leave, and
+    what it says is reported with the measurements. `edgekit fleet serve` tells the devices.
+    """
+
+
+@shadow.command()
+@click.argument("name")
+@click.argument("bundle")
+@click.argument("version")
+@click.option("--devices", "query", default="", help="Which take part.  [default: all]")
+@click.option("--rate", default=0.1, show_default=True, help="The share of requests, 0 to 1.")
+@click.option(
+    "--max-per-second", default=5.0, show_default=True, help="No more requests than that."
+)
+@click.option("--hours", default=24.0, show_default=True, help="How long, on each device.")
+@click.option("--memory-mb", default=512, show_default=True, help="What it may take.")
+@click.option("--free-mb", default=64, show_default=True, help="It ends where less is left.")
+@click.option(
+    "--tolerance",
+    default=0.05,
+    show_default=True,
+    help="How far answers that name no class may differ, as a share of the largest value.",
+)
+@click.option(
+    "--min-agreement",
+    default=0.95,
+    show_default=True,
+    help="The share of inputs on which both must say the same.",
+)
+@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false answer.")
+@fleet_option
+@database_option
+@json_option
+def start(
+    name: str,
+    bundle: str,
+    version: str,
+    query: str,
+    hours: float,
+    memory_mb: int,
+    free_mb: int,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
+    **asked: float,
+) -> None:
+    """Begin the run NAME: VERSION of BUNDLE beside whatever version of it serves."""
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.experiments.shadow import settings_from_json
+    from edgekit.fleet.store.shadows import ShadowTable
+
+    settings = settings_from_json(
+        asked
+        | {
+            "seconds": hours * 3_600,
+            "memory_bytes": memory_mb << 20,
+            "free_bytes": free_mb << 20,
+        },
+        where=name,
+    )
+    with opened_database(folder, database) as (_, opened):
+        made = ShadowTable(opened).create(
+            name,
+            bundle=bundle,
+            version=version,
+            query=query,
+            settings=settings,
+            who=local_actor(),
+        )
+    if as_json:
+        emit_json(made.to_json())
+        return
+    click.echo(f"{made.id}: {bundle} {version} beside what serves. Next: edgekit fleet serve")
+
+
+@shadow.command("list")
+@fleet_option
+@database_option
+@json_option
+def list_(folder: Path, database: str | None, as_json: bool) -> None:
+    """List runs and what they say."""
+    from edgekit.fleet.store.shadows import ShadowTable
+
+    with opened_database(folder, database) as (_, opened):
+        runs = ShadowTable(opened)
+        found = [(run, runs.result(run.id)) for run in runs.all()]
+    if as_json:
+        emit_json([run.to_json() | {"result": result.to_json()} for run, result in found])
+        return
+    rows = [[run.id, run.bundle, run.version, run.state, result.sentence] for run, result in found]
+    click.echo(table(rows, head=["run", "bundle", "version", "state", "answer"]))
+
+
+@shadow.command()
+@click.argument("name")
+@fleet_option
+@database_option
+@json_option
+def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """Show what the run NAME says, and how it goes on each device."""
+    from edgekit.fleet.store.shadows import ShadowTable
+
+    with opened_database(folder, database) as (_, opened):
+        runs = ShadowTable(opened)
+        run, result, devices = runs.get(name), runs.result(name), runs.devices(name)
+    said = result.to_json()
+    if as_json:
+        each = {item.device: item.to_json() for item in devices}
+        emit_json(run.to_json() | {"result": said, "devices": each})
+        return
+    click.echo(f"{run.id}: {run.bundle} {run.version}, {run.state}. {result.sentence}.")
+    if result.total.compared:
+        click.echo(_figures(said))
+    rows = [_row(item) for item in devices]
+    click.echo(table(rows, head=["device", "is", "compared", "agreed", "because"]))
+
+
+@shadow.command()
+@click.argument("name")
+@fleet_option
+@database_option
+@json_option
+def stop(name: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """End the run NAME: `edgekit fleet serve` tells its devices, what was reported stays."""
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.store.shadows import ShadowTable
+
+    with opened_database(folder, database) as (_, opened):
+        run = ShadowTable(opened).stop(name, who=local_actor())
+    if as_json:
+        emit_json(run.to_json())
+        return
+    click.echo(f"{run.id}: {run.state}. Next: edgekit fleet serve")
+
+
+def _row(item: ShadowDevice) -> list[str]:
+    total = item.total
+    phase = item.phase or ("told" if item.told is not None else "not told yet")
+    return [item.device, phase, str(total.compared), str(total.agreed), item.reason or "-"]
+
+
+def _figures(said: dict[str, Any]) -> str:
+    ours, active = said["latency_ms"], said["active_latency_ms"]
+    lines = [
+        f"{said['compared']} inputs compared on {said['devices']} devices: {said['agreed']} "
+        f"agreed, {said['failed']} not answered, {said['insane']} answered with NaN or infinity; "
+        f"{said['dropped']} more were chosen and not given",
+        f"median latency {ours['p50']:.3g} ms on an idle processor, of what serves "
+        f"{active['p50']:.3g} ms (both measured on the devices)",
+    ]
+    lines += [
+        f"{name}: median difference {output['median_difference']:.3g}, largest "
+        f"{output['largest_difference']:.3g} ({output['largest_relative_difference']:.1%} of the "
+        "largest value served)"
+        for name, output in said["outputs"].items()
+    ]
+    return "\n".join(lines)

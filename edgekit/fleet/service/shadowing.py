@@ -1,0 +1,146 @@
+"""Run versions beside those that serve: choose the devices, tell them, look, and end it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+from typing import Final
+
+from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.connection import connected_to
+from edgekit.fleet.devices.inventory import Inventory
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.ordering import device_order, order_bundle
+from edgekit.fleet.publisher import publish_order
+from edgekit.fleet.repositories import ordered_devices
+from edgekit.fleet.rollouts.labels import parse_query
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.store.shadows import ShadowRun, ShadowTable
+from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.orders import BundleOrder
+
+_log = logging.getLogger(__name__)
+
+# Signing takes a millisecond or two a device: the devices are heard in between.
+_TOLD_AT_ONCE: Final = 50
+
+
+class Shadows:
+    """The shadow runs of a fleet that some order may still name.
+
+    Who takes part is chosen once: the devices that are meant and that are told to run another
+    version of the bundle. Each is told once; an order that somebody, or a rollout, makes for the
+    bundle afterwards stands, and ends the run there. While a rollout of the bundle is under way
+    nobody is told anything: it goes first.
+
+    Args:
+        fleet: Whose.
+        database: Where the runs are.
+        broker: Where the devices are.
+        look_seconds: How often to look.
+        clock: The time.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        database: Database,
+        broker: BrokerAddress,
+        *,
+        look_seconds: float = 30.0,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._fleet = fleet
+        self._broker = broker
+        self._clock = clock
+        self._look_seconds = look_seconds
+        self._table = ShadowTable(database, clock=clock)
+        self._rollouts = RolloutTable(database, clock=clock)
+        self._inventory = Inventory(database, actor="service", clock=clock)
+        self._looked_at: dict[str, float] = {}
+
+    def turn(self) -> None:
+        """Bring every run forward a little.
+
+        Raises:
+            EnvironmentLackError: If the database cannot be used.
+        """
+        for run in self._table.open():
+            try:
+                self._bring_forward(run)
+            except EdgekitError as error:
+                # One that cannot go on must not keep the others.
+                _log.warning("shadow run %s: %s", run.id, error)
+
+    def _bring_forward(self, run: ShadowRun) -> None:
+        if run.chosen is None and run.stopped is None:
+            chosen = self._meant(run)
+            if chosen:
+                self._table.choose(run.id, chosen)
+            return
+        rolled_out = {stored.plan.order.bundle for stored in self._rollouts.under_way()}
+        if run.bundle not in rolled_out:
+            if run.stopped is None:
+                self._tell(run)
+            else:
+                self._take_back(run)
+        if time.monotonic() - self._looked_at.get(run.id, float("-inf")) >= self._look_seconds:
+            self._looked_at[run.id] = time.monotonic()
+            self._table.note_verdict(run.id, self._table.result(run.id))
+
+    def _meant(self, run: ShadowRun) -> list[str]:
+        query = parse_query(run.query)
+        labels = self._inventory.labels()
+        return [
+            device
+            for device in ordered_devices(self._fleet)
+            if device in labels
+            and query.matches(labels[device])
+            and (order := self._order(device, run.bundle)) is not None
+            and order.version != run.version
+        ]
+
+    def _tell(self, run: ShadowRun) -> None:
+        waiting = [item.device for item in self._table.devices(run.id) if item.told is None]
+        if not waiting:
+            return
+        with connected_to(self._broker) as connection:
+            for device in waiting[:_TOLD_AT_ONCE]:
+                order = self._order(device, run.bundle)
+                # It may have been told to run that very version, or nothing, since it was chosen.
+                if order is not None and order.version != run.version:
+                    # Signed before a crash, it was perhaps not sent.
+                    if self._named(device, run) is None:
+                        shadow = run.settings.order(run.id, run.version)
+                        order_bundle(
+                            self._fleet, device, replace(order, shadow=shadow), clock=self._clock
+                        )
+                    publish_order(self._fleet, connection, device)
+                self._table.note_told(run.id, device)
+
+    def _take_back(self, run: ShadowRun) -> None:
+        told = [item.device for item in self._table.devices(run.id) if item.told is not None]
+        named = [(device, order) for device in told if (order := self._named(device, run))]
+        with connected_to(self._broker) as connection:
+            for device, order in named[:_TOLD_AT_ONCE]:
+                order_bundle(self._fleet, device, replace(order, shadow=None), clock=self._clock)
+                publish_order(self._fleet, connection, device)
+            if len(named) > _TOLD_AT_ONCE:
+                return
+            # What was signed before a crash may not have been sent.
+            for device in told:
+                publish_order(self._fleet, connection, device)
+        self._table.note_ended(run.id)
+
+    def _named(self, device: str, run: ShadowRun) -> BundleOrder | None:
+        """What a device is told of the run's bundle, if that names the run."""
+        order = self._order(device, run.bundle)
+        shadow = None if order is None else order.shadow
+        return order if shadow is not None and shadow.run == run.id else None
+
+    def _order(self, device: str, bundle: str) -> BundleOrder | None:
+        """What a device is told of a bundle."""
+        orders = device_order(self._fleet, device).bundles
+        return next((order for order in orders if order.bundle == bundle), None)
