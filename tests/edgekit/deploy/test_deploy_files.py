@@ -22,13 +22,38 @@ def documents(path: str) -> list[Any]:
     return [item for item in yaml.safe_load_all((DEPLOY / path).read_text()) if item]
 
 
-def figures() -> set[str]:
-    source = (DEPLOY.parent / "edgekit/fleet/api/figures.py").read_text()
-    names = set(re.findall(r'"(edgekit_[a-z_]+)"', source))
-    return names | {f"edgekit_recent_{name}" for name in ("requests", "errors")}
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """What `/metrics` of a fleet with a device and its measurements holds: names and labels."""
+    pytest.importorskip("prometheus_client", reason="writes the figures")
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from edgekit.fleet.api.control_plane import ControlPlane
+    from edgekit.fleet.api.figures import prometheus_text
+    from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.telemetry.feedback import Feedback, give_feedback
+    from simulators.databases import sqlite_database
+    from simulators.demo_fleet import clock, populate_devices, populate_history
+
+    folder = tmp_path_factory.mktemp("figures")
+    with sqlite_database(folder / "database") as database:
+        fleet = Fleet.create(folder / "fleet", "plant-7")
+        plane = ControlPlane(fleet=fleet, database=database, clock=clock)
+        names = populate_devices(plane, devices=40)
+        populate_history(plane, names)
+        items = [
+            Feedback(device=n, bundle="digits", version="1.4.0", id="1", right=9, wrong=1)
+            for n in names
+        ]
+        assert give_feedback(database, items, actor="test", clock=clock).counted
+        families = text_string_to_metric_families(prometheus_text(plane).decode())
+        return {
+            family.name: {label for sample in family.samples for label in sample.labels}
+            for family in families
+        }
 
 
-def test_every_figure_that_is_asked_for_exists() -> None:
+def test_every_figure_that_is_asked_for_exists(figures: dict[str, set[str]]) -> None:
     texts = [
         (DEPLOY / "prometheus/alerts.yml").read_text(),
         (DEPLOY / "grafana/edgekit-fleet.json").read_text(),
@@ -36,7 +61,28 @@ def test_every_figure_that_is_asked_for_exists() -> None:
     for text in texts:
         asked = set(re.findall(r"\bedgekit_[a-z_]+", text))
         assert asked
-        assert asked <= figures()
+        assert asked <= figures.keys()
+    # What nobody looks at is not worth its series.
+    assert figures.keys() <= set(re.findall(r"\bedgekit_[a-z_]+", "".join(texts)))
+
+
+def test_figures_are_asked_for_by_labels_that_they_have(figures: dict[str, set[str]]) -> None:
+    dashboard = json.loads((DEPLOY / "grafana/edgekit-fleet.json").read_text())
+    (alerts,) = documents("prometheus/alerts.yml")
+    wanted = [
+        (t["expr"], t.get("legendFormat", "")) for p in dashboard["panels"] for t in p["targets"]
+    ]
+    wanted += [
+        (rule["expr"], rule["annotations"]["summary"].replace("$labels.", ""))
+        for group in alerts["groups"]
+        for rule in group["rules"]
+    ]
+    for expression, shown in wanted:
+        names = re.findall(r"\bedgekit_[a-z_]+", expression)
+        labels = set(re.findall(r"[{,]\s*([a-z]+)=", expression))
+        labels |= set(re.findall(r"{{\s*([a-z]+)\s*}}", shown))
+        for name in names:
+            assert labels <= figures[name] | {"job"}, (expression, shown)
 
 
 def test_alerts_and_dashboard_are_whole() -> None:
