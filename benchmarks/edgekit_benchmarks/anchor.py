@@ -86,23 +86,42 @@ def calibrate_profile(
             taken or none.
         EnvironmentLackError: If the file cannot be written.
     """
-    runs = read_results(results)
+    return calibrate_runs(read_results(results), source=results.name, base=base, name=name, out=out)
+
+
+def calibrate_runs(
+    runs: Sequence[RecordedRun],
+    *,
+    source: str,
+    base: str | None = None,
+    name: str | None = None,
+    out: Path | None = None,
+) -> tuple[Path, Profile, tuple[Anchor, ...]]:
+    """Write a private profile of the device that runs were made on.
+
+    Args:
+        runs: What was measured there.
+        source: What they are from, for the profile's provenance.
+        base: As `calibrate_profile`.
+        name: Likewise.
+        out: Likewise.
+
+    Returns:
+        As `calibrate_profile`.
+
+    Raises:
+        UsageError: As `calibrate_profile`.
+        EnvironmentLackError: Likewise.
+    """
     if base is not None:
-        found = load_profiles(base)
-        if len(found) > 1:
-            raise UsageError(
-                f"{base!r} is a family of {len(found)} boards",
-                where="--profile",
-                fix=f"choose one of {', '.join(profile.name for profile in found)}",
-            )
-        profile: Profile | None = found[0]
+        profile: Profile | None = require_board(base)
     else:
         profile = guess_profile(runs, list_profiles())
     if profile is None:
         boards = sorted({run.board or "a machine without a name" for run in runs})
         raise UsageError(
             f"no profile is known of {', '.join(boards)}",
-            where=str(results),
+            where=source,
             fix="name the board that is most like it with --profile",
         )
     name = name or f"{profile.name.removesuffix(_SUFFIX)}{_SUFFIX}"
@@ -115,7 +134,7 @@ def calibrate_profile(
             where="--name",
             fix="choose one of lower-case letters, digits and dashes, such as garage-pi",
         )
-    device, anchors = anchor_profile(profile, runs, name=name, source=results.name)
+    device, anchors = anchor_profile(profile, runs, name=name, source=source)
     path = out or private_folder() / f"{name}.toml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +144,22 @@ def calibrate_profile(
         ) from error
     write_profile(device, path)
     return path, device, anchors
+
+
+def require_board(name: str) -> Profile:
+    """The one profile of that name.
+
+    Raises:
+        UsageError: If there is none, or it is a family of boards.
+    """
+    found = load_profiles(name)
+    if len(found) > 1:
+        raise UsageError(
+            f"{name!r} is a family of {len(found)} boards",
+            where="--profile",
+            fix=f"choose one of {', '.join(profile.name for profile in found)}",
+        )
+    return found[0]
 
 
 def anchor_profile(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from edgekit_agent.doors import Doors
+from edgekit_agent.hardware import RUNTIMES
 from edgekit_agent.plans import ModelPlan
 from edgekit_agent.requests.desk import (
     Desk,
@@ -19,6 +21,7 @@ from edgekit_agent.requests.desk import (
 from edgekit_agent.trial import run_trial
 from edgekit_agent.updates import Updates
 from edgekit_runtime.errors import EnvironmentLackError
+from edgekit_runtime.installed import installed_version
 from edgekit_runtime.orders import Budget
 from edgekit_runtime.requests import RequestKind
 
@@ -26,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 # A measurement that was asked for is no trial: it may take what the device has.
 _BENCH: Final = Budget(trial_seconds=120.0, memory_bytes=1 << 40)
+
+_MAX_BOARD: Final = 100
 
 
 class RequestFollower:
@@ -103,7 +108,18 @@ class RequestFollower:
             "version": model.version,
             "variant": model.variant,
             "runtime": model.runtime,
+            "runtime_version": installed_version(RUNTIMES[model.runtime]) or "",
             "threads": model.threads,
+            "board": board_name(),
             "median_ms": outcome.latency_ms,
             "peak_bytes": outcome.peak_bytes,
         }
+
+
+def board_name(root: Path = Path("/")) -> str:
+    """What the device tree calls this board: "Raspberry Pi 4 Model B Rev 1.4"; empty for none."""
+    try:
+        data = (root / "proc" / "device-tree" / "model").read_bytes()
+    except OSError:
+        return ""
+    return data.decode(errors="replace").strip("\0 \n")[:_MAX_BOARD]

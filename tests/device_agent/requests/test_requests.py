@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from securesystemslib.signer import CryptoSigner
 
 from edgekit_agent.identity.keys import make_key, signing_request
+from edgekit_agent.requests.following import board_name
 from edgekit_agent.requests.proving import prove_request
 from edgekit_agent.settings import SampleSettings, Tls
 from edgekit_agent.transports.arrivals import ReportKind
@@ -125,6 +126,7 @@ def test_an_agent_answers_what_it_is_asked(allowing: RunningAgent) -> None:
     assert found.ok
     assert (found.result["version"], found.result["runtime"]) == ("1.0.0", "onnxruntime")
     assert found.result["median_ms"] > 0
+    assert found.result["runtime_version"] == agent.state["hardware"]["runtimes"]["onnxruntime"]
     assert found.result["peak_bytes"] > 1 << 20
     (found,) = ask(agent, 2, RequestKind.BENCH, bundle="nothing")
     assert (found.ok, found.result) == (False, {"error": "no such bundle is served here"})
@@ -141,6 +143,14 @@ def test_an_agent_answers_what_it_is_asked(allowing: RunningAgent) -> None:
     assert all({"time", "level", "message"} <= set(line) for line in lines)
     told = agent.details("request.followed")
     assert told[:2] == ["bench (number 1)", "bench (number 2)"]
+
+
+def test_a_board_is_called_what_its_device_tree_says(tmp_path: Path) -> None:
+    assert board_name(tmp_path) == ""
+    tree = tmp_path / "proc" / "device-tree"
+    tree.mkdir(parents=True)
+    (tree / "model").write_bytes(b"Raspberry Pi 4 Model B Rev 1.4\0")
+    assert board_name(tmp_path) == "Raspberry Pi 4 Model B Rev 1.4"
 
 
 def test_a_restart_of_the_server_loses_no_request(agent: RunningAgent) -> None:
