@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from edgekit_benchmarks.features import OPERATORS
-from edgekit_benchmarks.predict import nearest
+from edgekit_benchmarks.predict import do_fixed_costs_decide, is_far_smaller, nearest
 from edgekit_benchmarks.profile import (
     NAME_PATTERN,
     Calibration,
@@ -31,6 +31,7 @@ from edgekit_benchmarks.results import Counts, RecordedRun, read_results
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 
 _SUFFIX: Final = "-mine"
+_TITLE: Final = ", your device"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ def calibrate_runs(
             where="--name",
             fix="choose one of lower-case letters, digits and dashes, such as garage-pi",
         )
-    device, anchors = anchor_profile(profile, runs, name=name, source=source)
+    device, anchors = anchor_profile(_unanchored(profile), runs, name=name, source=source)
     path = out or private_folder() / f"{name}.toml"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +145,15 @@ def calibrate_runs(
         ) from error
     write_profile(device, path)
     return path, device, anchors
+
+
+def _unanchored(profile: Profile) -> Profile:
+    """A profile without what earlier runs on a device said: the new ones say it again."""
+    return replace(
+        profile,
+        title=profile.title.removesuffix(_TITLE),
+        calibrations=tuple(c for c in profile.calibrations if not c.anchored),
+    )
 
 
 def require_board(name: str) -> Profile:
@@ -174,7 +184,8 @@ def anchor_profile(
         source: The results file's name.
 
     Raises:
-        UsageError: If there are no runs, or none whose model could be counted.
+        UsageError: If there are no runs, or none whose model could be counted, or all are of
+            models that are far smaller than those the board was calibrated with.
     """
     counted = [(run, run.counts) for run in runs if run.counts is not None]
     if not counted:
@@ -186,18 +197,32 @@ def anchor_profile(
             fix="measure with `edgekit bench MODEL --json` on the device, with the packages that "
             "read the model's format installed",
         )
+    telling = [(run, counts) for run, counts in counted if _tells_prices(profile, run, counts)]
+    if not telling:
+        raise UsageError(
+            "nothing can be learnt from models as small as these: fixed costs decide what they "
+            "take, and no price",
+            where=source,
+            fix=f"measure a model of the size that {profile.title} was calibrated with",
+        )
     groups: defaultdict[tuple[str, str, str, int], list[tuple[RecordedRun, Counts]]]
     groups = defaultdict(list)
-    for run, counts in counted:
+    for run, counts in telling:
         groups[run.runtime, run.runtime_version, counts.dtype, run.threads].append((run, counts))
     anchored = [_anchor(profile, found, source) for _, found in sorted(groups.items())]
     device = replace(
         profile,
         name=name,
-        title=f"{profile.title}, your device",
+        title=f"{profile.title}{_TITLE}",
         calibrations=(*(calibration for calibration, _ in anchored), *profile.calibrations),
     )
     return device, tuple(anchor for _, anchor in anchored)
+
+
+def _tells_prices(profile: Profile, run: RecordedRun, counts: Counts) -> bool:
+    base, _ = nearest(profile, runtime=run.runtime, dtype=counts.dtype, threads=run.threads)
+    features = counts.features[base.counting]
+    return not (is_far_smaller(counts.macs, base) or do_fixed_costs_decide(features, base))
 
 
 def _anchor(

@@ -439,18 +439,28 @@ def _layer_costs(
     )
 
 
+def is_far_smaller(macs: float, calibration: Calibration) -> bool:
+    """Whether a model has far fewer multiply-accumulates than any that was calibrated."""
+    return macs < calibration.least_macs / _FAR
+
+
+def do_fixed_costs_decide(features: Sequence[float], calibration: Calibration) -> bool:
+    """Whether calling a model's operators may cost more than what they compute."""
+    return _price_ms(features, calibration) < _fixed_cap_ms(features, calibration) / 2
+
+
 def _doubts(
     model: ModelLayers, features: Sequence[float], calibration: Calibration
 ) -> tuple[str, ...]:
     """Why the model itself is out of the calibration's reach."""
     macs = count_macs(model.layers)
     doubts = []
-    if macs < calibration.least_macs / _FAR:
+    if is_far_smaller(macs, calibration):
         doubts.append(
             f"far smaller than any calibrated model ({_millions(macs)} multiply-accumulates; the "
             f"smallest has {_millions(calibration.least_macs)}): fixed costs decide"
         )
-    elif _price_ms(features, calibration) < _fixed_cap_ms(features, calibration) / 2:
+    elif do_fixed_costs_decide(features, calibration):
         doubts.append("operators smaller than in any calibrated model: fixed costs decide")
     if macs > calibration.most_macs * _FAR:
         doubts.append(

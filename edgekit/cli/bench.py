@@ -1,4 +1,4 @@
-"""`edgekit bench`: measured here, predicted there."""
+"""`edgekit bench`: measured here or on a device, predicted there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.fleet_options import broker_option, database_option, fleet_option
 from edgekit.cli.render import emit_json, say
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -134,8 +135,31 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
     metavar="FILE",
     help="Write an HTML page with pictures.",
 )
+@click.option(
+    "--device",
+    metavar="ID",
+    help="Have this device of the fleet measure MODELS, which it serves, instead of this machine.",
+)
+@click.option(
+    "--wait",
+    type=float,
+    default=180.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --device: for its answer.",
+)
+@click.option(
+    "--calibrate/--no-calibrate",
+    default=True,
+    help="With --device: whether to make a private profile of it.  [default: calibrate]",
+)
+@fleet_option
+@database_option
+@broker_option
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@click.pass_context
 def bench(
+    context: click.Context,
     models: tuple[Path, ...],
     profiles: tuple[str, ...],
     predict_only: bool,
@@ -163,6 +187,12 @@ def bench(
     max_regression: str,
     accuracies: tuple[str, ...],
     page: Path | None,
+    device: str | None,
+    wait: float,
+    calibrate: bool,
+    folder: Path,
+    database: str | None,
+    broker: str | None,
     as_json: bool,
 ) -> None:
     """Measure MODELS on this machine, and predict their latency on boards.
@@ -178,7 +208,30 @@ def bench(
     edgekit bench model.onnx --profile raspberrypi4 --predict-only --max-latency-ms 50
     edgekit bench model.onnx --baseline before.json --max-regression 10%
     edgekit bench model.onnx --memory-limit 128MB
+    edgekit bench model.onnx --device oven-001 --fleet fleet
+
+    With --device a device of a fleet measures what it serves: MODELS are bundles (NAME or
+    NAME@VERSION) or files that they are made of. What is measured there stands beside the
+    prediction, and makes a private profile of that device.
     """
+    if device is not None:
+        from edgekit.cli.bench_device import bench_device, require_meant
+
+        require_meant(context)
+        bench_device(
+            [str(model) for model in models],
+            device,
+            profiles=profiles,
+            wait=wait,
+            calibrate=calibrate,
+            max_latency_ms=max_latency_ms,
+            max_memory_mb=max_memory_mb,
+            folder=folder,
+            database=database,
+            broker=broker,
+            as_json=as_json,
+        )
+        return
     from edgekit.cli.bench_progress import Progress
     from edgekit.cli.bench_text import show
     from edgekit_benchmarks.bench import run_bench

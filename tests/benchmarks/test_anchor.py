@@ -20,6 +20,7 @@ from edgekit_benchmarks.published import Measured, read_measurements
 from edgekit_benchmarks.results import Counts, RecordedRun
 from edgekit_runtime.errors import UsageError
 from runtime.models import linear_model
+from simulators.convolving_models import write_convolving
 
 (PI4,) = load_profiles("raspberrypi4")
 LAYERS = ModelLayers(
@@ -171,7 +172,7 @@ def test_anchored_bands_hold(published: list[Measured]) -> None:
 
 
 def test_a_private_profile_is_written_and_found(tmp_path: Path, private: Path) -> None:
-    model = linear_model(tmp_path / "linear.onnx")
+    model = write_convolving(tmp_path / "convolving.onnx")
     report = run_bench([model], Plan(runs=3, min_seconds=0.0))
     results = tmp_path / "results.json"
     results.write_text(json.dumps(report.to_json()))
@@ -198,6 +199,8 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path) -> None:
     for settings, words in (
         ({}, "no profile is known of"),
         ({"base": "raspberrypi"}, "family of 4 boards"),
+        # What a call costs is no price: of other models it says nothing.
+        ({"base": "raspberrypi4"}, "models as small as these"),
         ({"base": "raspbery"}, "no device profile"),
         ({"base": "raspberrypi4", "name": "raspberrypi5"}, "name of a shipped profile"),
         ({"base": "raspberrypi4", "name": "../x"}, "no name for a profile"),

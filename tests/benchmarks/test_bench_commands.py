@@ -14,6 +14,7 @@ from edgekit.cli.profiles import profiles
 from edgekit_benchmarks.profile import list_profiles
 from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
 from runtime.models import linear_model
+from simulators.convolving_models import write_convolving
 
 QUICK = ["--runs", "3", "--min-seconds", "0"]
 
@@ -162,7 +163,8 @@ def test_profiles_are_listed_and_shown() -> None:
     assert json.loads(CliRunner().invoke(profiles, ["show", "rk3399", "--json"]).stdout)
 
 
-def test_a_profile_is_calibrated_and_used(model: str, tmp_path: Path) -> None:
+def test_a_profile_is_calibrated_and_used(tmp_path: Path) -> None:
+    model = str(write_convolving(tmp_path / "convolving.onnx"))
     results = tmp_path / "results.json"
     results.write_text(CliRunner().invoke(bench, [model, "--json", *QUICK]).stdout)
     options = ["calibrate", "--from", str(results), "--profile", "raspberrypi4"]
