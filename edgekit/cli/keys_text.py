@@ -79,7 +79,7 @@ def show_change(change: KeyChange, *, as_json: bool) -> None:
     from edgekit.fleet.key_change import lacking
     from edgekit.fleet.key_records import change_detail
 
-    lacks = [explain(item, change) for item in lacking(change)]
+    lacks = explain(change, lacking(change))
     if as_json:
         emit_json({"fleet": change.fleet, **change_detail(change), "lacking": lacks})
         return
@@ -110,7 +110,7 @@ def report_outcome(outcome: Outcome, *, as_json: bool) -> None:
     from edgekit.fleet.key_applying import explain
     from edgekit.fleet.key_records import change_detail
 
-    lacks = [explain(item, outcome.change) for item in outcome.lacking]
+    lacks = explain(outcome.change, outcome.lacking)
     if as_json:
         emit_json(
             {

@@ -9,7 +9,7 @@ alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,20 +156,27 @@ def require_signed(change: KeyChange) -> None:
     found = lacking(change)
     if found:
         raise UsageError(
-            "the threshold is not reached: " + "; ".join(explain(item, change) for item in found),
+            "the threshold is not reached: " + ". ".join(explain(change, found)),
             fix="have it signed by others: edgekit keys sign FILE",
         )
 
 
-def explain(item: Lacking, change: KeyChange) -> str:
-    """What lacks, in words."""
+def explain(change: KeyChange, found: Iterable[Lacking]) -> tuple[str, ...]:
+    """What lacks, in words: documents that lack the same signatures stand together."""
     names = owners(change)
-    missing = [names.get(k, f"key {k[:12]}") for k in item.able if k not in item.signed]
-    who = "the keys trusted until now" if item.old else "its keys"
-    return (
-        f"{item.repository.value} {item.document} takes {item.needed} of {len(item.able)} "
-        f"signatures by {who}, and has {len(item.signed)}; may still sign: "
-        + (", ".join(missing) or "-")
+
+    def show(keyids: Iterable[str]) -> str:
+        return ", ".join(names.get(keyid, f"key {keyid[:12]}") for keyid in keyids)
+
+    together: dict[tuple[Repository, int, tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for item in found:
+        same = (item.repository, item.needed, item.able, item.signed)
+        together.setdefault(same, []).append(item.document)
+    return tuple(
+        f"{repository.value} {', '.join(dict.fromkeys(documents))}: {len(signed)} of {needed} "
+        + (f"signatures ({show(signed)})" if signed else "signatures")
+        + f"; may still sign: {show(k for k in able if k not in signed) or 'nobody'}"
+        for (repository, needed, able, signed), documents in together.items()
     )
 
 

@@ -271,7 +271,7 @@ def _check_thresholds(ring: Keyring, removed: Mapping[str, FleetKey]) -> None:
         gone = ", ".join(removed)
         raise UsageError(
             (f"{gone} is still in use: " if gone else "") + "; ".join(faults),
-            fix="name the key that takes its place: --with FILE; or a lower threshold",
+            fix="put another in its place: edgekit keys rotate --with FILE; or lower the threshold",
         )
 
 

@@ -191,8 +191,7 @@ def write_for_others(
 
     if out is None:
         raise UsageError(
-            "the threshold is not reached: "
-            + "; ".join([*(explain(item, change) for item in lacks), *failures]),
+            "the threshold is not reached: " + ". ".join([*failures, *explain(change, lacks)]),
             fix="bring the keys and their passphrases; or give --out FILE, and have it signed by "
             "those who hold them",
         )

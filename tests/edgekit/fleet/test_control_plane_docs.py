@@ -12,7 +12,7 @@ import pytest
 from edgekit.cli import edgekit
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = ("docs/fleet.md", "docs/compliance.md", "deploy/README.md")
+PAGES = ("docs/fleet.md", "docs/keys.md", "docs/compliance.md", "deploy/README.md")
 
 
 def shown_commands(page: str) -> list[str]:

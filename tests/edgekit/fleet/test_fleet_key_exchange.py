@@ -233,7 +233,7 @@ def test_a_ceremony_begins_and_changes_a_fleet(ceremony, make_bundle) -> None:
     copy.write_bytes(file.read_bytes())
     sign_as(file, folder, "anna")
     sign_as(copy, folder, "eva")
-    with pytest.raises(UsageError, match="and has 1; may still sign: "):
+    with pytest.raises(UsageError, match="1 of 2 signatures"):
         apply_files(fleet, [copy], Signing())
     assert everything(fleet.path) == before
     apply_files(fleet, [file, copy], Signing())
@@ -254,7 +254,7 @@ def test_too_few_people_change_nothing(ceremony) -> None:
     rotate_key(fleet, "image-online", Signing(out=file))
     sign_as(file, folder, "anna")
     before = everything(fleet.path)
-    with pytest.raises(UsageError, match="takes 2 of 3 signatures"):
+    with pytest.raises(UsageError, match="1 of 2 signatures"):
         apply_files(fleet, [file], Signing())
     # A signature that is none, or of somebody else, counts for nothing.
     document = json.loads(file.read_bytes())
@@ -264,7 +264,7 @@ def test_too_few_people_change_nothing(ceremony) -> None:
                 {"keyid": read_own_key(folder / "ben/ben.pub.json").public.keyid, "sig": "00" * 64}
             )
     file.write_text(json.dumps(document))
-    with pytest.raises(UsageError, match="takes 2 of 3 signatures"):
+    with pytest.raises(UsageError, match="1 of 2 signatures"):
         apply_files(fleet, [file], Signing())
     person(folder, "mallory")
     with pytest.raises(UsageError, match="no part in this change"):
@@ -376,7 +376,9 @@ def test_a_wrong_passphrase_changes_nothing(tmp_path: Path) -> None:
 def test_a_lost_root_key_cannot_be_exchanged_by_nobody(busy: Fleet) -> None:
     (busy.keys / "image-root.pem").unlink()
     before = everything(busy.path)
-    with pytest.raises(UsageError, match=r"image root 2 takes 1 of 1 signatures .* cannot be read"):
+    with pytest.raises(
+        UsageError, match=r"image-root cannot be read.* image root 2: 0 of 1 signatures"
+    ):
         rotate_key(busy, "image-root", Signing())
     assert everything(busy.path) == before
 
