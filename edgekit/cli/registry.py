@@ -241,6 +241,9 @@ def history(name: str, newest: int, folder: Path, database: str | None, as_json:
     if as_json:
         emit_json([asdict(item) for item in found])
         return
+    if not found:
+        click.echo(f"{name} went live nowhere yet")
+        return
     rows = [[_moment(d.at), d.device, d.outcome, d.reason or "-"] for d in found]
     click.echo(table(rows, head=["heard at", "device", "outcome", "reason"]))
 
@@ -393,9 +396,21 @@ def _show(entry: BundleVersion, *, as_json: bool) -> None:
     click.echo(table(rows, head=["variant", "metric", "value", "origin"]))
     tolerances = ", ".join(f"{v.id} ±{v.golden.atol:g}" for v in manifest.variants)
     click.echo(f"{manifest.golden_samples} golden samples; devices may differ by: {tolerances}")
-    for name in ("source", "revision", "data"):
+    for side in ("preprocessing", "postprocessing"):
+        steps = [f"{step.tensor} {step.op}" for step in getattr(manifest, side)]
+        if steps:
+            click.echo(f"{side}: " + ", ".join(steps))
+    for name in ("source", "revision", "data", "pipeline"):
         if name in manifest.lineage:
-            click.echo(f"{name}: {manifest.lineage[name]}")
+            click.echo(f"{name}: {_lineage_text(manifest.lineage[name])}")
+
+
+def _lineage_text(value: object) -> str:
+    match value:
+        case {"file": str(file), "sha256": str(digest)}:
+            return f"{file}, SHA-256 {digest[:12]}…"
+        case _:
+            return str(value)
 
 
 def _differences(title: str, rows: tuple[Difference, ...], before: str, after: str) -> None:

@@ -129,9 +129,9 @@ def _counted(reader: FieldReader, *, usual_id: str) -> Feedback:
         if sum(counts) == 0:
             reader.fault("right", "is 0, and so is wrong")
     return Feedback(
-        device=reader.text("device", pattern=DEVICE_PATTERN),
-        bundle=reader.text("bundle", pattern=NAME_PATTERN),
-        version=reader.text("version", pattern=VERSION_PATTERN),
+        device=_word(reader, "device", DEVICE_PATTERN, like="oven-001"),
+        bundle=_word(reader, "bundle", NAME_PATTERN, like="digits"),
+        version=_word(reader, "version", VERSION_PATTERN, like="1.4.0"),
         id=reader.text("id", pattern=ID_PATTERN, default=usual_id),
         right=counts[0],
         wrong=counts[1],
@@ -142,8 +142,8 @@ def _labelled(
     reader: FieldReader, samples: Path | None, class_names: ClassNames
 ) -> Feedback | None:
     _refuse_unknown(reader, _LABELS)
-    device = reader.text("device", pattern=DEVICE_PATTERN)
-    sample = reader.text("sample", pattern=_SAMPLE.pattern)
+    device = _word(reader, "device", DEVICE_PATTERN, like="oven-001")
+    sample = reader.text("sample", most=256)
     label = str(reader.raw("label"))
     if samples is None:
         reader.fault("label", "needs the folder of the samples: --samples")
@@ -203,6 +203,13 @@ def _answer(reader: FieldReader, path: Path) -> int | None:
         return int(first.reshape(-1).argmax())
     reader.fault("sample", "holds several answers, or none that names a class")
     return None
+
+
+def _word(reader: FieldReader, field: str, pattern: str, *, like: str) -> str:
+    value = reader.text(field)
+    if value and not re.fullmatch(pattern, value):
+        reader.fault(field, f"{value[:80]!r} is none; write it like {like}")
+    return value
 
 
 def _refuse_unknown(reader: FieldReader, known: frozenset[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from edgekit.cli import edgekit
 from edgekit.fleet.audit import read_audit
 from edgekit.fleet.devices.inventory import Inventory
-from edgekit.fleet.store.database import Database
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.store.database import Database, open_fleet_database
 from edgekit.fleet.telemetry import feedback as feedback_module
 from edgekit.fleet.telemetry.feedback import (
     Feedback,
@@ -210,7 +214,7 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text: str, message: s
         ("1-digits-2.0.0-random.npz", "rose", "no class number, and no name"),
         ("2-digits-random.npz", "1", "names no bundle and version"),
         ("3-digits-2.0.0-random.npz", "1", "cannot be read"),
-        ("../1-digits-2.0.0-random.npz", "1", "does not match"),
+        ("../1-digits-2.0.0-random.npz", "1", "names no bundle and version"),
     ],
 )
 def test_what_is_wrong_with_a_label_is_said(
@@ -222,6 +226,24 @@ def test_what_is_wrong_with_a_label_is_said(
     path.write_text(f"device,sample,label\nd1,{name},{label}\n")
     with pytest.raises(UsageError, match=message):
         read_feedback(path, samples=folder)
+
+
+def test_the_command_counts_and_says_what_it_refused(fleet: Fleet, tmp_path: Path) -> None:
+    with contextlib.closing(open_fleet_database(fleet, None)) as database:
+        bundle = {"digits": BundleState(phase=Phase.ACTIVE, active="2.0.0")}
+        state = DeviceState(device="d1", online=True, order_version=1, bundles=bundle)
+        Inventory(database, actor="test").hear([state], [])
+    table = tmp_path / "f.csv"
+    table.write_text("device,bundle,version,right,wrong\nd1,digits,2.0.0,7,2\n")
+    arguments = ["fleet", "feedback", str(table), "--fleet", str(fleet.path)]
+    first = CliRunner().invoke(edgekit, arguments)
+    assert (first.exit_code, first.output) == (0, "1 counted, 0 were known, 0 refused\n")
+    table.write_text(table.read_text() + "d2,digits,2.0.0,1,0\n")
+    second = CliRunner().invoke(edgekit, [*arguments, "--json"])
+    assert second.exit_code == 1
+    found = json.loads(second.output)
+    assert (found["counted"], found["known"]) == (1, 0)
+    assert found["refused"][0].endswith("there is no device 'd2'")
 
 
 def test_a_damaged_file_is_said(tmp_path: Path) -> None:
