@@ -58,6 +58,8 @@ class FieldReader:
             return ""
         if len(value) > most:
             self.fault(field, f"is longer than {most} characters")
+        elif not value.isascii() and _is_broken(value):
+            self.fault(field, "holds half a character, which no file can")
         elif pattern is not None and not re.fullmatch(pattern, value):
             self.fault(field, f"{value[:80]!r} does not match {pattern}")
         return value
@@ -141,6 +143,15 @@ class FieldReader:
 
     def _wrong(self, field: str, value: object, wanted: str) -> None:
         self.fault(field, "is missing" if value is _MISSING else f"must be {wanted}")
+
+
+def _is_broken(text: str) -> bool:
+    """Whether a text of JSON holds what only makes a character together with another one."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def open_document(

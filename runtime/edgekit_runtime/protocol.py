@@ -152,4 +152,8 @@ def unpack_metadata(message: bytes, *, where: str) -> dict[str, bytes]:
         )
     ):
         raise VerificationError("this is no TUF metadata set", where=where)
-    return {name: text.encode() for name, text in document.items()}
+    try:
+        return {name: text.encode() for name, text in document.items()}
+    except UnicodeEncodeError as error:
+        # JSON may name half of a character.
+        raise VerificationError(f"this is no TUF metadata set: {error}", where=where) from error
