@@ -183,6 +183,12 @@ def _render_status(document: dict[str, Any]) -> str:
             for label in ("candidate", "previous", "reason")
             if bundle[label]
         ]
+        if shadow := bundle.get("shadow"):
+            because = f" ({shadow['reason']})" if shadow["reason"] else ""
+            lines.append(
+                f"    {'beside':9} {shadow['version']}: {shadow['phase']}{because}, "
+                f"run {shadow['run']}"
+            )
     if document["journal"]:
         lines.append(f"  journal  {document['journal']}")
     if document.get("storage"):

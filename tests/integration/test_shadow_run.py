@@ -26,6 +26,7 @@ from edgekit.fleet.release import release_bundle
 from edgekit.fleet.service.leading import FleetService
 from edgekit.fleet.store.database import open_fleet_database
 from edgekit.quickstart.device import Device
+from edgekit_agent.cli import cli as agent
 from edgekit_runtime.orders import BundleOrder, Gates
 from tests.simulators.local_agent import infer_body
 from tests.simulators.tiny_bundles import (
@@ -143,6 +144,8 @@ def test_a_version_that_differs_on_live_data_is_found_without_being_served(tmp_p
                 wait_for(lambda: run(fleet, "show", "s1")["result"]["verdict"] == "differs")
                 shown = run(fleet, "show", "s1")
                 assert shown["devices"]["d1"]["phase"] == "watching"
+                told = CliRunner().invoke(agent, ["status", "--config", str(device.config)])
+                assert "beside    2.0.0: watching, run s1" in told.output
                 assert shown["result"]["insane"] > 0
                 assert shown["result"]["agreed"] == 0
                 assert "of the inputs of one device alone" in shown["result"]["sentence"]

@@ -57,7 +57,8 @@ def _view(
         "rate": run.settings.rate,
         "verdict": result.verdict.value,
         "tone": _TONES[result.verdict],
-        "sentence": result.sentence,
+        # Without the verdict, which stands before it.
+        "because": result.sentence.partition(": ")[2] or result.sentence,
         "picture": picture,
         "total": total,
         "devices": len(devices),

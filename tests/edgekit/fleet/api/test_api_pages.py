@@ -39,6 +39,7 @@ PICTURES = {
     "rollout": "/rollouts/digits-1.5",
     "models": "/health-of-models",
     "experiments": "/experiments",
+    "shadow": "/experiments#shadow",
     "audit": "/audit",
 }
 DOCS = Path(__file__).resolve().parents[4] / "docs" / "pictures"
@@ -135,7 +136,11 @@ def test_the_pages_say_what_happened(browser, demo) -> None:
     assert page.locator("svg[aria-label*='Drift of the features of digits 1.4.0']").count() == 1
     assert "▲" in page.inner_html("main")
     page.goto(f"{url}/experiments")
-    assert "b is better" in page.inner_text("main")
+    text = page.inner_text("main")
+    assert "b is better" in text
+    assert "agrees: both say the same on 98" in text
+    assert "differs: both say the same on" in text
+    assert page.locator("svg[aria-label*='it differs']").count() == 1
     page.goto(f"{url}/audit")
     assert "Unbroken" in page.inner_text("main")
     page.goto(f"{url}/devices")
