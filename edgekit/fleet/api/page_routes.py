@@ -101,6 +101,7 @@ def device_page(plane: Plane, access: Viewer, device: DeviceId) -> HTMLResponse:
         agent=found.agent,
         order_version=found.order_version,
         now=plane.now,
+        **views.holdings_view(plane, access, found),
         events=events_of(plane.database, found.id, newest=50),
     )
 

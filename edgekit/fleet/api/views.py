@@ -11,6 +11,8 @@ from edgekit.fleet.access import Access, Role
 from edgekit.fleet.api.control_plane import ControlPlane, sees_ids, shown_id
 from edgekit.fleet.api.rollout_routes import summary
 from edgekit.fleet.devices.activity import FleetCounts, VersionCount
+from edgekit.fleet.devices.benching import measurements_of
+from edgekit.fleet.devices.certificates import certificates_of
 from edgekit.fleet.devices.inventory import Device
 from edgekit.fleet.rollouts.plan import Criteria, Stage
 from edgekit.fleet.rollouts.selection import stage_bounds
@@ -82,6 +84,40 @@ def device_view(access: Access, device: Device) -> dict[str, Any]:
             }
             for name, bundle in sorted(device.bundles.items())
         ],
+    }
+
+
+def holdings_view(plane: ControlPlane, access: Access, device: Device) -> dict[str, Any]:
+    """What a device holds and owes: its certificate, open requests, and its last measurement."""
+    now = plane.now
+    held = certificates_of(plane.database, device.id)
+    newest = held[0] if held else None
+    asked = plane.requests(access).of(device.id)
+    measured = measurements_of(plane.database, device.id)
+    shut_out = newest is not None and newest.revoked is not None
+    return {
+        "certificate": newest,
+        "certificate_tone": "bad" if shut_out or (newest and newest.ends <= now) else "",
+        "certificate_text": ""
+        if newest is None
+        else "revoked"
+        if shut_out
+        else "over"
+        if newest.ends <= now
+        else "valid",
+        "requests": [
+            {
+                "kind": item.kind.value,
+                "standing": item.standing(now),
+                "created": item.created,
+                # Who asks is for those who may ask.
+                "created_by": item.created_by if access.role.includes(Role.OPERATOR) else "",
+                "expires": item.expires,
+            }
+            for item in asked
+            if item.standing(now) in ("waiting", "sent")
+        ],
+        "bench": measured[0] if measured else None,
     }
 
 

@@ -16,6 +16,12 @@ import pytest
 from edgekit.fleet.access import Role, create_token
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.api.serving import PageServer
+from edgekit.fleet.authority import FleetAuthority
+from edgekit.fleet.devices.certificates import add_certificate, retire_certificates
+from edgekit.fleet.devices.inventory import Inventory
+from edgekit.fleet.devices.requests import RequestBook
+from edgekit_agent.identity.keys import make_key, signing_request
+from edgekit_runtime.requests import DeviceReply, RequestKind
 from simulators import demo_fleet
 from simulators.databases import sqlite_database
 
@@ -147,6 +153,53 @@ def test_the_pages_say_what_happened(browser, demo) -> None:
     page.fill("input[name=query]", "site=berlin and ram>=")
     page.click("main button")
     assert "the query cannot be read" in page.inner_text("main")
+    page.context.close()
+
+
+def test_a_devices_page_shows_what_it_holds_and_owes(browser, demo, tmp_path: Path) -> None:
+    plane, url = demo
+    (name, *_) = (device.id for device in Inventory(plane.database, actor="test").all())
+    authority = FleetAuthority.create(plane.fleet, clock=demo_fleet.clock)
+    make_key(tmp_path / "key")
+    request = signing_request(tmp_path / "key", device=name, fleet=plane.fleet.id)
+    issued = authority.sign_request(request, device=name, days=30, clock=demo_fleet.clock)
+    book = RequestBook(plane.database, actor="alice", clock=demo_fleet.clock)
+    with plane.database.write() as session:
+        add_certificate(session, name, issued)
+    asked = book.ask(name, RequestKind.BENCH, {"bundle": "digits"})
+    figures = {
+        "bundle": "digits",
+        "version": "1.4.0",
+        "variant": "litert-int8",
+        "runtime": "litert",
+        "runtime_version": "2.3.0",
+        "threads": 4,
+        "median_ms": 3.217,
+    }
+    book.take([DeviceReply(device=name, number=asked.number, ok=True, result=figures)])
+    book.ask(name, RequestKind.LOGS, hours=48)
+    for role, viewport, person in (
+        (Role.OPERATOR, DESK, "alice"),
+        (Role.VIEWER, PHONE, "\N{EN DASH}"),
+    ):
+        page = open_page(browser, url, token(plane, role), viewport)
+        page.goto(f"{url}/devices/{Inventory(plane.database, actor='x').get(name).pseudonym}")
+        text = page.inner_text("main")
+        assert "Certificate valid, until 2026-12-25 12:00" in text
+        assert "digits 1.4.0, litert-int8, takes 3.22 ms with litert 2.3.0, 4 threads" in text
+        (row,) = page.locator("h2:has-text('Open requests') + div tr:has(td)").all_inner_texts()
+        assert row.split() == [
+            "2026-11-25", "12:00:00", "logs", "waiting", person, "2026-11-27", "12:00:00"
+        ]  # fmt: skip
+        assert page.locator("main button").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        page.screenshot(path=tmp_path / f"device-{role.value}.png")
+        page.context.close()
+    with plane.database.write() as session:
+        retire_certificates(session, name, demo_fleet.NOW.timestamp())
+    page = open_page(browser, url, token(plane, Role.OPERATOR), DESK)
+    page.goto(f"{url}/devices/{name}")
+    assert "Certificate revoked" in page.inner_text("main")
     page.context.close()
 
 
