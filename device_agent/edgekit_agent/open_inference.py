@@ -225,6 +225,11 @@ def _misfit(data: NDArray[np.generic], dtype: np.dtype[Any], datatype: str) -> s
         limits = np.iinfo(dtype)
         if int(data.max()) > limits.max or int(data.min()) < limits.min:
             return f"does not fit into {datatype}"
+    if dtype.kind == "f":
+        given = data.astype(np.float64).ravel()
+        # Infinity may be asked for by its name; a number must not become it.
+        if np.abs(given[np.isfinite(given)]).max(initial=0.0) > np.finfo(dtype).max:
+            return f"does not fit into {datatype}"
     return ""
 
 

@@ -350,6 +350,15 @@ def test_an_inference_request(document: object, tail: bytes, slip: int) -> None:
         assert array.nbytes == array.dtype.itemsize * math.prod(array.shape)
 
 
+@pytest.mark.parametrize(
+    ("datatype", "value"), [("FP32", 1e300), ("FP16", 70_000), ("FP32", -1e39)]
+)
+def test_a_number_too_large_for_its_type_is_refused(datatype: str, value: float) -> None:
+    tensor = {"name": "x", "datatype": datatype, "shape": [1], "data": [value]}
+    with pytest.raises(RequestError, match=f"does not fit into {datatype}"):
+        parse_infer_request(as_json({"inputs": [tensor]}), {})
+
+
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
     plan = make_slot(tmp_path_factory.mktemp("slot"), affine_bundle("double", "1.0.0", 2.0))
