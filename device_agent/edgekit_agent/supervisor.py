@@ -52,6 +52,7 @@ from edgekit_agent.transports.arrivals import (
     ReportKind,
     ReportTaken,
     ReportTooLarge,
+    ReportUnheard,
     RequestCame,
     Transport,
 )
@@ -326,7 +327,7 @@ class Supervisor:
                 self._connected, self._connection = False, reason
                 self._reporting.on_disconnected()
                 _log.warning("no connection to the broker: %s", reason)
-            case ReportTaken() | ReportTooLarge():
+            case ReportTaken() | ReportTooLarge() | ReportUnheard():
                 self._on_report(message)
             case RequestCame(data=data):
                 self._desk.on_request(data)
@@ -484,8 +485,13 @@ class Supervisor:
             continue
         self._queue.put(arrival)
 
-    def _on_report(self, report: ReportTaken | ReportTooLarge) -> None:
+    def _on_report(self, report: ReportTaken | ReportTooLarge | ReportUnheard) -> None:
         match report:
+            case ReportUnheard(kind=ReportKind.REPLIES):
+                # Who asks listens, or connects again as we do: it goes again then.
+                return
+            case ReportUnheard(kind=kind, key=key, reason=reason):
+                self._reporting.on_unheard(kind, key, reason)
             case ReportTooLarge(kind=ReportKind.REPLIES, key=key, most_bytes=most):
                 _log.warning("a reply is larger than the %d bytes that may be sent", most)
                 self._desk.on_taken(key)

@@ -32,6 +32,7 @@ from edgekit_agent.transports.arrivals import (
     ReportKind,
     ReportTaken,
     ReportTooLarge,
+    ReportUnheard,
     RequestCame,
 )
 from edgekit_agent.transports.mqtt import BoundedClient, MqttTransport
@@ -92,6 +93,18 @@ class Mosquitto:
         finally:
             client.disconnect()
             client.loop_stop()
+
+    @contextlib.contextmanager
+    def hearing(self) -> Iterator[list[tuple[str, bytes]]]:
+        """What the device reports from now on, topic and message: a control plane listens."""
+        heard: list[tuple[str, bytes]] = []
+        subscribed = threading.Event()
+        with self.client() as client:
+            client.on_message = lambda _c, _d, m: heard.append((m.topic, bytes(m.payload)))
+            client.on_subscribe = lambda *_: subscribed.set()
+            client.subscribe([(TOPICS.report(DEVICE, kind), 1) for kind in ReportKind])
+            assert subscribed.wait(30)
+            yield heard
 
     def _answers(self) -> bool:
         try:
@@ -181,17 +194,11 @@ def test_it_connects_again_and_says_which_reports_were_taken(broker: Mosquitto) 
     listener.transport.publish_report(ReportKind.EVENTS, 7, b"while it was away")
     broker.start()
     wait_for(lambda: len(listener.of(Connected)) == 2)
-    heard: dict[str, bytes] = {}
-    with broker.client() as client:
-        client.on_message = lambda _c, _d, m: heard.update({m.topic: bytes(m.payload)})
-        subscribed = threading.Event()
-        client.on_subscribe = lambda *_: subscribed.set()
-        client.subscribe([(TOPICS.report(DEVICE, kind), 1) for kind in ReportKind])
-        assert subscribed.wait(30)
+    with broker.hearing() as heard, broker.client() as client:
         for key, kind in enumerate(ReportKind):
             listener.transport.publish_report(kind, key, kind.encode())
         wait_for(lambda: len(listener.of(ReportTaken)) == 3 and len(heard) == 3)
-        assert heard == {TOPICS.report(DEVICE, kind): kind.encode() for kind in ReportKind}
+        assert dict(heard) == {TOPICS.report(DEVICE, kind): kind.encode() for kind in ReportKind}
         assert {(t.kind, t.key) for t in listener.of(ReportTaken)} == {
             (kind, key) for key, kind in enumerate(ReportKind)
         }
@@ -213,8 +220,9 @@ def test_nothing_is_sent_that_the_broker_would_hang_up_on(tmp_path: Path) -> Non
         (refused,) = listener.of(ReportTooLarge)
         assert (refused.kind, refused.key) == (ReportKind.TELEMETRY, 1)
         assert 4900 < refused.most_bytes < 5000
-        listener.transport.publish_report(ReportKind.TELEMETRY, 2, bytes(refused.most_bytes))
-        wait_for(lambda: listener.of(ReportTaken))
+        with broker.hearing():
+            listener.transport.publish_report(ReportKind.TELEMETRY, 2, bytes(refused.most_bytes))
+            wait_for(lambda: listener.of(ReportTaken))
         assert [taken.key for taken in listener.of(ReportTaken)] == [2]
         assert listener.of(Disconnected) == []
     finally:
@@ -237,13 +245,32 @@ def test_one_thread_alone_uses_the_connection(
     listener = Listener(broker.port)
     listener.transport.start()
     wait_for(lambda: listener.of(Connected))
-    for key in range(20):
-        listener.transport.publish_state(b"here")
-        listener.transport.publish_report(ReportKind.EVENTS, key, b"this")
-    listener.transport.want([f"{number:064x}" for number in range(9)])
-    wait_for(lambda: len(listener.of(ReportTaken)) == 20)
+    with broker.hearing():
+        for key in range(20):
+            listener.transport.publish_state(b"here")
+            listener.transport.publish_report(ReportKind.EVENTS, key, b"this")
+        listener.transport.want([f"{number:064x}" for number in range(9)])
+        wait_for(lambda: len(listener.of(ReportTaken)) == 20)
     listener.transport.close(b"bye")
     assert writers == {"mqtt"}
+
+
+@needs_mosquitto
+def test_what_nobody_hears_is_not_taken(broker: Mosquitto) -> None:
+    listener = Listener(broker.port)
+    listener.transport.start()
+    wait_for(lambda: listener.of(Connected))
+    for key in range(5):
+        listener.transport.publish_report(ReportKind.EVENTS, key, b"this")
+    wait_for(lambda: len(listener.of(ReportUnheard)) == 5)
+    assert "No matching subscribers" in listener.of(ReportUnheard)[0].reason
+    assert listener.of(ReportTaken) == []
+    with broker.hearing() as heard:
+        listener.transport.publish_report(ReportKind.EVENTS, 5, b"that")
+        wait_for(lambda: listener.of(ReportTaken))
+        wait_for(lambda: heard == [(TOPICS.events(DEVICE), b"that")])
+    assert [taken.key for taken in listener.of(ReportTaken)] == [5]
+    listener.transport.close(b"bye")
 
 
 @needs_mosquitto

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import select
 import socket
@@ -169,5 +170,14 @@ def test_a_broker_that_forgot_everything_is_filled_again(tmp_path: Path, broker:
         broker.start()
         publish(broker, fleet, order)
         wait_for(lambda: agent.is_active("1.0.0"), seconds=60, say=agent.status)
+        # It has forgotten who listens, too, and the control plane comes after the device.
+        last = agent.status()["events"][-1]["sequence"]
+        with broker.hearing() as heard:
+
+            def told() -> list[int]:
+                events = [body for topic, body in heard if topic == TOPICS.events(DEVICE)]
+                return sorted(json.loads(body)["sequence"] for body in events)
+
+            wait_for(lambda: told() == list(range(1, last + 1)), seconds=60, say=heard)
     finally:
         agent.stop()

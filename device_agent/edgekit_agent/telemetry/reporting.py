@@ -30,6 +30,9 @@ LOOK_SECONDS: Final = 10.0
 _EVENT_WINDOW: Final = 20
 _BATCH_WINDOW: Final = 1
 _MAX_ELSEWHERE: Final = 64
+# What came to the broker and no further goes again: a control plane may just be coming back.
+FIRST_RETRY_SECONDS: Final = 2.0
+_LONGEST_RETRY_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +94,10 @@ class Reporting:
         self._window_end: float | None = None
         self._connected = False
         self._under_way: dict[ReportKind, set[int]] = {kind: set() for kind in ReportKind}
+        # Of what is under way, what came to the broker and no further.
+        self._unheard: set[tuple[ReportKind, int]] = set()
+        self._retry_at: float | None = None
+        self._retry_seconds = FIRST_RETRY_SECONDS
         self.trouble = ""
         # Gives what versions did beside those that serve; another one once there are any.
         self.shadows: Callable[[], ShadowTotals] = dict
@@ -130,6 +137,7 @@ class Reporting:
     def on_connected(self) -> None:
         """Send what waits; what was under way when the connection broke goes again."""
         self._connected = True
+        self._unheard.clear()
         for keys in self._under_way.values():
             keys.clear()
         self._flush()
@@ -141,11 +149,18 @@ class Reporting:
     def on_taken(self, kind: ReportKind, key: int) -> None:
         """Forget what has arrived, and send what comes next."""
         self._under_way[kind].discard(key)
+        self._retry_seconds = FIRST_RETRY_SECONDS
         if kind is ReportKind.EVENTS:
             self._guarded(lambda: self._store.forget_event(key))
         elif kind is ReportKind.TELEMETRY:
             self._guarded(lambda: self._store.acknowledge(key))
         self._flush()
+
+    def on_unheard(self, kind: ReportKind, key: int, reason: str) -> None:
+        """Keep what nobody hears, and try again after a while."""
+        if not self._unheard and self._retry_seconds == FIRST_RETRY_SECONDS:
+            _log.warning("the broker has nobody to give %s to: %s", kind, reason)
+        self._unheard.add((kind, key))
 
     def on_too_large(self, kind: ReportKind, key: int, most_bytes: int) -> None:
         """Make smaller what the broker would not take, and send that."""
@@ -167,6 +182,7 @@ class Reporting:
             agent_rss_bytes: What supervisor and server take now.
             now: Seconds on a clock that never goes back.
         """
+        self._retry(now)
         if now >= self._next_look:
             self._next_look = now + min(LOOK_SECONDS, self._window_seconds)
             self._recorder.look(agent_rss_bytes=agent_rss_bytes())
@@ -201,6 +217,20 @@ class Reporting:
         for plan, stats in (*totals.values(), *self._elsewhere.values()):
             everywhere.setdefault(plan.digest, (plan, LiveStats()))[1].merge(stats)
         return everywhere
+
+    def _retry(self, now: float) -> None:
+        """Send again what nobody heard, when its time has come."""
+        if not self._unheard:
+            self._retry_at = None
+        elif self._retry_at is None:
+            self._retry_at = now + self._retry_seconds
+            self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
+        elif now >= self._retry_at:
+            self._retry_at = None
+            for kind, key in self._unheard:
+                self._under_way[kind].discard(key)
+            self._unheard.clear()
+            self._flush()
 
     def _flush(self) -> None:
         if self._connected:

@@ -104,6 +104,21 @@ class ReportTooLarge:
     most_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportUnheard:
+    """A report came to the broker, which has nobody to give it to, or does not let it through.
+
+    Attributes:
+        kind: Of the report.
+        key: As it was given with the report.
+        reason: For people.
+    """
+
+    kind: ReportKind
+    key: int
+    reason: str
+
+
 Arrival = (
     Connected
     | Disconnected
@@ -114,6 +129,7 @@ Arrival = (
     | RequestCame
     | ReportTaken
     | ReportTooLarge
+    | ReportUnheard
 )
 
 
@@ -143,7 +159,8 @@ class Transport(Protocol):
     def publish_report(self, kind: ReportKind, key: int, message: bytes) -> None:
         """Send a report, if connected; `ReportTaken` follows when it has arrived.
 
-        `ReportTooLarge` follows instead if it can never be sent to this broker.
+        `ReportTooLarge` follows instead if it can never be sent to this broker, `ReportUnheard` if
+        it came there and goes no further.
         What was not taken has to be given again after the next `Connected`.
         """
         ...

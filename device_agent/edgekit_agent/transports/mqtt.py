@@ -32,6 +32,7 @@ from edgekit_agent.transports.arrivals import (
     ReportKind,
     ReportTaken,
     ReportTooLarge,
+    ReportUnheard,
     RequestCame,
 )
 from edgekit_runtime.limits import MAX_CHUNK_WIRE_BYTES, MAX_METADATA_SET_BYTES
@@ -48,6 +49,8 @@ _LONGEST_DELAY_SECONDS: Final = 60.0
 _FAREWELL_SECONDS: Final = 2.0
 
 
+# A PUBACK of MQTT 5 that says so; MQTT 3.1.1 cannot.
+_NO_SUBSCRIBERS: Final = 0x10
 # What stands around a message in its packet: type, lengths, packet id, and no properties.
 _PACKET_OVERHEAD_BYTES: Final = 1 + 4 + 2 + 2 + 1
 # The largest message that we take, with its topic and properties around it.
@@ -113,6 +116,8 @@ class MqttTransport:
         self._asked: set[str] = set()
         self._sent: dict[tuple[ReportKind, int], paho.MQTTMessageInfo] = {}
         self._too_large: list[ReportTooLarge] = []
+        # By packet id: what the broker acknowledged, saying that it goes no further.
+        self._unheard: dict[int, str] = {}
 
     def start(self) -> None:
         """Begin to connect, and never give up."""
@@ -200,6 +205,7 @@ class MqttTransport:
                 self._asked.clear()
                 self._sent.clear()
                 self._too_large.clear()
+                self._unheard.clear()
             if session.accepted:
                 delay = _FIRST_DELAY_SECONDS
             elif session.reached:
@@ -276,6 +282,14 @@ class MqttTransport:
         def on_disconnect(_c: Any, _u: Any, _flags: Any, code: Any, _p: Any) -> None:
             session.reason = session.reason or f"the connection broke: {code}"
 
+        def on_publish(_c: Any, _u: Any, mid: int, code: Any, _p: Any) -> None:
+            # A number that was used before may have been a state's, whose end nobody waits for.
+            with self._lock:
+                self._unheard.pop(mid, None)
+                if code.is_failure or code.value == _NO_SUBSCRIBERS:
+                    self._unheard[mid] = str(code)
+
+        client.on_publish = on_publish
         client.on_socket_open = no_delay
         client.on_socket_register_write = _leave_to_loop
         client.on_connect = on_connect
@@ -306,11 +320,14 @@ class MqttTransport:
         """Tell of the reports that the broker has acknowledged, or would not take."""
         with self._lock:
             refused, self._too_large = self._too_large, []
-            taken = [place for place, sent in self._sent.items() if sent.is_published()]
-            for place in taken:
-                del self._sent[place]
-        for kind, key in taken:
-            self._post(ReportTaken(kind=kind, key=key))
+            ended = [place for place, sent in self._sent.items() if sent.is_published()]
+            told = [(*place, self._unheard.pop(self._sent.pop(place).mid, None)) for place in ended]
+        for kind, key, reason in told:
+            self._post(
+                ReportTaken(kind=kind, key=key)
+                if reason is None
+                else ReportUnheard(kind=kind, key=key, reason=reason)
+            )
         for report in refused:
             self._post(report)
 

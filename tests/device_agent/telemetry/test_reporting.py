@@ -19,7 +19,7 @@ from edgekit_agent.live_stats import LiveStats, read_stats
 from edgekit_agent.settings import TelemetrySettings
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.recorder import Recorder
-from edgekit_agent.telemetry.reporting import Reporting
+from edgekit_agent.telemetry.reporting import FIRST_RETRY_SECONDS, Reporting
 from edgekit_agent.telemetry.spool import write_counted
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.bundle.archive import entry_of
@@ -169,6 +169,36 @@ def test_what_was_not_taken_goes_again_after_the_next_connection(tmp_path: Path)
     sent.clear()
     reports.on_connected()
     assert sent == [(ReportKind.EVENTS, 2), (ReportKind.EVENTS, 3)]
+    reports.close({})
+
+
+def test_what_nobody_hears_is_kept_and_goes_again(tmp_path: Path) -> None:
+    sent: list[tuple[ReportKind, int]] = []
+    reports = reporting(tmp_path, sent)
+
+    def tick(now: float) -> None:
+        reports.tick(dict, lambda: 0, now)
+
+    for sequence in (1, 2):
+        reports.note_event(event(sequence))
+    reports.on_connected()
+    for kind, key in sent:
+        reports.on_unheard(kind, key, "no matching subscribers")
+    tick(100.0)
+    reports.note_event(event(3))
+    reports.on_taken(ReportKind.EVENTS, 3)
+    sent.clear()
+    tick(100.0 + FIRST_RETRY_SECONDS / 2)
+    assert sent == []
+    tick(100.0 + FIRST_RETRY_SECONDS)
+    assert sent == [(ReportKind.EVENTS, 1), (ReportKind.EVENTS, 2)]
+    # Nobody again: the pauses become longer, and nothing is forgotten.
+    for now in range(103, 155):
+        for kind, key in sent[-2:]:
+            reports.on_unheard(kind, key, "no matching subscribers")
+        tick(float(now))
+    assert 2 * 3 <= len(sent) <= 2 * 6
+    assert set(sent) == {(ReportKind.EVENTS, 1), (ReportKind.EVENTS, 2)}
     reports.close({})
 
 
