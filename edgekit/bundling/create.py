@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -73,6 +74,7 @@ _INT8_STEPS: Final = 4 / 255
 _STATISTICS_SAMPLES: Final = 512
 # Numbers of an input that its quantiles are taken of: fewer samples where they are pictures.
 _STATISTICS_VALUES: Final = 1 << 24
+_GIT_SECONDS: Final = 10.0
 _TASK_PATTERN: Final = r"[a-z][a-z0-9-]{0,62}"
 
 
@@ -451,9 +453,34 @@ def _lineage(request: BundleRequest, pipeline: Pipeline, data_sha256: str) -> di
         "data": {"file": request.data.name, "sha256": data_sha256},
         "models": [{"file": model.name, "sha256": sha256_of(model)} for model in request.models],
     }
+    revision = _revision(request.models[0].parent)
+    if revision:
+        lineage["revision"] = revision
     if pipeline.where:
         lineage["pipeline"] = {"file": Path(pipeline.where).name, "sha256": pipeline.sha256}
     if request.source:
         require_file(request.source, kind="the source model")
         lineage["source"] = {"file": request.source.name, "sha256": sha256_of(request.source)}
     return lineage
+
+
+def _revision(folder: Path) -> str:
+    """The git revision of a folder, and whether files differ from it; "" where there is none."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],  # noqa: S607
+                capture_output=True,
+                text=True,
+                timeout=_GIT_SECONDS,
+                check=True,
+            ).stdout.strip()
+            for arguments in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
+        )
+    except (OSError, subprocess.SubprocessError):
+        # No git, no repository, or one that takes too long: a bundle is made all the same.
+        return ""
+    return f"{commit} with changes" if changes else commit

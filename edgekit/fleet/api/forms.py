@@ -242,6 +242,7 @@ class RetentionForm(_Form):
     events_days: int | None = Field(default=None, ge=1, le=36_500)
     alarms_days: int | None = Field(default=None, ge=1, le=36_500)
     deployments_days: int | None = Field(default=None, ge=1, le=36_500)
+    answers_days: int | None = Field(default=None, ge=1, le=36_500)
     events_per_device: int | None = Field(default=None, ge=1, le=10_000_000)
 
 

@@ -31,6 +31,7 @@ class Retention:
         events_days: Events.
         alarms_days: Alarms that are over.
         deployments_days: Where a version ran.
+        answers_days: What devices were asked for and answered: figures, logs, samples.
         events_per_device: Of one device no more than that, whatever their age: a device that
             floods the fleet with events pushes out its own.
     """
@@ -40,6 +41,7 @@ class Retention:
     events_days: int = 365
     alarms_days: int = 365
     deployments_days: int = 3_650
+    answers_days: int = 30
     events_per_device: int = 10_000
 
 
@@ -51,6 +53,7 @@ class Expired:
     events: int
     alarms: int
     deployments: int
+    answers: int
 
 
 def read_retention(database: Database) -> Retention:
@@ -97,7 +100,9 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
     from edgekit.fleet.store.tables import (
         AlarmRow,
         DeploymentRow,
+        DeviceRequestRow,
         EventRow,
+        ReplyPartRow,
         TelemetryFaultRow,
         TelemetryHourRow,
         TelemetrySlotRow,
@@ -144,7 +149,19 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
             session,
             delete(DeploymentRow).where(DeploymentRow.at < now - limits.deployments_days * _DAY),
         )
-    return Expired(telemetry=telemetry, events=events, alarms=alarms, deployments=deployments)
+        oldest = now - limits.answers_days * _DAY
+        answers = _delete(session, delete(ReplyPartRow).where(ReplyPartRow.received < oldest))
+        asked = delete(DeviceRequestRow).where(
+            DeviceRequestRow.created < oldest, DeviceRequestRow.expires < now
+        )
+        _delete(session, asked)
+    return Expired(
+        telemetry=telemetry,
+        events=events,
+        alarms=alarms,
+        deployments=deployments,
+        answers=answers,
+    )
 
 
 def _delete(session: Session, statement: Any) -> int:

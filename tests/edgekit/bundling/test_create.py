@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +64,28 @@ def test_a_bundle_holds_what_was_measured(request_: BundleRequest, tmp_path: Pat
         "variants/onnx-float32.onnx": manifest.files["variants/onnx-float32.onnx"].sha256,
         "data.npz": manifest.lineage["data"]["sha256"],
     }
+
+
+def test_the_revision_of_the_models_is_told(request_: BundleRequest, tmp_path: Path) -> None:
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("git is not installed")
+    assert "revision" not in create_bundle(request_).lineage
+
+    def run(*arguments: str) -> str:
+        names = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        done = subprocess.run(
+            [git, *names, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    run("init", "-q")
+    run("add", "linear.onnx")
+    run("commit", "-q", "-m", "one")
+    commit = run("rev-parse", "HEAD")
+    assert create_bundle(request_).lineage["revision"] == commit
+    linear_model(request_.models[0], WEIGHTS * 2)
+    assert create_bundle(request_).lineage["revision"] == f"{commit} with changes"
 
 
 def test_it_proves_itself_here(request_: BundleRequest, tmp_path: Path) -> None:

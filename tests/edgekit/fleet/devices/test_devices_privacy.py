@@ -13,6 +13,7 @@ from edgekit.fleet.audit import read_audit, verify_audit
 from edgekit.fleet.broker import find_mosquitto, start_broker
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.privacy import delete_device, erase_device, export_device
+from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.devices.retention import (
     apply_retention,
     change_retention,
@@ -32,6 +33,7 @@ from edgekit.fleet.store.tables import (
 from edgekit.fleet.watch import FleetWatcher
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.protocol import Topics
+from edgekit_runtime.requests import DeviceReply, RequestKind
 
 
 def rollout(devices: dict[str, object]) -> RolloutRow:
@@ -169,6 +171,23 @@ def test_what_is_too_old_is_deleted(busy, watch) -> None:
     done = apply_retention(busy.database, clock=watch)
     # An alarm that lasts is not forgotten.
     assert (done.telemetry, done.events, done.deployments, done.alarms) == (1, 2, 0, 0)
+
+
+def test_what_devices_answered_is_kept_no_longer_than_asked_for(busy, watch) -> None:
+    book = RequestBook(busy.database, actor="bob", clock=watch)
+    asked = book.ask("d1", RequestKind.SAMPLES, {"most": 1}, hours=24.0)
+    result = {"sample": "1-digits-1.0.0-random.npz", "piece": 0, "pieces": 1, "data": "eA=="}
+    book.take([DeviceReply(device="d1", number=asked.number, ok=True, result=result)])
+    watch.goes_on(days=29)
+    waiting = book.ask("d1", RequestKind.LOGS, hours=24.0 * 60)
+    assert apply_retention(busy.database, clock=watch).answers == 0
+    watch.goes_on(days=2)
+    assert apply_retention(busy.database, clock=watch).answers == 1
+    assert [item.number for item in book.of("d1")] == [waiting.number]
+    # What still waits for its device is no answer.
+    watch.goes_on(days=40)
+    apply_retention(busy.database, clock=watch)
+    assert [item.number for item in book.of("d1")] == [waiting.number]
 
 
 def test_a_device_that_floods_pushes_out_its_own_events(busy, event, watch) -> None:
