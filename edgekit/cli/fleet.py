@@ -217,7 +217,7 @@ def refresh(folder: Path) -> None:
     for name in done.needs_offline_keys:
         click.echo(
             click.style("Warning: ", fg="yellow", bold=True)
-            + f"{name} expires within 30 days and needs its offline key",
+            + f"{name} expires within 30 days and needs its offline key: edgekit keys renew",
             err=True,
         )
 

@@ -38,7 +38,7 @@ from edgekit.fleet.keyring import (
     read_keyring,
     require_finished,
 )
-from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit.fleet.repositories import open_images, ordered_devices
 from edgekit.fleet.secret_files import replace_secret
 from edgekit_runtime.durable import discard, sync_folder, unwritable, write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
@@ -261,9 +261,20 @@ def _sign_images_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> No
 
 
 def _sign_orders_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> None:
-    if part.roots:
-        for device in ordered_devices(fleet):
-            open_orders(fleet, device, clock=clock).sign_again(part.final)
+    if not part.roots:
+        return
+    from edgekit.fleet.rollouts.bulk_orders import BulkDeviceOrders
+
+    ring, root = read_keyring(fleet), current_root(fleet, Repository.DIRECTOR).signed
+    signers = {
+        role: ring.signers(Repository.DIRECTOR, role)
+        for role in ("targets", "snapshot", "timestamp")
+    }
+    for device in ordered_devices(fleet):
+        orders = BulkDeviceOrders(
+            fleet, device, root=root, proven=set(), sign_with=signers.__getitem__, clock=clock
+        )
+        orders.sign_again(part.final)
 
 
 def _publish_first(fleet: Fleet, part: RepositoryChange, ring: Keyring, clock: Clock) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.clock import Clock, utc_now
@@ -139,7 +140,7 @@ class OrderBook:
         return status.st_mtime_ns, status.st_ino
 
     def _open(self, device: str) -> DeviceOrders:
-        mark = self._fleet.director_metadata.stat().st_mtime_ns
+        mark = _changed(self._fleet.director_metadata)
         if self._root is None or mark != self._roots_mark:
             # The keys may have been rotated by another process.
             self._roots_mark = mark
@@ -164,3 +165,11 @@ class OrderBook:
         if role not in self._signers:
             self._signers[role] = read_keyring(self._fleet).signers(Repository.DIRECTOR, role)
         return self._signers[role]
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        # Whoever opens it says what is missing.
+        return 0

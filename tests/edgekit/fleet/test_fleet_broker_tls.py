@@ -31,14 +31,18 @@ from edgekit.fleet.broker_setup import (
 from edgekit.fleet.certificates import serial_of
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.keys import init_keys
+from edgekit.fleet.key_exchange import rotate_key
+from edgekit.fleet.key_signing import Signing
+from edgekit.fleet.keyring import read_keyring
+from edgekit.fleet.keys import director_root, image_root, init_keys
 from edgekit.fleet.ordering import order_device
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.simulation.behaviour import Behaviour
 from edgekit.fleet.simulation.crowd import Crowd
 from edgekit.fleet.telemetry.listener import FleetListener
+from edgekit_agent.verifier import VerifiedOrder, Verifier
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
-from edgekit_runtime.protocol import Topics
+from edgekit_runtime.protocol import Topics, unpack_metadata
 from tests.simulators.authority import Authority
 
 TOPICS = Topics("plant-7")
@@ -181,6 +185,35 @@ def test_a_device_reads_what_the_control_plane_publishes(secured: Secured) -> No
     # What was published to last need not be said again, wherever the folder is then.
     assert Fleet.open(secured.fleet.path).broker == secured.address
     assert str(secured.fleet.path) not in (secured.fleet.path / "fleet.toml").read_text()
+
+
+def test_devices_follow_exchanged_keys_over_the_line(secured: Secured, tmp_path: Path) -> None:
+    """One hears every change, one was away meanwhile; both read what lies on the broker."""
+    order_device(secured.fleet, "oven-3", [])
+    verifiers = [
+        Verifier(
+            tmp_path / name,
+            device="oven-3",
+            image_root=image_root(secured.fleet).read_bytes(),
+            director_root=director_root(secured.fleet).read_bytes(),
+        )
+        for name in ("awake", "asleep")
+    ]
+
+    def verify(verifier: Verifier) -> VerifiedOrder:
+        topics = [TOPICS.metadata, TOPICS.order("oven-3")]
+        with Device(secured.port, secured.identity("oven-3"), topics) as device:
+            assert wait_until(lambda: set(topics) <= set(device.heard))
+        image, director = (unpack_metadata(device.heard[topic], where=topic) for topic in topics)
+        return verifier.verify(image=image, director=director, now=time.time())
+
+    publish(secured.fleet, secured.address)
+    before = [verify(verifier).order_version for verifier in verifiers]
+    for name in [key.name for key in read_keyring(secured.fleet).keys]:
+        rotate_key(secured.fleet, name, Signing())
+        publish(secured.fleet, secured.address)
+        assert verify(verifiers[0]).order_version == before[0]
+    assert verify(verifiers[1]).order_version == before[1]
 
 
 def test_a_device_that_pretends_to_be_another_reaches_nothing_of_it(secured: Secured) -> None:
