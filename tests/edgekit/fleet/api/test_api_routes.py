@@ -32,6 +32,7 @@ PROTECTED = [
     ("POST", "/experiments", {}, Role.RELEASE_MANAGER),
     ("POST", "/shadows", {}, Role.RELEASE_MANAGER),
     ("POST", "/shadows/s1/stop", None, Role.OPERATOR),
+    ("POST", "/feedback", {"items": []}, Role.OPERATOR),
     ("GET", "/tokens", None, Role.ADMIN),
     ("POST", "/tokens", {"name": "x", "role": "admin"}, Role.ADMIN),
     ("DELETE", "/tokens/" + "0" * 16, None, Role.ADMIN),
@@ -363,3 +364,22 @@ def test_a_rollout_that_a_command_line_made_is_seen_and_paused_too(populated, pl
     again = populated.client(Role.ADMIN).post(f"{API}/rollouts", json={"plan": plan})
     assert again.status_code == 400
     assert "already" in again.json()["what"]
+
+
+def test_feedback_counts_once_and_what_never_ran_is_refused(populated) -> None:
+    operator = populated.client(Role.OPERATOR)
+    item = {"device": "oven-1", "bundle": "digits", "id": "r/1", "right": 2, "wrong": 1}
+    running = populated.plane.inventory(type("A", (), {"name": "x"})()).get("oven-1").bundles
+    version = running["digits"]["active"]
+    items = [item | {"version": version}, item | {"version": "9.9.9", "id": "r/2"}]
+    for counted, known in ((1, 0), (0, 1)):
+        answer = operator.post(f"{API}/feedback", json={"items": items})
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        assert (found["counted"], found["known"]) == (counted, known)
+        assert found["refused"] == ["r/2: oven-1 never said that it runs digits 9.9.9"]
+    (shown,) = populated.client(Role.VIEWER).get(f"{API}/feedback").json()
+    assert (shown["version"], shown["right"], shown["wrong"]) == (version, 2, 1)
+    for wrong in ({"right": 0, "wrong": 0}, {"right": -1}, {"id": ""}, {"extra": 1}):
+        bad = {"items": [items[0] | wrong]}
+        assert operator.post(f"{API}/feedback", json=bad).status_code in (400, 422)
