@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 )
 @click.option("--tls-key", type=click.Path(path_type=Path, dir_okay=False), help="PEM.")
 @click.option("--page-only", is_flag=True, help="Hear no devices and drive no rollouts.")
+@click.option(
+    "--share",
+    is_flag=True,
+    help="Share measurements and events with other replicas, each hears a part ($share of MQTT 5). "
+    "Give it to all of them, or to none.",
+)
 @fleet_option
 @database_option
 @broker_option
@@ -36,6 +43,7 @@ def serve(
     tls_certificate: Path | None,
     tls_key: Path | None,
     page_only: bool,
+    share: bool,
     folder: Path,
     database: str | None,
     broker: str | None,
@@ -52,12 +60,21 @@ def serve(
 
     from edgekit.fleet.api.control_plane import ControlPlane
     from edgekit.fleet.api.serving import PageServer
-    from edgekit.fleet.service.leading import FleetService
+    from edgekit.fleet.service.leading import FleetService, ServiceSettings
+    from edgekit.fleet.service.sharing import SharedHearing
+    from edgekit_runtime.errors import UsageError
+
+    if page_only and share:
+        raise UsageError("--page-only hears no devices: it has nothing to share")
 
     with opened_database(folder, database) as (fleet, opened):
-        service = None
+        work: list[Callable[[Callable[[], bool]], None]] = []
         if not page_only:
-            service = FleetService(fleet, opened, broker_address(fleet, broker))
+            address = broker_address(fleet, broker)
+            settings = ServiceSettings(shares=share)
+            work.append(FleetService(fleet, opened, address, settings=settings).run)
+            if share:
+                work.append(SharedHearing(fleet, opened, address).run)
         server = PageServer(
             ControlPlane(fleet=fleet, database=opened),
             host=host,
@@ -66,12 +83,12 @@ def serve(
             key=tls_key,
         )
         stopping = threading.Event()
-        thread = threading.Thread(
-            target=service.run if service else stopping.wait,
-            args=[lambda: not stopping.is_set()] if service else [],
-            name="service",
-        )
-        thread.start()
+        threads = [
+            threading.Thread(target=run, args=[lambda: not stopping.is_set()], name="service")
+            for run in work
+        ]
+        for thread in threads:
+            thread.start()
         try:
             scheme = "https" if tls_certificate else "http"
             click.echo(f"{scheme}://{server.address}; Ctrl-C ends it")
@@ -82,7 +99,8 @@ def serve(
                 server.run()
         finally:
             stopping.set()
-            thread.join()
+            for thread in threads:
+                thread.join()
     click.echo("Stopped.", err=True)
 
 

@@ -24,7 +24,7 @@ class Hearing:
 
     Args:
         database: Where to.
-        listener: Who hears.
+        listener: Who hears; `listeners` may be others later, at least one.
         ledger: What devices measure.
         clock: The time.
     """
@@ -37,7 +37,9 @@ class Hearing:
         ledger: Ledger,
         clock: Clock = utc_now,
     ) -> None:
-        self._listener = listener
+        self.listeners = [listener]
+        self._topics = listener.topics
+        self._spoke: set[FleetListener] = set()
         self._ledger = ledger
         self._clock = clock
         self._inventory = Inventory(database, actor="service", clock=clock)
@@ -59,7 +61,14 @@ class Hearing:
         Raises:
             EnvironmentLackError: If the database cannot be used: nothing is lost, try again.
         """
-        heard = self._listener.take(timeout_s=timeout_s)
+        heard: list[Heard] = []
+        self._spoke = set()
+        for listener in self.listeners:
+            taken = listener.take(timeout_s=0.0 if heard else timeout_s)
+            if taken:
+                self._spoke.add(listener)
+            heard += taken
+            timeout_s = 0.0
         room = _MOST_UNWRITTEN - len(self._unwritten)
         if len(heard) > room:
             _log.warning("more waits than is kept: the broker sends the rest again later")
@@ -67,8 +76,8 @@ class Hearing:
         if not self._unwritten:
             return 0
         self._inventory.hear(self._states.values(), self._events)
-        taken = self._ledger.keep(self._measured, now=self._clock().timestamp())
-        self._refused += taken.refused
+        kept = self._ledger.keep(self._measured, now=self._clock().timestamp())
+        self._refused += kept.refused
         for message in self._unwritten:
             message.done()
         count = len(self._unwritten)
@@ -76,9 +85,13 @@ class Hearing:
             waiting.clear()
         return count
 
+    def heard_from(self, listener: FleetListener) -> bool:
+        """Whether a listener had something in the last turn."""
+        return listener in self._spoke
+
     def _understand(self, messages: list[Heard]) -> None:
         """Read each message once, however often it takes to write it down."""
-        topics = self._listener.topics
+        topics = self._topics
         telemetry: list[tuple[str, bytes]] = []
         for message in messages:
             self._unwritten.append(message)

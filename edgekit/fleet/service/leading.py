@@ -46,11 +46,13 @@ class ServiceSettings:
         clock: The time; the lease goes by the real one.
         labels: The owner's labels of devices; those in the database where it is None.
         turn_seconds: How long a rollout waits between two turns.
+        shares: Whether replicas share measurements and events: see `SharedHearing`.
     """
 
     clock: Clock = utc_now
     labels: Labelling | None = None
     turn_seconds: float = 1.0
+    shares: bool = False
 
 
 class FleetService:
@@ -103,7 +105,16 @@ class FleetService:
         with contextlib.ExitStack() as stack:
             desk = stack.enter_context(open_desk(self._fleet, self._database, self._broker))
             name = f"edgekit-serve-{self._fleet.id}"
-            listener = stack.enter_context(FleetListener(self._fleet.id, self._broker, name=name))
+            everything = not self._settings.shares
+            listener = stack.enter_context(
+                FleetListener(
+                    self._fleet.id,
+                    self._broker,
+                    name=name,
+                    telemetry=everything,
+                    events=everything,
+                )
+            )
             hearing = Hearing(self._database, listener, ledger=desk.ledger, clock=clock)
             inventory = Inventory(self._database, actor="service", clock=clock)
             drivers = RolloutDrivers(

@@ -56,6 +56,7 @@ class FleetListener:
         events: Whether to listen for events.
         states: Whether to listen for states.
         replies: Whether to listen for answers to requests.
+        share: Share all of it with the others who give this name: each hears a part (MQTT 5).
 
     Raises:
         EnvironmentLackError: If no broker answers there, or it does not let us in.
@@ -71,6 +72,7 @@ class FleetListener:
         events: bool = True,
         states: bool = True,
         replies: bool = False,
+        share: str = "",
     ) -> None:
         self.topics = Topics(fleet_id)
         self._subscriptions = [(self.topics.all_states, 1)] if states else []
@@ -79,7 +81,16 @@ class FleetListener:
         if events:
             self._subscriptions.append((self.topics.all_events, 1))
         if telemetry:
-            self._subscriptions.append((f"{self.topics.base}/devices/+/telemetry", 1))
+            self._subscriptions.append((self._all_telemetry, 1))
+        if share:
+            self._subscriptions = [(f"$share/{share}/{t}", q) for t, q in self._subscriptions]
+        wanted = {topic for topic, _ in self._subscriptions}
+        # The broker remembers what an earlier session of the name had subscribed to.
+        self._unwanted = [
+            topic
+            for topic in (self.topics.all_states, self.topics.all_events, self._all_telemetry)
+            if topic not in wanted
+        ]
         self._heard: queue.Queue[Heard] = queue.Queue(_MOST_WAITING)
         self._ready = threading.Event()
         self._closing = threading.Event()
@@ -98,6 +109,10 @@ class FleetListener:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    @property
+    def _all_telemetry(self) -> str:
+        return f"{self.topics.base}/devices/+/telemetry"
 
     @property
     def connections(self) -> int:
@@ -125,9 +140,13 @@ class FleetListener:
             self._client.subscribe([(topic, 1) for topic in topics])
             self._client.unsubscribe(topics)
 
+    def unsubscribe(self) -> None:
+        """Have the broker add nothing more to what it still holds for this name."""
+        self._client.unsubscribe([topic for topic, _ in self._subscriptions])
+
     def forget(self) -> None:
         """Let the broker keep nothing more for this name: `close` is for good."""
-        self._client.unsubscribe([topic for topic, _ in self._subscriptions])
+        self.unsubscribe()
         self._forgets = True
 
     def close(self) -> None:
@@ -195,6 +214,8 @@ class FleetListener:
             self._ready.set()
         else:
             self._connections += 1
+            if self._unwanted:
+                client.unsubscribe(self._unwanted)
             client.subscribe(self._subscriptions)
 
     def _subscribed(

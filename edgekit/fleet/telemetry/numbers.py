@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-# Of a stream; the oldest gaps are given up first: what comes out of one then counts as known.
-MAX_GAPS: Final = 32
+# Of a stream; the oldest gaps are given up first: what comes out of one then counts as known. Of
+# two replicas each takes every other batch of a device, and one that died leaves a gap for each.
+MAX_GAPS: Final = 2_000
 
 
 @dataclass(slots=True)
@@ -30,11 +32,13 @@ class Numbers:
                 del self.gaps[:-MAX_GAPS]
             self.last = number
             return True
-        for place, (first, final) in enumerate(self.gaps):
-            if first <= number <= final:
+        place = bisect_right(self.gaps, [number, number]) - 1
+        # The gap that begins with this number may sort after it, as it is longer.
+        for near in (place, place + 1):
+            if 0 <= near < len(self.gaps) and self.gaps[near][0] <= number <= self.gaps[near][1]:
+                first, final = self.gaps[near]
                 rest = [[first, number - 1], [number + 1, final]]
-                self.gaps[place : place + 1] = [gap for gap in rest if gap[0] <= gap[1]]
-                del self.gaps[:-MAX_GAPS]
+                self.gaps[near : near + 1] = [gap for gap in rest if gap[0] <= gap[1]]
                 return True
         return False
 

@@ -1,0 +1,156 @@
+"""Replicas that share what devices measure, and one of them that dies."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.connection import connected_to
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.service.sharing import SharedHearing
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.telemetry import recent_counts
+from edgekit_runtime.errors import UsageError
+from edgekit_runtime.protocol import Topics
+from edgekit_runtime.telemetry import ModelCounts, Window, pack_batch
+
+DEVICES = ("d1", "d2", "d3")
+WINDOW = Window(start=1.0, end=2.0, bundle="digits", version="1.0.0", model=ModelCounts(requests=1))
+REPLICA = (
+    "import sys; from pathlib import Path\n"
+    "from edgekit.fleet.folder import BrokerAddress, Fleet\n"
+    "from edgekit.fleet.service.sharing import SharedHearing\n"
+    "from edgekit.fleet.store.database import open_database\n"
+    "database = open_database(sys.argv[2])\n"
+    "broker = BrokerAddress('127.0.0.1', int(sys.argv[3]))\n"
+    "hearing = SharedHearing(Fleet.open(Path(sys.argv[1])), database, broker)\n"
+    "told = []\n"
+    "def goes_on():\n"
+    "    if hearing.taken and not told:\n"
+    "        told.append(print('has taken', flush=True))\n"
+    "    return True\n"
+    "hearing.run(goes_on)\n"
+)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
+        yield running
+
+
+@contextmanager
+def running(hearing: SharedHearing) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=hearing.run, args=[lambda: not stop.is_set()])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within a time: {what}")
+        time.sleep(0.05)
+
+
+class Measuring:
+    """Devices that send one request each time, in batches that are numbered."""
+
+    def __init__(self, fleet: Fleet, broker: RunningBroker) -> None:
+        self._topics = Topics(fleet.id)
+        self._broker = broker
+        self._row = json.dumps(WINDOW.to_json()).encode()
+        self.sent = 0
+
+    def send(self, times: int) -> None:
+        first = self.sent // len(DEVICES) + 1
+        with connected_to(self._broker.address) as connection:
+            for number in range(first, first + times):
+                for device in DEVICES:
+                    message = pack_batch(device, "0" * 16, 0, [(number, self._row)])
+                    connection._client.publish(self._topics.telemetry(device), message, qos=1)
+            connection._client.publish("end", b"", qos=1).wait_for_publish(30)
+        self.sent += times * len(DEVICES)
+
+
+def counted(database: Database) -> int:
+    known = recent_counts(database, since=0).get(("digits", "1.0.0"))
+    return known.requests if known else 0
+
+
+def test_each_replica_hears_a_part_and_all_of_it_counts_once(
+    fleet: Fleet, database: Database, mosquitto: RunningBroker
+) -> None:
+    first, second = (SharedHearing(fleet, database, mosquitto.address) for _ in range(2))
+    devices = Measuring(fleet, mosquitto)
+    with running(first):
+        wait_until(lambda: first.slots == (0,), "the first hears")
+        with running(second):
+            wait_until(lambda: second.slots == (1,), "the second hears")
+            devices.send(40)
+            wait_until(lambda: counted(database) == devices.sent, "all is counted")
+            assert min(first.taken, second.taken) > 0
+            assert first.taken + second.taken == devices.sent
+        # Its session is still at the broker, and gets its share: nobody hears it for a moment.
+        devices.send(10)
+        wait_until(lambda: counted(database) == devices.sent, "what it was handed is counted")
+        wait_until(lambda: first.slots == (0,), "its name is given back")
+        devices.send(10)
+        wait_until(lambda: counted(database) == devices.sent, "nothing goes to it any more")
+
+
+def test_a_replica_that_is_killed_loses_nothing(
+    fleet: Fleet, database: Database, mosquitto: RunningBroker
+) -> None:
+    first = SharedHearing(fleet, database, mosquitto.address)
+    devices = Measuring(fleet, mosquitto)
+    address = database.engine.url.render_as_string(hide_password=False)
+    with running(first):
+        wait_until(lambda: first.slots == (0,), "the first hears")
+        second = subprocess.Popen(
+            [sys.executable, "-c", REPLICA, str(fleet.path), address, str(mosquitto.port)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert second.stdout is not None
+        heard = threading.Event()
+        reading = threading.Thread(target=lambda: (second.stdout.readline(), heard.set()))
+        reading.start()
+        while not heard.is_set():
+            devices.send(3)
+            time.sleep(0.2)
+        sending = threading.Thread(target=devices.send, args=[150])
+        sending.start()
+        second.send_signal(signal.SIGKILL)
+        second.wait()
+        reading.join()
+        second.stdout.close()
+        sending.join()
+        wait_until(lambda: counted(database) == devices.sent, "nothing is lost")
+    assert counted(database) == devices.sent
+
+
+def test_a_broker_without_mqtt_5_is_named(fleet: Fleet, database: Database, tmp_path: Path) -> None:
+    with (
+        start_broker(tmp_path / "broker", prefer="amqtt") as broker,
+        pytest.raises(UsageError, match=r"speaks MQTT 3\.1\.1"),
+    ):
+        SharedHearing(fleet, database, broker.address)
