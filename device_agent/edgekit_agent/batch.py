@@ -26,12 +26,13 @@ class BatchSummary:
     """How a batch went.
 
     Attributes:
-        files: How many were read.
+        files: How many were read to their end.
         answers: Requests that were answered.
         failed: Files that could not be read, and requests that the model did not answer.
         faults: The first of them, each with its file.
         seconds: Wall time of all.
         median_ms: Of the model with its pre- and postprocessing; 0 for no answer.
+        interrupted: Whether somebody ended it before it was done.
     """
 
     files: int
@@ -40,6 +41,7 @@ class BatchSummary:
     faults: tuple[str, ...]
     seconds: float
     median_ms: float
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, object]:
         """The summary as JSON."""
@@ -83,7 +85,7 @@ def run_batch(
 ) -> BatchSummary:
     """Answer every request in some files, and write a line of JSON for each.
 
-    What fails is a line too, and does not end the batch.
+    What fails is a line too, and does not end the batch. Ctrl-C ends it: what was answered stays.
 
     Args:
         model: Who answers.
@@ -95,22 +97,28 @@ def run_batch(
     answers, failed = 0, 0
     faults: list[str] = []
     latencies_ms: list[float] = []
-    for path in files:
-        for index, outcome, milliseconds in _answers(model, path):
-            line: dict[str, object] = {"file": str(path), "index": index}
-            if isinstance(outcome, EdgekitError):
-                failed += 1
-                if len(faults) < _MOST_FAULTS:
-                    faults.append(f"{path} [{index}]: {outcome.what}")
-                line["error"] = outcome.what
-            else:
-                answers += 1
-                latencies_ms.append(milliseconds)
-                line["outputs"] = {name: array.tolist() for name, array in outcome.items()}
-            output.write(json.dumps(line, separators=(",", ":")) + "\n")
-        progress(path)
+    done, interrupted = 0, False
+    try:
+        for path in files:
+            for index, outcome, milliseconds in _answers(model, path):
+                line: dict[str, object] = {"file": str(path), "index": index}
+                if isinstance(outcome, EdgekitError):
+                    failed += 1
+                    if len(faults) < _MOST_FAULTS:
+                        faults.append(f"{path} [{index}]: {outcome.what}")
+                    line["error"] = outcome.what
+                else:
+                    answers += 1
+                    latencies_ms.append(milliseconds)
+                    line["outputs"] = {name: array.tolist() for name, array in outcome.items()}
+                output.write(json.dumps(line, separators=(",", ":")) + "\n")
+            done += 1
+            progress(path)
+    except KeyboardInterrupt:
+        interrupted = True
     return BatchSummary(
-        files=len(files),
+        files=done,
+        interrupted=interrupted,
         answers=answers,
         failed=failed,
         faults=tuple(faults),

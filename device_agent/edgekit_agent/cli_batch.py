@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import click
 
+from edgekit_runtime.console import EXIT_INTERRUPTED
+from edgekit_runtime.durable import unwritable
 from edgekit_runtime.errors import GateFailedError
 
 
@@ -53,7 +56,7 @@ def batch(
         loaded = stack.enter_context(load_model(model, config=config_path, threads=threads))
         stream: IO[str] = sys.stdout
         if output:
-            stream = stack.enter_context(output.open("w", encoding="utf-8"))
+            stream = stack.enter_context(_written(output))
         bar = stack.enter_context(
             click.progressbar(length=len(files), label=Path(model).name, file=sys.stderr)
         )
@@ -62,10 +65,28 @@ def batch(
         click.echo(json.dumps(summary.to_json(), indent=1), err=output is None)
     else:
         click.echo(
-            f"{summary.answers} answers from {summary.files} files in {summary.seconds:.1f} s, "
-            f"median {summary.median_ms:.3g} ms (measured here); {summary.failed} failed",
+            f"{summary.answers} answers from {summary.files} of {len(files)} files in "
+            f"{summary.seconds:.1f} s, median {summary.median_ms:.3g} ms (measured here); "
+            f"{summary.failed} failed",
             err=True,
         )
         for fault in summary.faults:
             click.echo(f"  {fault}", err=True)
+    if summary.interrupted:
+        click.echo(f"interrupted: {output or 'what was printed'} ends with a whole line", err=True)
+        return EXIT_INTERRUPTED
     return GateFailedError.exit_code if summary.failed else 0
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[IO[str]]:
+    """A file to write answers to.
+
+    Raises:
+        EnvironmentLackError: If it cannot be written, or the disk is full.
+    """
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -190,6 +190,13 @@ def load_model(model: str | Path, *, config: Path, threads: int | None = None) -
     """
     if str(model).endswith(BUNDLE_SUFFIX):
         return _load_file(Path(model), threads=threads or 1)
+    if Path(model).is_file():
+        raise UsageError(
+            "this is no bundle file",
+            where=str(model),
+            fix=f"give a {BUNDLE_SUFFIX} file, which `edgekit bundle create` makes of a model, or "
+            "the name of a bundle that the agent serves",
+        )
     settings = load_config(config)
     records = load_journal(settings.data / "journal.json").bundles
     slot = records[str(model)].serving if str(model) in records else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
+import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from edgekit_agent.config import FILE_NAME, AgentConfig, TlsNames, load_config, 
 from edgekit_agent.conversion import stored_files
 from edgekit_agent.hardware import RUNTIMES, Hardware, detect_hardware
 from edgekit_agent.listeners import open_listener
+from edgekit_agent.status import read_status
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.files import require_file
@@ -88,6 +91,8 @@ def create_agent(
             where=str(config),
             fix="choose another folder, or edit its agent.toml",
         )
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("this is a file", where=str(folder), fix="give the path of a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -138,8 +143,10 @@ def split_address(text: str) -> tuple[str, int]:
     """
     host, colon, port = text.rpartition(":")
     if not colon:
-        return text, 1883
-    if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        host, port = text, "1883"
+    # What agent.toml takes as a host: no URL, and nothing that would end its text.
+    good = re.fullmatch(r"[^\s/\"\\]+", host) and re.fullmatch(r"[0-9]{1,5}", port)
+    if not good or not 0 < int(port) < 1 << 16:
         raise UsageError(f"{text!r} is no HOST:PORT", fix="write it like 192.168.1.10:1883")
     return host.strip("[]"), int(port)
 
@@ -302,6 +309,10 @@ def _check_streams(config: AgentConfig) -> tuple[Finding, ...]:
 
 def _check_port(config: AgentConfig) -> Finding:
     address = f"{config.http_host}:{config.http_port}"
+    with contextlib.suppress(EdgekitError):
+        status = read_status(config.status_file)
+        if status["running"] and status.get("port") == config.http_port:
+            return Finding(name="HTTP port", ok=True, detail=f"{address}: this agent runs")
     try:
         open_listener(config.http_host, config.http_port, patience_seconds=0.0).close()
     except EdgekitError as error:

@@ -15,7 +15,9 @@ def device() -> None:
 
 
 @device.command()
-@click.option("--arch", required=True, help="The device's architecture: aarch64 or x86_64.")
+@click.option(
+    "--arch", required=True, help="The device's architecture: aarch64 (arm64), x86_64 (amd64)."
+)
 @click.option("--python", required=True, help="Its Python: 3.11 (Bookworm), 3.12, 3.13 (Trixie).")
 @click.option(
     "--engine",

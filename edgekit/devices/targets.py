@@ -12,6 +12,7 @@ from edgekit_runtime.errors import UsageError
 _GLIBC: Final = ("2_34", "2_31", "2_28", "2_27", "2_26", "2_24", "2_17", "2_5")
 _ALIASES: Final = ("manylinux2014", "manylinux2010", "manylinux1")
 _DEBIAN: Final = {"aarch64": "arm64", "x86_64": "amd64"}
+_ARCHITECTURES: Final = ", ".join(f"{name} ({also})" for name, also in sorted(_DEBIAN.items()))
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 ENGINES: Final = ("tflite", "onnx")
 
@@ -51,18 +52,17 @@ def parse_target(architecture: str, python: str) -> Target:
     Raises:
         UsageError: If not; says what can be done there instead.
     """
-    if re.fullmatch(r"arm(v[67]l?|hf|32)?", architecture):
-        raise UsageError(
-            "a file cannot be packed for 32-bit ARM: numpy, cffi and LiteRT have no such wheels",
-            where=f"--arch {architecture}",
-            fix="on 32-bit Raspberry Pi OS Bookworm, pip gets numpy and cffi from piwheels: "
-            'pip install "edgekit[agent,tflite-runtime]"; or use the 64-bit system',
-        )
+    architecture = next(
+        (ours for ours, also in _DEBIAN.items() if also == architecture), architecture
+    )
+    if re.fullmatch(r"arm(v[5-8].*|hf|el|32)?", architecture):
+        raise _not_packed(architecture, python)
     if architecture not in _DEBIAN:
         raise UsageError(
-            f"{architecture!r} is not a known architecture",
+            f"{architecture!r} is not supported: no inference engine has wheels for it",
             where="--arch",
-            fix=f"choose from {', '.join(sorted(_DEBIAN))}",
+            fix=f"choose from {_ARCHITECTURES}; 32-bit ARM (armv7l) is installed with pip, "
+            "see docs/agent.md",
         )
     if python not in PYTHONS:
         raise UsageError(
@@ -71,3 +71,28 @@ def parse_target(architecture: str, python: str) -> Target:
             fix=f"choose from {', '.join(PYTHONS)}: Bookworm has 3.11, Trixie 3.13",
         )
     return Target(architecture=architecture, python=python)
+
+
+def _not_packed(architecture: str, python: str) -> UsageError:
+    """Why nothing is packed for 32-bit ARM, and what to do there instead."""
+    where = f"--arch {architecture} --python {python}"
+    larger = "use the 64-bit system (--arch aarch64), which every Raspberry Pi since the 3 runs"
+    if re.match(r"arm(v[56]|el)", architecture):
+        return UsageError(
+            f"{architecture} is not supported: no inference engine has wheels for it",
+            where=where,
+            fix="use a board with ARMv7 or newer; of these, " + larger,
+        )
+    if python != "3.11":
+        return UsageError(
+            f"32-bit ARM with Python {python} is not supported: the only engine with such wheels, "
+            "tflite-runtime 2.14, ends with Python 3.11",
+            where=where,
+            fix=f"{larger}, or 32-bit Raspberry Pi OS Bookworm, which has Python 3.11",
+        )
+    return UsageError(
+        "no file is packed for 32-bit ARM: numpy and cffi have no such wheels on PyPI",
+        where=where,
+        fix="on 32-bit Raspberry Pi OS Bookworm pip gets both from piwheels: "
+        'pip install "edgekit[agent,tflite-runtime]"; or ' + larger,
+    )

@@ -73,6 +73,8 @@ def test_every_value_of_the_configuration_is_explained(folder: Path) -> None:
     [
         ({"device": "no/slash"}, "no valid device id"),
         ({"broker": "host:port"}, "no HOST:PORT"),
+        ({"broker": ""}, "no HOST:PORT"),
+        ({"broker": "mqtt://host:1883"}, "no HOST:PORT"),
         ({"image-root": "/nowhere/root.json"}, "no such file"),
         ({"director-root": __file__}, "no root of trust"),
     ],
@@ -84,6 +86,11 @@ def test_init_says_what_is_wrong(tmp_path: Path, changes: dict[str, object], tex
     done = run(*init(tmp_path, **changes), code=2)
     assert text in done.stderr
     assert not (tmp_path / "agent").exists()
+
+
+def test_init_does_not_take_a_file_for_a_folder(tmp_path: Path, folder: Path) -> None:
+    done = run(*init(tmp_path, folder=folder / "agent.toml"), code=2)
+    assert "this is a file" in done.stderr
 
 
 def test_init_does_not_overwrite_an_agent(folder: Path) -> None:
@@ -120,6 +127,18 @@ def test_run_with_a_port_in_use_says_which(folder: Path) -> None:
         done = run("run", "--config", config, code=4)
     assert f"cannot listen on port {port}" in done.stderr
     assert "fix:" in done.stderr
+
+
+def test_check_knows_the_port_of_its_own_agent_from_that_of_others(folder: Path) -> None:
+    config = folder / "agent.toml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(config.read_text().replace("\nport = 0\n", f"\nport = {port}\n"))
+        assert "FAIL HTTP port" in run("check", "--config", config, code=1).stdout
+        status = folder / "data" / "status.json"
+        status.write_text(json.dumps({"pid": os.getpid(), "port": port}))
+        found = run("check", "--config", config).stdout
+        assert f"ok   HTTP port: 127.0.0.1:{port}: this agent runs" in found
 
 
 def test_status_before_the_first_run_says_so(folder: Path) -> None:

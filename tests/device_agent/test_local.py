@@ -7,16 +7,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import edgekit_agent
 from edgekit_agent.batch import find_files, run_batch
+from edgekit_agent.cli import cli
+from edgekit_agent.local import LocalModel
 from edgekit_agent.telemetry.spool import take_counted
 from edgekit_runtime.bundle.archive import write_bundle
 from edgekit_runtime.bundle.manifest import parse_manifest
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from tests.simulators.local_agent import RunningAgent
 from tests.simulators.tiny_bundles import affine_bundle
 
@@ -59,6 +63,47 @@ def test_what_the_agent_serves_is_loaded_by_its_name(agent: RunningAgent) -> Non
     with pytest.raises(UsageError, match="serves no bundle 'triple'") as caught:
         edgekit_agent.load("triple", config=config)
     assert caught.value.fix == "there are: double; or give the path of an .ekb file"
+
+
+def test_a_batch_that_somebody_ends_keeps_what_was_answered(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "a.npy", np.ones((3, 4), np.float32))
+    np.save(tmp_path / "b.npy", np.ones((3, 4), np.float32))
+    out = tmp_path / "answers.jsonl"
+    infer = LocalModel.infer
+    asked: list[object] = []
+
+    def stop_in_the_second_file(self: Any, inputs: Any) -> Any:
+        asked.append(inputs)
+        if len(asked) == 5:
+            raise KeyboardInterrupt
+        return infer(self, inputs)
+
+    monkeypatch.setattr(LocalModel, "infer", stop_in_the_second_file)
+    files = [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    done = CliRunner().invoke(
+        cli, ["batch", str(bundle), *files, "--output", str(out)], standalone_mode=False
+    )
+    assert done.return_value == 130
+    assert "4 answers from 1 of 2 files" in done.output
+    assert f"interrupted: {out} ends with a whole line" in done.output
+    assert [json.loads(line)["index"] for line in out.read_text().splitlines()] == [0, 1, 2, 0]
+
+
+def test_what_a_batch_cannot_use_is_named(bundle: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((1, 4), np.float32))
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"x")
+    for arguments, error, text in (
+        ([str(bundle), "--output", "/proc/none/x"], EnvironmentLackError, "cannot write"),
+        ([str(model)], UsageError, "this is no bundle file"),
+    ):
+        done = CliRunner().invoke(
+            cli, ["batch", *arguments, str(tmp_path / "a.npy")], standalone_mode=False
+        )
+        assert isinstance(done.exception, error)
+        assert text in str(done.exception)
 
 
 def test_a_batch_answers_what_it_can_and_names_the_rest(bundle: Path, tmp_path: Path) -> None:

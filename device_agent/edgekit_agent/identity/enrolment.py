@@ -151,7 +151,11 @@ def _post(url: str, document: dict[str, str], ca: Path | None) -> bytes:
     try:
         context = ssl.create_default_context(cafile=str(ca) if ca else None)
     except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"the CA file cannot be used: {error}", where=str(ca)) from error
+        raise UsageError(
+            f"the CA file cannot be used: {error}",
+            where=str(ca),
+            fix="give the PEM file of the authority that signed the control plane's certificate",
+        ) from error
     request = urllib.request.Request(  # noqa: S310 - https, as was checked
         url, json.dumps(document).encode(), {"Content-Type": "application/json"}
     )

@@ -74,7 +74,7 @@ def place_agent(
             one that `init` writes.
     """
     for path in (config.image_root, config.director_root, *_identity_targets(config)):
-        require_file(path, kind="what agent.toml names")
+        require_file(path, kind="a file")
     placed = [
         PlacedFile(
             path=CONFIG_FOLDER / IMAGE_ROOT_NAME, data=config.image_root.read_bytes(), mode=0o644

@@ -121,10 +121,6 @@ def read_keys(source: KeySource) -> tuple[StorageKey, ...]:
             where=str(path),
             fix="put the key file back; a new one does not open what is encrypted already",
         ) from error
-    if mode & _OTHERS and os.name != "nt":
-        raise StorageLockedError(
-            "others may read the storage key", where=str(path), fix=f"chmod 600 {path}"
-        )
     lines = [line.partition(b"#")[0].strip() for line in data.splitlines()]
     texts = [line for line in lines if line]
     if not texts or len(texts) > _MAX_KEYS or not all(map(_is_key, texts)):
@@ -132,6 +128,10 @@ def read_keys(source: KeySource) -> tuple[StorageKey, ...]:
             "this is no key file: it needs one to 16 lines of 64 hexadecimal digits",
             where=str(path),
             fix="put the right file back, or make one: `edgekit-agent storage-key FILE`",
+        )
+    if mode & _OTHERS and os.name != "nt":
+        raise StorageLockedError(
+            "others may read the storage key", where=str(path), fix=f"chmod 600 {path}"
         )
     return tuple(storage_key(bytes.fromhex(text.decode())) for text in texts)
 

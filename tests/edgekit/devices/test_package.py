@@ -151,17 +151,25 @@ def test_dpkg_reads_the_debian_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arch", "python", "text"),
+    ("arch", "python", "text", "fix"),
     [
-        ("armv7l", "3.11", "32-bit ARM"),
-        ("armhf", "3.13", "32-bit ARM"),
-        ("riscv64", "3.11", "no known|not a known"),
-        ("aarch64", "3.10", "Python 3.10 is not supported"),
+        ("armv7l", "3.11", "no such wheels on PyPI", "edgekit[agent,tflite-runtime]"),
+        ("armhf", "3.13", "the only engine with such wheels", "Bookworm, which has Python 3.11"),
+        ("armv6l", "3.11", "armv6l is not supported", "ARMv7 or newer"),
+        ("riscv64", "3.11", "'riscv64' is not supported", "aarch64 (arm64), x86_64 (amd64)"),
+        ("mips", "3.11", "'mips' is not supported", "aarch64 (arm64), x86_64 (amd64)"),
+        ("aarch64", "3.10", "Python 3.10 is not supported", "3.11, 3.12, 3.13"),
     ],
 )
-def test_what_cannot_be_packed_is_said(arch: str, python: str, text: str) -> None:
-    with pytest.raises(UsageError, match=text):
+def test_what_cannot_be_packed_is_said(arch: str, python: str, text: str, fix: str) -> None:
+    with pytest.raises(UsageError, match=text) as caught:
         parse_target(arch, python)
+    assert fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize(("debian", "ours"), [("arm64", "aarch64"), ("amd64", "x86_64")])
+def test_an_architecture_may_be_named_as_debian_does(debian: str, ours: str) -> None:
+    assert parse_target(debian, "3.11") == parse_target(ours, "3.11")
 
 
 def test_every_older_tag_is_named() -> None:
