@@ -116,19 +116,35 @@ def show(folder: Path, as_json: bool) -> None:
 
 
 @authority.command()
-@click.argument("device")
+@click.argument("device", metavar="NAME")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: DEVICE]"
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder.  [default: NAME]"
+)
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="For a server of this name or address, such as `edgekit fleet serve`; repeatable.",
 )
 @click.option(
     "--request", type=_FILE, help="The device's own signing request; its key stays there."
 )
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1))
 @fleet_option
-def issue(device: str, out: Path | None, request: Path | None, days: int, folder: Path) -> None:
-    """Sign a certificate for DEVICE, for one that is not enrolled over HTTPS.
+def issue(
+    device: str,
+    out: Path | None,
+    hosts: tuple[str, ...],
+    request: Path | None,
+    days: int,
+    folder: Path,
+) -> None:
+    """Sign a certificate for the device NAME, for one that is not enrolled over HTTPS.
 
-    Without a request a key is made for it: carry it to the device, and delete it here.
+    Without a request a key is made for it: carry it to the device, and delete it here. With hosts
+    it is a server's: `edgekit fleet serve --tls-certificate` takes it, and devices that enrol
+    trust it with `--ca NAME/ca.pem`.
     """
     from edgekit.fleet.authority import FleetAuthority
     from edgekit.fleet.broker_setup import issue_to_folder
@@ -136,7 +152,12 @@ def issue(device: str, out: Path | None, request: Path | None, days: int, folder
 
     target = out or Path(device)
     issued = issue_to_folder(
-        FleetAuthority.load(Fleet.open(folder)), device, target, request=request, days=days
+        FleetAuthority.load(Fleet.open(folder)),
+        device,
+        target,
+        request=request,
+        days=days,
+        hosts=hosts,
     )
     click.echo(
         f"{target}: certificate {issued.serial:x} for {device}, until {issued.expires:%Y-%m-%d}"

@@ -301,26 +301,34 @@ def issue_to_folder(
     *,
     request: Path | None,
     days: float,
+    hosts: tuple[str, ...] = (),
     clock: Clock = utc_now,
 ) -> IssuedCertificate:
-    """Sign a device's certificate into a folder, with the authorities that it must trust.
+    """Sign a device's or a server's certificate into a folder, with those that it must trust.
 
     Args:
         authority: Signs.
-        device: Its id.
-        folder: For `device.pem`, `ca.pem` and, where it was made here, `device-key.pem`.
+        device: Its id, or what the server is called.
+        folder: For `device.pem`, `ca.pem` and, where it was made here, `device-key.pem`; a
+            server's begin with `server`.
         request: The device's signing request; None to make a key for it.
+        hosts: Names and addresses of a server; none for a device.
         days: How long it holds.
         clock: The time of signing.
 
     Raises:
-        UsageError: If the id or the request is invalid, or there is a key in the folder already.
+        UsageError: If the id, a host or the request is invalid, or there is a key in the folder
+            already.
         EnvironmentLackError: If the folder cannot be written.
     """
     require_id(device, kind="device")
-    key = None
+    stem, key = "server" if hosts else "device", None
+    if hosts:
+        check_hosts(hosts)
+    if hosts and request is not None:
+        raise UsageError("a request is for a device, and its key stays there")
     if request is None:
-        issued, key = authority.issue(device, days=days, clock=clock)
+        issued, key = authority.issue(device, hosts=hosts, days=days, clock=clock)
     else:
         try:
             text = request.read_text(encoding="ascii", errors="replace")
@@ -329,17 +337,19 @@ def issue_to_folder(
                 f"the request cannot be read: {error.strerror or error}", where=str(request)
             ) from error
         issued = authority.sign_request(text, device=device, days=days, clock=clock)
+    # What stands between the server and the topmost authority.
+    chain = authority.authorities_pem if hosts else ""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if key is not None:
-            write_secret(folder / "device-key.pem", key)
+            write_secret(folder / f"{stem}-key.pem", key)
     except FileExistsError as error:
         raise UsageError(
             "there is a key already, and keys are never overwritten", where=str(error.filename)
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error
-    write_bytes(folder / "device.pem", issued.pem.encode())
+    write_bytes(folder / f"{stem}.pem", (issued.pem + chain).encode())
     write_bytes(folder / "ca.pem", authority.authorities_pem.encode())
     return issued
 

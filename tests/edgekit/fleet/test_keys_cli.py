@@ -151,6 +151,9 @@ def test_the_authority_issues_and_takes_back(place: Path) -> None:
     assert "never overwritten" in fails("fleet authority issue oven-1").what
     assert "no valid device id" in fails("fleet authority issue a/b --out x").what
     assert "cannot be read" in fails("fleet authority issue oven-2 --request none.csr").what
+    run("fleet authority issue page --host localhost --host 127.0.0.1 --days 9")
+    assert (place / "page/server-key.pem").is_file()
+    assert "is for a device" in fails("fleet authority issue x --host x --request x").what
     assert run_json("fleet authority show")["revoked"] == {}
     run("fleet authority revoke oven-1/device.pem 1f")
     assert "neither" in fails("fleet authority revoke moon").what
