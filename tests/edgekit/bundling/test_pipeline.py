@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from edgekit.bundling.create import BundleRequest, create_bundle, prove_bundle
 from edgekit.bundling.pipeline import PARAMETERS, Pipeline, pipeline_of_options, read_pipeline
 from edgekit.bundling.pipeline_fit import fit_pipeline
+from edgekit.cli import edgekit
 from edgekit_runtime import processing
 from edgekit_runtime.bundle.archive import BundleArchive
 from edgekit_runtime.bundle.golden import load_arrays
@@ -146,6 +149,20 @@ def test_the_documented_file_works(make, pictures: Path, tmp_path: Path) -> None
     assert manifest.inputs[0].meaning == "a flower from above"
     # The channels are the second axis of this input.
     assert manifest.preprocessing[1].parameters["axis"] == 1
+
+
+def test_the_documented_commands_work(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    commands = [line for line in blocks[0].replace("\\\n", " ").splitlines() if line]
+    assert len(commands) == 2
+    for command in commands:
+        name, *arguments = shlex.split(command)
+        done = CliRunner().invoke(edgekit, arguments)
+        assert (name, done.exit_code) == ("edgekit", 0), done.output
+    assert "12 golden samples match" in done.output
 
 
 def test_every_step_of_devices_is_known_and_documented() -> None:
