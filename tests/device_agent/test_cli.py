@@ -88,9 +88,10 @@ def test_init_says_what_is_wrong(tmp_path: Path, changes: dict[str, object], tex
     assert not (tmp_path / "agent").exists()
 
 
-def test_init_does_not_take_a_file_for_a_folder(tmp_path: Path, folder: Path) -> None:
-    done = run(*init(tmp_path, folder=folder / "agent.toml"), code=2)
-    assert "this is a file" in done.stderr
+def test_init_does_not_take_a_file_for_a_folder(folder: Path) -> None:
+    command = init(folder.parent)
+    command[command.index("--folder") + 1] = folder / "agent.toml"
+    assert "this is a file" in run(*command, code=2).stderr
 
 
 def test_init_does_not_overwrite_an_agent(folder: Path) -> None:
