@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,16 +99,17 @@ def start(
 @database_option
 @json_option
 def list_(folder: Path, database: str | None, as_json: bool) -> None:
-    """List runs and what they say."""
+    """List runs and what they said when the service last looked."""
     from edgekit.fleet.store.shadows import ShadowTable
 
     with opened_database(folder, database) as (_, opened):
-        runs = ShadowTable(opened)
-        found = [(run, runs.result(run.id)) for run in runs.all()]
+        found = ShadowTable(opened).all()
     if as_json:
-        emit_json([run.to_json() | {"result": result.to_json()} for run, result in found])
+        emit_json([run.to_json() for run in found])
         return
-    rows = [[run.id, run.bundle, run.version, run.state, result.sentence] for run, result in found]
+    rows = [
+        [run.id, run.bundle, run.version, run.state, str(run.result["sentence"])] for run in found
+    ]
     click.echo(table(rows, head=["run", "bundle", "version", "state", "answer"]))
 
 
@@ -122,15 +124,15 @@ def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
 
     with opened_database(folder, database) as (_, opened):
         runs = ShadowTable(opened)
-        run, result, devices = runs.get(name), runs.result(name), runs.devices(name)
-    said = result.to_json()
+        runs.look(name)
+        run, devices = runs.get(name), runs.devices(name)
     if as_json:
         each = {item.device: item.to_json() for item in devices}
-        emit_json(run.to_json() | {"result": said, "devices": each})
+        emit_json(run.to_json() | {"devices": each})
         return
-    click.echo(f"{run.id}: {run.bundle} {run.version}, {run.state}. {result.sentence}.")
-    if result.total.compared:
-        click.echo(_figures(said))
+    click.echo(f"{run.id}: {run.bundle} {run.version}, {run.state}. {run.result['sentence']}.")
+    if run.result["compared"]:
+        click.echo(_figures(run.result))
     rows = [_row(item) for item in devices]
     click.echo(table(rows, head=["device", "is", "compared", "agreed", "because"]))
 
@@ -159,7 +161,7 @@ def _row(item: ShadowDevice) -> list[str]:
     return [item.device, phase, str(total.compared), str(total.agreed), item.reason or "-"]
 
 
-def _figures(said: dict[str, Any]) -> str:
+def _figures(said: Mapping[str, Any]) -> str:
     ours, active = said["latency_ms"], said["active_latency_ms"]
     lines = [
         f"{said['compared']} inputs compared on {said['devices']} devices: {said['agreed']} "

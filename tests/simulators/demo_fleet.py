@@ -257,7 +257,7 @@ def _shadows(plane: ControlPlane, names: list[str]) -> None:
             bundle=bundle,
             version=version,
             query="site",
-            settings=ShadowSettings(rate=0.1, min_agreement=0.95),
+            settings=ShadowSettings(rate=0.1, max_per_second=50.0, min_agreement=0.95),
             who="alice",
         )
         plane.shadows.choose(run, members)
@@ -287,6 +287,7 @@ def _shadows(plane: ControlPlane, names: list[str]) -> None:
             text = json.dumps(window.to_json()).encode()
             messages.append((name, pack_batch(name, "5" * 16, 0, [(1, text)])))
         ledger.take(messages, now=NOW.timestamp())
+        plane.shadows.look(run)
 
 
 def _measurements(plane: ControlPlane, names: list[str]) -> None:

@@ -176,7 +176,7 @@ def health_page(plane: Plane, access: Viewer) -> HTMLResponse:
 def experiments(plane: Plane, access: Viewer) -> HTMLResponse:
     """A/B experiments and versions that run beside, and what they say."""
     shown = model_views.experiment_views(plane)
-    beside = shadow_views(plane, access)
+    beside = shadow_views(plane)
     return _page("experiments", plane.fleet.id, access, "A/B", experiments=shown, shadows=beside)
 
 

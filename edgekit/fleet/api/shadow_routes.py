@@ -17,13 +17,9 @@ router = APIRouter(prefix="/shadows", tags=["shadows"])
 
 @router.get("")
 def list_shadows(plane: Plane, access: Viewer, limit: Newest = 50) -> list[dict[str, Any]]:
-    """The newest runs first, each with what it says so far."""
+    """The newest runs first, each with what it said at the service's last look."""
     _ = access
-    table = plane.shadows
-    return [
-        run.to_json() | {"result": table.result(run.id).to_json()}
-        for run in table.all(newest=limit)
-    ]
+    return [run.to_json() for run in plane.shadows.all(newest=limit)]
 
 
 @router.post("", status_code=201)
@@ -58,8 +54,9 @@ def stop(plane: Plane, access: Operator, shadow: RolloutId) -> dict[str, Any]:
 def _shown(plane: ControlPlane, access: Access, run: str) -> dict[str, Any]:
     table = plane.shadows
     names = {} if sees_ids(access) else {d.id: d.pseudonym for d in plane.inventory(access).all()}
+    # What is known now; the list has what the service found when it last looked.
+    table.look(run)
     return table.get(run).to_json() | {
-        "result": table.result(run).to_json(),
         "devices": {
             names.get(item.device, item.device): item.to_json() for item in table.devices(run)
         },

@@ -13,7 +13,6 @@ from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish_order
-from edgekit.fleet.repositories import ordered_devices
 from edgekit.fleet.rollouts.labels import parse_query
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
@@ -30,8 +29,8 @@ _TOLD_AT_ONCE: Final = 50
 class Shadows:
     """The shadow runs of a fleet that some order may still name.
 
-    Who takes part is chosen once: the devices that are meant and that are told to run another
-    version of the bundle. Each is told once; an order that somebody, or a rollout, makes for the
+    Who takes part is chosen once: the devices that are meant and that serve another version of the
+    bundle. Each is told once; an order that somebody, or a rollout, makes for the
     bundle afterwards stands, and ends the run there. While a rollout of the bundle is under way
     nobody is told anything: it goes first.
 
@@ -59,7 +58,7 @@ class Shadows:
         self._table = ShadowTable(database, clock=clock)
         self._rollouts = RolloutTable(database, clock=clock)
         self._inventory = Inventory(database, actor="service", clock=clock)
-        self._looked_at: dict[str, float] = {}
+        self._look_at: dict[str, float] = {}
 
     def turn(self) -> None:
         """Bring every run forward a little.
@@ -86,28 +85,30 @@ class Shadows:
                 self._tell(run)
             else:
                 self._take_back(run)
-        if time.monotonic() - self._looked_at.get(run.id, float("-inf")) >= self._look_seconds:
-            self._looked_at[run.id] = time.monotonic()
-            self._table.note_verdict(run.id, self._table.result(run.id))
+        began = time.monotonic()
+        if began >= self._look_at.get(run.id, 0.0):
+            self._table.look(run.id)
+            took = time.monotonic() - began
+            # A look at ten thousand devices takes seconds: then there are fewer of them.
+            self._look_at[run.id] = began + self._look_seconds * max(1.0, took)
 
     def _meant(self, run: ShadowRun) -> list[str]:
+        """The devices that are meant, and serve another version by their own account."""
         query = parse_query(run.query)
         labels = self._inventory.labels()
         return [
-            device
-            for device in ordered_devices(self._fleet)
-            if device in labels
-            and query.matches(labels[device])
-            and (order := self._order(device, run.bundle)) is not None
-            and order.version != run.version
+            device.id
+            for device in self._inventory.all()
+            if query.matches(labels.get(device.id, {}))
+            and device.bundles.get(run.bundle, {}).get("active") not in (None, "", run.version)
         ]
 
     def _tell(self, run: ShadowRun) -> None:
-        waiting = [item.device for item in self._table.devices(run.id) if item.told is None]
+        waiting = self._table.waiting(run.id, told=False, most=_TOLD_AT_ONCE)
         if not waiting:
             return
         with connected_to(self._broker) as connection:
-            for device in waiting[:_TOLD_AT_ONCE]:
+            for device in waiting:
                 order = self._order(device, run.bundle)
                 # It may have been told to run that very version, or nothing, since it was chosen.
                 if order is not None and order.version != run.version:
@@ -121,18 +122,22 @@ class Shadows:
                 self._table.note_told(run.id, device)
 
     def _take_back(self, run: ShadowRun) -> None:
-        told = [item.device for item in self._table.devices(run.id) if item.told is not None]
-        named = [(device, order) for device in told if (order := self._named(device, run))]
+        told = self._table.waiting(run.id, told=True, most=_TOLD_AT_ONCE)
+        if not told:
+            self._table.look(run.id)
+            self._table.note_ended(run.id)
+            return
         with connected_to(self._broker) as connection:
-            for device, order in named[:_TOLD_AT_ONCE]:
-                order_bundle(self._fleet, device, replace(order, shadow=None), clock=self._clock)
-                publish_order(self._fleet, connection, device)
-            if len(named) > _TOLD_AT_ONCE:
-                return
-            # What was signed before a crash may not have been sent.
             for device in told:
-                publish_order(self._fleet, connection, device)
-        self._table.note_ended(run.id)
+                order = self._named(device, run)
+                if order is not None:
+                    order_bundle(
+                        self._fleet, device, replace(order, shadow=None), clock=self._clock
+                    )
+                # Signed before a crash, it was perhaps not sent.
+                if self._order(device, run.bundle) is not None:
+                    publish_order(self._fleet, connection, device)
+                self._table.note_told(run.id, device, told=False)
 
     def _named(self, device: str, run: ShadowRun) -> BundleOrder | None:
         """What a device is told of the run's bundle, if that names the run."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
@@ -21,6 +22,7 @@ from edgekit.fleet.store.inserts import insert_new
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.protocol import require_id
+from edgekit_runtime.reports import ShadowPhase
 from edgekit_runtime.shadow import ShadowCounts, merge_shadows, read_shadow
 from edgekit_runtime.telemetry import Window
 
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
     from edgekit.fleet.store.tables import ShadowRunRow
 
 # Versions that have served on one device while one run lasted; a liar could name thousands.
-_MAX_ACTIVES = 16
+_MAX_ACTIVES: Final = 16
+# Two servers hand requests over while one takes the place of the other; windows begin late.
+_SERVERS: Final = 2
+_SPARE_SECONDS: Final = 60.0
+_SHOWN_ENDED: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,8 @@ class ShadowRun:
         version: What runs beside.
         query: Which devices take part.
         settings: How it runs, and what is asked.
+        result: What the last look gave: `ShadowResult.to_json`, how many devices stand where
+            (`phases`), and why some have ended (`ended`).
         created: Seconds since 1970.
         created_by: By whom.
         chosen: When it was decided which devices take part; None before.
@@ -56,6 +64,7 @@ class ShadowRun:
     version: str
     query: str
     settings: ShadowSettings
+    result: Mapping[str, Any]
     created: float
     created_by: str
     chosen: float | None
@@ -80,6 +89,7 @@ class ShadowRun:
             "query": self.query,
             "state": self.state,
             "settings": self.settings.to_json(),
+            "result": self.result,
             "created": self.created,
             "created_by": self.created_by,
             "stopped": self.stopped,
@@ -181,6 +191,7 @@ class ShadowTable:
                 query=query,
                 settings=settings.to_json(),
                 verdict=ShadowVerdict.UNDECIDED.value,
+                result=_result(judge_shadow({}, settings), ()),
                 created=self._clock().timestamp(),
                 created_by=who,
             )
@@ -267,13 +278,28 @@ class ShadowTable:
             return tuple(found)
 
     def result(self, run: str) -> ShadowResult:
-        """What is known by now.
+        """What is known by now; adds up every device.
 
         Raises:
             NotFoundError: If there is no run of that id.
         """
-        devices = {item.device: item.total for item in self.devices(run)}
-        return judge_shadow(devices, self.get(run).settings)
+        return _judged(self.devices(run), self.get(run).settings)
+
+    def look(self, run: str) -> ShadowResult:
+        """Keep what is known by now; an answer that is given for the first time is audited.
+
+        Raises:
+            NotFoundError: If there is no run of that id.
+        """
+        devices = self.devices(run)
+        result = _judged(devices, self.get(run).settings)
+        with self._database.write() as session:
+            row = _require(session, run)
+            row.result = _result(result, devices)
+            if row.verdict != result.verdict.value:
+                row.verdict = result.verdict.value
+                self._note(session, "engine", "answered", run, {"answer": result.sentence})
+        return result
 
     def choose(self, run: str, devices: Collection[str]) -> None:
         """Decide who takes part; only once.
@@ -291,14 +317,25 @@ class ShadowTable:
             values = [{"run": run, "device_id": name, "counts": []} for name in sorted(devices)]
             insert_new(session, ShadowDeviceRow, values, returning=["device_id"])
 
-    def note_told(self, run: str, device: str) -> None:
-        """Write down that a device has been told to take part."""
+    def waiting(self, run: str, *, told: bool, most: int) -> tuple[str, ...]:
+        """Some devices that have been told to take part, or have not been told yet."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import ShadowDeviceRow as Row
+
+        state = Row.told.is_not(None) if told else Row.told.is_(None)
+        query = select(Row.device_id).where(Row.run == run, state).order_by(Row.device_id)
+        with self._database.read() as session:
+            return tuple(session.scalars(query.limit(most)))
+
+    def note_told(self, run: str, device: str, *, told: bool = True) -> None:
+        """Write down that a device has been told to take part, or not to do so any more."""
         from edgekit.fleet.store.tables import ShadowDeviceRow
 
         with self._database.write() as session:
             row = session.get(ShadowDeviceRow, (run, device), with_for_update=True)
-            if row is not None and row.told is None:
-                row.told = self._clock().timestamp()
+            if row is not None:
+                row.told = self._clock().timestamp() if told else None
 
     def note_ended(self, run: str) -> None:
         """Write down that no order names it any more.
@@ -308,18 +345,6 @@ class ShadowTable:
         """
         with self._database.write() as session:
             _require(session, run).ended = self._clock().timestamp()
-
-    def note_verdict(self, run: str, result: ShadowResult) -> None:
-        """Keep an answer; one that is given for the first time is audited.
-
-        Raises:
-            NotFoundError: If there is no run of that id.
-        """
-        with self._database.write() as session:
-            row = _require(session, run)
-            if row.verdict != result.verdict.value:
-                row.verdict = result.verdict.value
-                self._note(session, "engine", "answered", run, {"answer": result.sentence})
 
     def _note(
         self, session: Session, who: str, what: str, run: str, detail: Mapping[str, object]
@@ -354,10 +379,27 @@ def add_shadows(session: Session, device: str, window: Window, *, now: float) ->
             continue
         if (run.bundle, run.version) != (window.bundle, window.version):
             continue
+        seconds = min(window.end - window.start, max(0.0, now - run.created)) + _SPARE_SECONDS
+        if counts.compared > _SERVERS * seconds * run.settings["max_per_second"]:
+            # No device is given so many: it lies, and would outweigh all others.
+            continue
         merged = merge_shadows((*_read(row.counts), counts))
         if len(merged) <= _MAX_ACTIVES:
             row.counts = [item.to_json() for item in merged]
             row.reported = now
+
+
+def _judged(devices: Sequence[ShadowDevice], settings: ShadowSettings) -> ShadowResult:
+    return judge_shadow({item.device: item.total for item in devices}, settings)
+
+
+def _result(result: ShadowResult, devices: Sequence[ShadowDevice]) -> dict[str, Any]:
+    ended = [item for item in devices if item.phase == ShadowPhase.ENDED]
+    return result.to_json() | {
+        "phases": dict(Counter(item.phase or "not heard of yet" for item in devices)),
+        # Why, and of how many devices: which they are is in `devices`.
+        "ended": dict(Counter(item.reason for item in ended).most_common(_SHOWN_ENDED)),
+    }
 
 
 def _read(documents: object) -> tuple[ShadowCounts, ...]:
@@ -386,6 +428,7 @@ def _run(row: ShadowRunRow) -> ShadowRun:
         version=row.version,
         query=row.query,
         settings=settings_from_json(row.settings, where=row.id),
+        result=row.result,
         created=row.created,
         created_by=row.created_by,
         chosen=row.chosen,

@@ -347,6 +347,7 @@ class ExperimentRow(Base):
 class ShadowRunRow(Base):
     """A version that runs beside the one that serves; settings are JSON that `shadow` defines.
 
+    `result` is what the last look gave, so that a page need not add up ten thousand devices.
     `chosen` is when it was decided which devices take part, `stopped` when a person ended it, and
     `ended` when no order names it any more.
     """
@@ -359,6 +360,7 @@ class ShadowRunRow(Base):
     query: Mapped[str] = mapped_column(Text)
     settings: Mapped[dict[str, Any]] = mapped_column(_JSON)
     verdict: Mapped[str] = mapped_column(String(16))
+    result: Mapped[dict[str, Any]] = mapped_column(_JSON)
     created: Mapped[float] = mapped_column(Double)
     created_by: Mapped[str] = mapped_column(String(128))
     chosen: Mapped[float | None] = mapped_column(Double)

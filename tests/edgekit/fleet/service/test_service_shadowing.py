@@ -84,7 +84,11 @@ def world(fleet: Fleet, database, make_bundle, tmp_path: Path) -> Iterator[World
         pytest.skip("mosquitto is not installed")
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         release_bundle(fleet, make_bundle(version))
-    Inventory(database, actor="test").hear(DeviceState(device=d, online=True) for d in DEVICES)
+    serving = {"digits": BundleState(phase=Phase.ACTIVE, active="1.0.0")}
+    Inventory(database, actor="test").hear(
+        DeviceState(device=d, online=True, bundles=serving if d != DEVICES[-1] else {})
+        for d in DEVICES
+    )
     for device in DEVICES[:-1]:
         order_bundle(fleet, device, BundleOrder(bundle="digits", version="1.0.0", gates=GATES))
     with start_broker(tmp_path / "broker", prefer="mosquitto") as broker:
@@ -115,6 +119,8 @@ def test_reports_are_added_up_judged_and_audited(world: World) -> None:
         for device in DEVICES[:-1]:
             world.report(device, agreed=99)
         world.now += timedelta(minutes=1)
+    # More than any device is given: it lies.
+    world.report("d0", agreed=0, compared=1_000_000)
     # Of another run, or of a device that takes no part: left out.
     world.report("d0", agreed=0, run="other")
     world.report(DEVICES[-1], agreed=0)
@@ -122,7 +128,9 @@ def test_reports_are_added_up_judged_and_audited(world: World) -> None:
     assert (result.total.compared, result.total.agreed) == (7_000, 6_930)
     assert result.verdict is ShadowVerdict.AGREES
     assert result.of_devices
+    assert world.table.get("s1").result["compared"] == 0
     world.turn()
+    assert world.table.get("s1").result["compared"] == 7_000
     with world.database.read() as session:
         actions = [entry.action for entry in read_audit(session, subject="shadow run s1")]
     assert actions == ["shadow.answered", "shadow.created"]
@@ -165,6 +173,7 @@ def test_a_run_that_is_stopped_is_taken_back_and_its_reports_stay(world: World) 
     with world.database.read() as session:
         stopped = [e.actor for e in read_audit(session) if e.action == "shadow.stopped"]
     assert stopped == ["bob"]
+    assert world.table.get("s1").result["compared"] == 100
     # The next one may begin now.
     world.ask("s2")
     world.turn()
@@ -200,6 +209,10 @@ def test_what_a_device_says_of_it_is_shown(world: World) -> None:
     first, second = world.table.devices("s1")[:2]
     assert (first.phase, first.reason) == ("ended", "it crashed")
     assert (second.phase, second.reason) == ("", "")
+    world.table.look("s1")
+    found = world.table.get("s1").result
+    assert found["ended"] == {"it crashed": 1}
+    assert found["phases"] == {"ended": 1, "not heard of yet": 6}
 
 
 def test_a_device_that_is_deleted_is_gone_from_a_run(world: World) -> None:

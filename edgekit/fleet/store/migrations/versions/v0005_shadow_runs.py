@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("query", sa.Text(), nullable=False),
         sa.Column("settings", _JSON, nullable=False),
         sa.Column("verdict", sa.String(length=16), nullable=False),
+        sa.Column("result", _JSON, nullable=False),
         sa.Column("created", sa.Double(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
         sa.Column("chosen", sa.Double(), nullable=True),
