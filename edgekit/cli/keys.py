@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,6 +39,13 @@ _with_option = click.option(
 )
 # What a person's key may sign, as it is said on the command line.
 _ROLES = ("root", "targets", "image-root", "director-root", "image-targets")
+
+
+def _change_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the fleet is, and how a change of its keys is signed; `_signing` takes them."""
+    for option in (json_option, _out_option, database_option, passphrase_option, fleet_option):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -143,19 +150,12 @@ keys.add_command(show, "list")
 @keys.command()
 @click.argument("name")
 @_with_option
-@fleet_option
-@passphrase_option
-@database_option
-@_out_option
-@json_option
+@_change_options
 def rotate(
     name: str,
     replacement: Path | None,
-    folder: Path,
-    passphrase: str | None,
-    database: str | None,
-    out: Path | None,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Put a new key in the place of the key NAME, in every role that it has.
 
@@ -164,7 +164,7 @@ def rotate(
     """
     from edgekit.fleet.key_exchange import rotate_key
 
-    with _signing(folder, passphrase, database, out) as (fleet, signing):
+    with _signing(**place) as (fleet, signing):
         outcome = rotate_key(fleet, name, signing, replacement=_own(replacement))
     report_outcome(outcome, as_json=as_json)
 
@@ -173,20 +173,13 @@ def rotate(
 @click.argument("name")
 @click.option("--reason", required=True, help="For the audit log: lost, stolen, Ben has left, …")
 @_with_option
-@fleet_option
-@passphrase_option
-@database_option
-@_out_option
-@json_option
+@_change_options
 def revoke(
     name: str,
     reason: str,
     replacement: Path | None,
-    folder: Path,
-    passphrase: str | None,
-    database: str | None,
-    out: Path | None,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Take back the trust in the key NAME: it was lost, or somebody else has it.
 
@@ -195,7 +188,7 @@ def revoke(
     """
     from edgekit.fleet.key_exchange import revoke_key
 
-    with _signing(folder, passphrase, database, out) as (fleet, signing):
+    with _signing(**place) as (fleet, signing):
         outcome = revoke_key(fleet, name, signing, reason=reason, replacement=_own(replacement))
     report_outcome(outcome, as_json=as_json)
 
@@ -204,27 +197,20 @@ def revoke(
 @click.argument("public", type=_FILE, metavar="NAME.pub.json")
 @click.argument("roles", nargs=-1, required=True, type=click.Choice(_ROLES))
 @click.option("--threshold", type=click.IntRange(1), help="Of these roles, from now on.")
-@fleet_option
-@passphrase_option
-@database_option
-@_out_option
-@json_option
+@_change_options
 def add(
     public: Path,
     roles: tuple[str, ...],
     threshold: int | None,
-    folder: Path,
-    passphrase: str | None,
-    database: str | None,
-    out: Path | None,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Let one more key sign: root (of both repositories), or targets (releases)."""
     from edgekit.fleet.key_exchange import add_key
     from edgekit.fleet.key_files import read_own_key
 
     chosen = _roles(roles)
-    with _signing(folder, passphrase, database, out) as (fleet, signing):
+    with _signing(**place) as (fleet, signing):
         outcome = add_key(
             fleet,
             read_own_key(public),
@@ -238,26 +224,19 @@ def add(
 @keys.command()
 @click.argument("name")
 @click.option("--threshold", type=click.IntRange(1), help="Of the roles that it had, from now on.")
-@fleet_option
-@passphrase_option
-@database_option
-@_out_option
-@json_option
+@_change_options
 def remove(
     name: str,
     threshold: int | None,
-    folder: Path,
-    passphrase: str | None,
-    database: str | None,
-    out: Path | None,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Take the key NAME out, without another in its place."""
     from edgekit.fleet.key_exchange import remove_key
     from edgekit.fleet.key_planning import find_keys
     from edgekit.fleet.keyring import read_keyring
 
-    with _signing(folder, passphrase, database, out) as (fleet, signing):
+    with _signing(**place) as (fleet, signing):
         had = [(k.repository, r) for k in find_keys(read_keyring(fleet), name) for r in k.roles]
         outcome = remove_key(
             fleet, name, signing, thresholds=dict.fromkeys(had, threshold) if threshold else None
@@ -268,41 +247,28 @@ def remove(
 @keys.command("threshold")
 @click.argument("role", type=click.Choice(_ROLES))
 @click.argument("number", type=click.IntRange(1))
-@fleet_option
-@passphrase_option
-@database_option
-@_out_option
-@json_option
+@_change_options
 def threshold_(
     role: str,
     number: int,
-    folder: Path,
-    passphrase: str | None,
-    database: str | None,
-    out: Path | None,
     as_json: bool,
+    **place: Any,
 ) -> None:
     """Have NUMBER keys of a role sign together from now on."""
     from edgekit.fleet.key_exchange import set_thresholds
 
-    with _signing(folder, passphrase, database, out) as (fleet, signing):
+    with _signing(**place) as (fleet, signing):
         outcome = set_thresholds(fleet, dict.fromkeys(_roles((role,)), number), signing)
     report_outcome(outcome, as_json=as_json)
 
 
 @keys.command()
-@fleet_option
-@passphrase_option
-@database_option
-@_out_option
-@json_option
-def renew(
-    folder: Path, passphrase: str | None, database: str | None, out: Path | None, as_json: bool
-) -> None:
+@_change_options
+def renew(as_json: bool, **place: Any) -> None:
     """Sign the roots and the list of releases anew, before they expire. Then: fleet publish."""
     from edgekit.fleet.key_exchange import renew_roots
 
-    with _signing(folder, passphrase, database, out) as (fleet, signing):
+    with _signing(**place) as (fleet, signing):
         outcome = renew_roots(fleet, signing)
     report_outcome(outcome, as_json=as_json)
 
