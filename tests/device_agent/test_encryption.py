@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +195,49 @@ def test_what_an_engine_refuses_is_named_by_its_place_in_the_slot(tmp_path: Path
     with pytest.raises(UnsupportedModelError) as caught:
         HostedModel(replace(plan, data=str(tmp_path), encryption=encryption))
     assert caught.value.where == str(model)
+
+
+def test_a_conversion_that_is_cut_off_is_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(tmp_path)
+    files = affine_bundle("m", "1.0.0", 2.0, padding=150_000)
+    target = device.target("1.0.0", files)
+    device.get(target)
+    vault = Vault(tmp_path, encrypted(tmp_path))
+    slots = SlotStore(tmp_path / "slots", vault)
+    convert, left = vault.convert, [2]
+
+    def power_cut(path: Path) -> bool:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return convert(path)
+
+    monkeypatch.setattr(vault, "convert", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        slots.convert()
+    monkeypatch.undo()
+    slot = Slot(target=target, variant="plain")
+    assert slots.check("m", slot) == ""
+    assert slots.convert() == (len(files) - 2, "")
+    assert slots.check("m", slot) == ""
+
+
+def test_a_new_key_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    encryption = encrypted(tmp_path)
+    device = device_in(tmp_path, encryption)
+    files = affine_bundle("m", "1.0.0", 2.0)
+    target = device.target("1.0.0", files)
+    device.get(target)
+    assert encryption.key
+    write_new_key(encryption.key.find(), rotate=True)
+    slots = SlotStore(tmp_path / "slots", Vault(tmp_path, encryption))
+    assert slots.convert() == (len(files), "")
+    lines = encryption.key.find().read_text().splitlines()
+    encryption.key.find().write_text("\n".join(lines[:-1]))
+    alone = SlotStore(tmp_path / "slots", Vault(tmp_path, encryption))
+    assert alone.check("m", Slot(target=target, variant="plain")) == ""
 
 
 # --- measurements and samples
@@ -415,6 +461,26 @@ def test_a_missing_key_is_told_and_everything_goes_on_when_it_is_back(
     agent.wait_for(lambda: agent.bundle().get("active") == "1.1.0" and agent.is_active("double"))
     assert agent.answer() == [3.0, 6.0, 9.0, 12.0]
     assert "update.rejected" not in agent.kinds()
+
+
+def test_a_key_that_goes_away_while_it_runs_is_no_models_fault(
+    agent: RunningAgent, tmp_path: Path
+) -> None:
+    agent.install("1.0.0", 2.0)
+    key = agent.config.encryption.key
+    assert key
+    key.find().rename(tmp_path / "away")
+    assert agent.server_pid
+    os.kill(agent.server_pid, signal.SIGKILL)
+    agent.wait_for(lambda: "storage.locked" in agent.kinds())
+    # Meanwhile the server is started again and again, and cannot load anything.
+    time.sleep(2)
+    assert agent.bundle()["active"] == "1.0.0"
+    (tmp_path / "away").rename(key.find())
+    agent.wait_for(lambda: agent.served_versions() == ["1.0.0"])
+    # Once for the kill.
+    assert agent.kinds().count("server.crashed") <= 1
+    assert "update.rolled_back" not in agent.kinds()
 
 
 def test_a_wrong_key_is_told_and_the_models_are_fetched_anew(
