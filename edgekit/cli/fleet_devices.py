@@ -38,13 +38,13 @@ def devices() -> None:
 @database_option
 @json_option
 def list_(query: str, folder: Path, database: str | None, as_json: bool) -> None:
-    """List devices, or those that a QUERY means: "site=berlin and ram>=1GB".
+    """List devices, or those that a QUERY means: "site=berlin and ram>=1GB", or one by its id.
 
     A query asks for labels, and for what devices report: id, online, silent (seconds), agent,
     order, arch, ram, python, litert, onnxruntime, tflite-runtime.
     """
     with _inventory(folder, database) as inventory:
-        found = inventory.find(query)
+        found = inventory.meant(query)
     if as_json:
         emit_json([device.to_json() for device in found])
         return
@@ -103,11 +103,16 @@ def label(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Label the devices that QUERY means; one device is: id=NAME."""
+    """Label the devices that QUERY means: a label query, or the id of one device."""
+    from edgekit_runtime.errors import UsageError
+
     changes: dict[str, str | None]
     changes = dict.fromkeys(labels) if remove else dict(parse_labels(labels))
     with _inventory(folder, database) as inventory:
-        changed = [inventory.label(device.id, changes) for device in inventory.find(query)]
+        meant = inventory.meant(query)
+        if not meant:
+            raise UsageError(f"no device matches {query!r}", fix="see: edgekit fleet devices list")
+        changed = [inventory.label(device.id, changes) for device in meant]
     if as_json:
         emit_json([device.to_json() for device in changed])
         return
@@ -196,7 +201,8 @@ def revoke(device: str, folder: Path, database: str | None) -> None:
 def delete(device: str, yes: bool, folder: Path, database: str | None, broker: str | None) -> None:
     """Delete everything that is held on DEVICE: broker, folder, database.
 
-    A device that still comes to the broker is known again at once: take its certificate first.
+    Its certificates of this fleet end first. A device that comes to the broker all the same, until
+    the broker has the new list of revoked ones, is known again.
     """
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.devices.privacy import erase_device

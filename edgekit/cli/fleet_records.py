@@ -181,7 +181,9 @@ def retention(
     if as_json:
         emit_json({"limits": limits, "deleted": deleted})
         return
-    click.echo(table([[name, str(value)] for name, value in limits.items()], head=["", "limit"]))
+    click.echo(
+        table([[name, str(value)] for name, value in limits.items()], head=["what", "at most"])
+    )
     for name, count in (deleted or {}).items():
         click.echo(f"{name}: {count} deleted")
 

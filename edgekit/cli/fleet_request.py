@@ -135,7 +135,7 @@ def list_(devices: str, also_over: bool, folder: Path, database: str | None, as_
         book = RequestBook(opened, actor="cli")
         found = book.newest(most=1_000) if also_over else book.open()
         if devices:
-            meant = set(Inventory(opened, actor="cli").meant(devices))
+            meant = {device.id for device in Inventory(opened, actor="cli").meant(devices)}
             found = tuple(item for item in found if item.device in meant)
     now = time.time()
     if as_json:
@@ -207,13 +207,13 @@ def _ask(
     from edgekit_runtime.requests import RequestKind
 
     with opened_database(folder, database) as (fleet, opened):
-        names = Inventory(opened, actor="cli").meant(devices)
-        if not names:
+        meant = Inventory(opened, actor="cli").meant(devices)
+        if not meant:
             raise UsageError(
                 f"no device matches {devices!r}", fix="see: edgekit fleet devices list"
             )
         book = RequestBook(opened, actor=local_actor())
-        asked = [book.ask(name, RequestKind(kind), arguments, hours=hours) for name in names]
+        asked = [book.ask(device.id, RequestKind(kind), arguments, hours=hours) for device in meant]
         say(f"asked {plural(len(asked), 'device')} for {kind}")
         if wait > 0:
             address = broker_address(fleet, broker) if broker or fleet.broker else None

@@ -59,7 +59,8 @@ def export_fleet(fleet: Fleet, folder: Path, *, devices: Collection[str] = ()) -
         raise UsageError(
             f"no order for {', '.join(unknown)}",
             where=str(fleet.path),
-            fix=f"order something: edgekit fleet order; with orders are: {', '.join(known)}",
+            fix="order something: edgekit fleet order; with orders are: "
+            + (", ".join(known) or "none"),
         )
     chunks = chunk_bytes = written = 0
     for name, data in _chunks(fleet, devices):

@@ -123,7 +123,10 @@ def create_enrolment_token(
     if len(wanted) > MAX_LABELS:
         raise UsageError(f"a device has at most {MAX_LABELS} labels")
     if not 0 < hours <= MAX_HOURS:
-        raise UsageError(f"{hours:g} hours are not above 0 and at most {MAX_HOURS}")
+        raise UsageError(
+            f"a token cannot be good for {hours:g} hours",
+            fix=f"give more than 0, at most {MAX_HOURS}",
+        )
     now = clock().timestamp()
     if device is not None:
         require_id(device, kind="device")

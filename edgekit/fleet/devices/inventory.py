@@ -176,19 +176,18 @@ class Inventory:
         now = self._clock().timestamp()
         return tuple(device for device in self.all() if matches(device.facts(now)))
 
-    def meant(self, text: str) -> tuple[str, ...]:
-        """The ids of the devices that somebody means: one by its id, or those of a label query.
+    def meant(self, text: str) -> tuple[Device, ...]:
+        """The devices that somebody means: one by its id, or those of a label query.
 
         Raises:
             UsageError: If it is no device's id, and breaks the grammar of queries.
         """
-        from sqlalchemy import select
-
-        from edgekit.fleet.store.tables import DeviceRow as Row
+        from edgekit.fleet.store.tables import DeviceRow
 
         with self.database.read() as session:
-            named = session.scalars(select(Row.id).where(Row.id == text)).all()
-        return tuple(named) or tuple(device.id for device in self.find(text))
+            row = session.get(DeviceRow, text)
+            named = None if row is None else _device(row)
+        return self.find(text) if named is None else (named,)
 
     def labels(self) -> dict[str, Labels]:
         """What queries can ask of every device, by id: what a rollout chooses from."""

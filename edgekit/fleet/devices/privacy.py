@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit.fleet.audit import read_audit, record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
+from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.store.adoption import ASIDE
@@ -120,8 +121,8 @@ def erase_device(
 ) -> str:
     """Delete a device everywhere: on the broker, in the fleet's folder, in the database.
 
-    A device that still comes to the broker would be known again: take its certificate away
-    first. Interrupted, do it again: the database comes last.
+    Its certificates of this fleet end first: a device that still came to the broker would be
+    known again. Interrupted, do it again: the database comes last.
 
     Args:
         database: Of the fleet.
@@ -141,6 +142,8 @@ def erase_device(
     with database.read() as session:
         row = require_device(session, device)
         name = row.id
+    if any(held.revoked is None for held in certificates_of(database, name)):
+        revoke_device(database, fleet, name, actor=actor, clock=clock)
     if broker is not None:
         topics = Topics(fleet.id)
         with connected_to(broker) as connection:

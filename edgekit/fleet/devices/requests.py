@@ -161,7 +161,10 @@ class RequestBook:
         """
         wanted = read_arguments(kind, arguments or {})
         if not 0 < hours <= MAX_HOURS:
-            raise UsageError(f"{hours:g} hours are not above 0 and at most {MAX_HOURS:g}")
+            raise UsageError(
+                f"a request cannot be good for {hours:g} hours",
+                fix=f"give more than 0, at most {MAX_HOURS:g}",
+            )
         return self._write(device, kind, wanted, hours)
 
     def send_certificate(self, device: str, certificate: str, authorities: str) -> Asked:

@@ -79,9 +79,9 @@ def _own(
 ) -> contextlib.AbstractContextManager[Asking]:
     if broker is None:
         raise UsageError(
-            "no control plane runs for this fleet, and its broker is not known",
+            "nothing is sent yet: no control plane runs, and the broker is not known",
             where=str(fleet.path),
-            fix="run: edgekit fleet serve; or give --broker",
+            fix="run: edgekit fleet serve, which sends what waits; or give --broker",
         )
     name = f"edgekit-asking-{fleet.id}-{secrets.token_hex(4)}"
     return open_asking(fleet, database, broker, name=name, lasting=False)

@@ -24,7 +24,7 @@ from edgekit.fleet.devices.enrolment import (
     take_in,
 )
 from edgekit.fleet.devices.inventory import Inventory
-from edgekit.fleet.devices.privacy import export_device
+from edgekit.fleet.devices.privacy import erase_device, export_device
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.errors import NotFoundError
@@ -166,6 +166,14 @@ def test_a_device_that_is_shut_out_stays_known_and_may_come_again(
     document = export_device(door.database, door.fleet, "cam-1")
     assert len(document["certificates"]) == 2
     assert len(document["enrolment_tokens"]) == 2
+
+
+def test_a_device_that_is_deleted_is_shut_out_too(door: Door, authority: FleetAuthority) -> None:
+    door.come(door.token())
+    (serial,) = door.valid()
+    erase_device(door.database, door.fleet, "cam-1", broker=None, actor="alice")
+    assert set(authority.revoked()) == {int(serial, 16)}
+    assert list_enrolment_tokens(door.database) == ()
 
 
 def test_what_cannot_be_shut_out_is_said(door: Door) -> None:

@@ -223,6 +223,12 @@ def test_the_command_line_goes_all_the_way(fleet: Fleet, tmp_path: Path) -> None
     run("devices", "add", "d2", "site=rome")
     assert run("devices", "label", "site=berlin", "line=3") == "1 device labelled\n"
     assert "line=3" in run("devices", "list", "site=berlin")
+    # By its id too, and where nothing matches it says so, lest a slip pass for success.
+    assert run("devices", "label", "d2", "line=4") == "1 device labelled\n"
+    assert "line=4" in run("devices", "list", "d2")
+    assert "0 devices, 0 online" in run("devices", "list", "site=mars")
+    with pytest.raises(UsageError, match="no device matches 'site=mars'"):
+        run("devices", "label", "site=mars", "line=3")
     listed = json.loads(run("devices", "list", "--json"))
     assert [device["id"] for device in listed] == ["d1", "d2"]
     assert run("devices", "list", "id=d1").endswith("\n1 device, 0 online\n")

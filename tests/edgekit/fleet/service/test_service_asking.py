@@ -184,7 +184,7 @@ def test_lies_and_strangers_answers_change_nothing(
     device._connection.publish([(TOPICS.replies("d1"), b"\xff{")], retain=False)
     device._connection.publish([(TOPICS.replies("d1"), b"[" * 5_000)], retain=False)
     device.answer(asked.number + 7)
-    wait_until(lambda: asking.turn(timeout_s=0.1) == [] and asking.faulty == 3)
+    wait_until(lambda: asking.turn(timeout_s=0.1) == [] and asking.faulty >= 3)
     device.answer(asked.number)
     assert take(asking)[0].number == asked.number
 
@@ -226,7 +226,7 @@ def test_a_device_renews_by_itself_and_gets_its_certificate_for_its_own_key_only
     revoke_device(database, fleet, "d1", actor="test")
     watch.now += timedelta(days=1)
     device.answer(0, result={"request": own})
-    wait_until(lambda: asking.turn(timeout_s=0.1) == [] and asking.faulty == 3)
+    wait_until(lambda: asking.turn(timeout_s=0.1) == [] and asking.faulty >= 3)
     assert len(certificates_of(database, "d1")) == 2
 
 
@@ -255,7 +255,7 @@ def test_who_waits_leaves_the_work_to_a_control_plane_that_runs(
 ) -> None:
     Inventory(database, actor="test").add("d1")
     asked = RequestBook(database, actor="alice").ask("d1", RequestKind.LOGS)
-    with pytest.raises(UsageError, match="no control plane runs"):
+    with pytest.raises(UsageError, match="nothing is sent yet"):
         attend(fleet, database, [asked], broker=None, seconds=5)
     assert Lease(database, "service").take()
     (waiting,) = attend(fleet, database, [asked], broker=None, seconds=0)
