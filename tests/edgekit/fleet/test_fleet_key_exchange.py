@@ -55,11 +55,13 @@ class Device:
             director_root=director_root(fleet).read_bytes(),
         )
 
-    def verify(self, *, director: dict[str, bytes] | None = None) -> VerifiedOrder:
+    def verify(
+        self, *, director: dict[str, bytes] | None = None, now: datetime | None = None
+    ) -> VerifiedOrder:
         return self._verifier.verify(
             image=open_images(self._fleet).published(),
             director=director or open_orders(self._fleet, DEVICE).published(),
-            now=time.time(),
+            now=now.timestamp() if now else time.time(),
         )
 
 
@@ -510,6 +512,26 @@ def test_roots_are_renewed(busy: Fleet, device: Open) -> None:
     assert expiries["targets"] > later + timedelta(days=300)
     assert asleep.verify().order_version == 1
     assert current_root(busy, Repository.DIRECTOR).signed.version == 2
+
+
+def test_expired_roots_are_refused_until_they_are_renewed(busy: Fleet, device: Open) -> None:
+    """Nobody came for four years: neither with the offline keys nor with the online ones."""
+    asleep = device("asleep")
+    asleep.verify()
+    later = datetime.now(UTC) + timedelta(days=4 * 365)
+
+    def clock() -> datetime:
+        return later
+
+    warned = refresh(busy, clock=clock).needs_offline_keys
+    assert set(warned) == {"image root", "image targets", "director root"}
+    for one in (asleep, device("new")):
+        with pytest.raises(VerificationError, match="expired"):
+            one.verify(now=later)
+    renew_roots(busy, Signing(clock=clock))
+    assert refresh(busy, clock=clock).needs_offline_keys == ()
+    for one in (asleep, device("newer")):
+        assert [t.order.version for t in one.verify(now=later).targets] == ["1.0.0"]
 
 
 def test_nothing_to_change_is_said(busy: Fleet) -> None:
