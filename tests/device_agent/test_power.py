@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_runtime.sealing.keys import write_new_key
 from tests.simulators.killed_updates import Killer
 from tests.simulators.signed_fleet import SignedFleet
 from tests.simulators.tiny_bundles import affine_bundle
@@ -122,6 +123,23 @@ def test_a_power_cut_at_changes_of_the_disk(
 ) -> None:
     for cut_at in range(2, operations, step):
         folder = copy(before, tmp_path / str(cut_at))
+        cut_off(folder, fleet, FailingDisk(folder, cut_at=cut_at))
+        assert_works_at_once_and_completes(folder, fleet)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("step", [17, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_power_cut_while_what_is_stored_is_encrypted(
+    fleet: SignedFleet, operations: int, tmp_path: Path, step: int
+) -> None:
+    first = tmp_path / "before"
+    first.mkdir()
+    write_new_key(first / "storage.key", rotate=False)
+    engine = UpdateEngine(first, fleet)
+    engine.start()
+    engine.order("1.0.0", order_version=1)
+    for cut_at in range(2, operations, step):
+        folder = copy(first, tmp_path / str(cut_at))
         cut_off(folder, fleet, FailingDisk(folder, cut_at=cut_at))
         assert_works_at_once_and_completes(folder, fleet)
         shutil.rmtree(folder)

@@ -30,6 +30,8 @@ from edgekit_agent.trial import TrialOutcome
 from edgekit_agent.updates import Updates
 from edgekit_agent.verifier import VerifiedOrder
 from edgekit_runtime.orders import BundleOrder, parse_index_pieces
+from edgekit_runtime.sealing.keys import KeySource
+from edgekit_runtime.sealing.vault import Encryption, Vault
 from tests.simulators.signed_fleet import SignedFleet
 
 HARDWARE = Hardware(
@@ -181,8 +183,14 @@ class UpdateEngine:
         self.messages: list[object] = []
         self.now = 0.0
         self.events: list[str] = []
-        self.slots = SlotStore(folder / "slots")
-        chunks = ChunkStore(folder / "chunks")
+        key = folder / "storage.key"
+        # A folder with a key is encrypted.
+        vault = Vault(
+            folder,
+            Encryption(key=KeySource("file", str(key)), enabled=True) if key.exists() else None,
+        )
+        self.slots = SlotStore(folder / "slots", vault)
+        chunks = ChunkStore(folder / "chunks", vault)
         jobs: Any = SameThread()
         self.updates = Updates(
             journal_file=folder / "journal.json",
