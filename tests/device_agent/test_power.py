@@ -174,18 +174,38 @@ def test_one_failing_change_of_the_disk(
     fleet: SignedFleet, before: Path, operations: int, tmp_path: Path, code: int
 ) -> None:
     for failing in range(code % 3, operations, 6):
-        folder = copy(before, tmp_path / str(failing))
-        engine = UpdateEngine(folder, fleet)
-        engine.start()
-        with FailingDisk(folder, fail={failing: code}).attached():
-            engine.order("2.0.0", order_version=2)
-        record = engine.updates.records["m"]
-        # Done, or refused with the reason; in both cases something works.
-        assert engine.serves() == ("2.0.0" if record.phase.value == "active" else "1.0.0")
-        assert record.phase.value == "active" or "cannot write" in record.reason
-        engine.order("2.0.0", order_version=3)
-        assert engine.serves() == "2.0.0"
-        shutil.rmtree(folder)
+        assert_completes_or_is_refused(
+            fleet, copy(before, tmp_path / str(failing)), {failing: code}
+        )
+
+
+@pytest.mark.slow
+def test_any_one_fsync_that_fails(fleet: SignedFleet, before: Path, tmp_path: Path) -> None:
+    folder = copy(before, tmp_path / "whole")
+    engine = UpdateEngine(folder, fleet)
+    engine.start()
+    with FailingDisk(folder).attached() as disk:
+        engine.order("2.0.0", order_version=2)
+    syncs = [number for number, entry in enumerate(disk.log) if entry.startswith("fsync")]
+    assert len(syncs) > 20
+    for failing in syncs:
+        assert_completes_or_is_refused(
+            fleet, copy(before, tmp_path / str(failing)), {failing: BROKEN}
+        )
+
+
+def assert_completes_or_is_refused(fleet: SignedFleet, folder: Path, fail: dict[int, int]) -> None:
+    engine = UpdateEngine(folder, fleet)
+    engine.start()
+    with FailingDisk(folder, fail=fail).attached():
+        engine.order("2.0.0", order_version=2)
+    record = engine.updates.records["m"]
+    # Done, or refused with the reason; in both cases something works.
+    assert engine.serves() == ("2.0.0" if record.phase.value == "active" else "1.0.0")
+    assert record.phase.value == "active" or "cannot write" in record.reason
+    engine.order("2.0.0", order_version=3)
+    assert engine.serves() == "2.0.0"
+    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("code", [FULL, BROKEN, READ_ONLY], ids=["full", "EIO", "read-only"])
