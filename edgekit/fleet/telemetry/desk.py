@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.store.database import Database
+from edgekit.fleet.telemetry.alarm_limits import read_limits
 from edgekit.fleet.telemetry.ledger import Ledger
 from edgekit.fleet.telemetry.notices import FILE as NOTICES
 from edgekit.fleet.telemetry.notices import Messenger, read_targets
@@ -38,5 +39,8 @@ def open_desk(fleet: Fleet, database: Database, broker: BrokerAddress) -> Iterat
     with contextlib.closing(Messenger(targets, fleet=fleet.id, broker=broker)) as messenger:
         settings = read_retraining(fleet.path / NOTICES)
         calls = RetrainingCalls(database, settings, tell=messenger.tell)
-        alarms = AlarmWatch(fleet.id, ledger, database, tell=messenger.tell, calls=calls)
+        limits = read_limits(fleet.path / NOTICES)
+        alarms = AlarmWatch(
+            fleet.id, ledger, database, tell=messenger.tell, limits=limits, calls=calls
+        )
         yield Desk(ledger=ledger, messenger=messenger, alarms=alarms)

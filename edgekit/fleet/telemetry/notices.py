@@ -157,7 +157,7 @@ def read_targets(path: Path) -> tuple[Target, ...]:
     except (OSError, ValueError) as error:
         raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
     for name in sorted(
-        set(reader.names()) - {"webhook", "command", "mlflow", "mqtt", "retraining"}
+        set(reader.names()) - {"webhook", "command", "mlflow", "mqtt", "retraining", "alarms"}
     ):
         reader.fault(name, "is unknown")
     targets = [

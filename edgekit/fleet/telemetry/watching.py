@@ -7,6 +7,7 @@ from typing import Final
 
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.settings import read_setting, write_setting
+from edgekit.fleet.telemetry.alarm_limits import DEVICE_LIMITS, FLEET_LIMITS
 from edgekit.fleet.telemetry.alarms import Alarm, follow_alarms, watch_version
 from edgekit.fleet.telemetry.health import Harm, Limits
 from edgekit.fleet.telemetry.ledger import Ledger
@@ -15,9 +16,6 @@ from edgekit.fleet.telemetry.retraining import RetrainingCalls
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
 
-FLEET_LIMITS: Final = Limits(min_requests=200, max_error_share=0.02)
-# One device alone is judged more mildly: it has seen less.
-DEVICE_LIMITS: Final = Limits(min_requests=200, max_error_share=0.1, max_drift=0.5)
 _LOOK_SECONDS: Final = 60.0
 _WINDOW_SECONDS: Final = 3_600.0
 SETTING: Final = "alarms"

@@ -15,7 +15,8 @@ from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.telemetry import retraining
-from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.telemetry.alarm_limits import FLEET_LIMITS, read_limits
+from edgekit.fleet.telemetry.ledger import Ledger, count_feedback
 from edgekit.fleet.telemetry.notices import Messenger, Notice, Target
 from edgekit.fleet.telemetry.retraining import (
     RetrainingCalls,
@@ -189,3 +190,28 @@ def test_the_settings_are_read_from_the_file(tmp_path: Path) -> None:
         read_retraining(path)
     for field in ("cooldown_hours", "samples", "more"):
         assert f"retraining.{field}" in caught.value.what
+
+
+def test_alarms_ring_at_the_limits_that_the_owner_has_set(
+    database: Database, tmp_path: Path
+) -> None:
+    path = tmp_path / "notices.toml"
+    assert read_limits(path) == FLEET_LIMITS
+    path.write_text("[alarms]\nmin_accuracy = 0.9\nmin_feedback = 20\n")
+    limits = read_limits(path)
+    told: list[Notice] = []
+    ledger = Ledger(database, look_seconds=0.0)
+    watch = AlarmWatch("plant-7", ledger, database, tell=told.append, limits=limits)
+    for turn, answers in enumerate(((8, 2), (8, 2))):
+        with database.write() as session:
+            count_feedback(session, {("d1", "digits", "2.0.0"): answers}, now=NOW + 61 * turn)
+        watch.turn(NOW + 61 * turn)
+        assert len(told) == turn
+    (notice,) = told
+    assert (notice.kind, notice.data["kind"]) == ("alarm.began", "accuracy")
+    assert "16 of 20 answers with feedback were right" in notice.text
+    path.write_text("[alarms]\nmin_accuracy = 2\nmin_feedback = 0\nmore = 1\n")
+    with pytest.raises(UsageError) as caught:
+        read_limits(path)
+    for field in ("min_accuracy", "min_feedback", "more"):
+        assert f"alarms.{field}" in caught.value.what
