@@ -14,14 +14,12 @@ named stays as it is:
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from edgekit.fleet.telemetry.health import Limits
-from edgekit_runtime.errors import UsageError
-from edgekit_runtime.fields import FieldReader
+from edgekit.fleet.telemetry.notices import open_settings, require_no_faults
 
 #: For all devices of a version together.
 FLEET_LIMITS: Final = Limits(min_requests=200, max_error_share=0.02, min_feedback=50)
@@ -38,13 +36,7 @@ def read_limits(path: Path) -> Limits:
     Raises:
         UsageError: If they are invalid; every fault is named.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return FLEET_LIMITS
-    except (OSError, ValueError) as error:
-        raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
-    reader = FieldReader(document).nested("alarms", optional=True)
+    reader = open_settings(path).nested("alarms", optional=True)
     changes: dict[str, Any] = {}
     for name in reader.names():
         if name in _COUNTS:
@@ -55,10 +47,5 @@ def read_limits(path: Path) -> Limits:
                 reader.fault(name, f"{changes[name]:g} is a share, and at most 1")
         else:
             reader.fault(name, "is unknown")
-    if reader.faults:
-        raise UsageError(
-            "the limits of alarms are invalid: " + "; ".join(reader.faults),
-            where=str(path),
-            fix="see docs/rollouts.md",
-        )
+    require_no_faults(reader, "the limits of alarms are", path)
     return replace(FLEET_LIMITS, **changes)

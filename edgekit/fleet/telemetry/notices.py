@@ -66,6 +66,7 @@ _ANSWER_SECONDS: Final = 10.0
 _COMMAND_SECONDS: Final = 3_600.0
 _GOODBYE_SECONDS: Final = 15.0
 _MAX_TARGETS: Final = 32
+_SECTIONS: Final = frozenset({"webhook", "command", "mlflow", "mqtt", "retraining", "alarms"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,21 +145,38 @@ class Target:
         return any(fnmatch.fnmatchcase(kind, pattern) for pattern in self.kinds)
 
 
+def open_settings(path: Path) -> FieldReader:
+    """A fleet's `notices.toml`, to be read field by field; empty where there is none.
+
+    Raises:
+        UsageError: If it is no TOML.
+    """
+    try:
+        return FieldReader(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return FieldReader({})
+    except (OSError, ValueError) as error:
+        raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
+
+
+def require_no_faults(reader: FieldReader, what: str, path: Path) -> None:
+    """Raise a `UsageError` that names every fault of `notices.toml`, if there are any."""
+    if reader.faults:
+        raise UsageError(
+            f"{what} invalid: " + "; ".join(reader.faults),
+            where=str(path),
+            fix="see docs/rollouts.md",
+        )
+
+
 def read_targets(path: Path) -> tuple[Target, ...]:
     """Who is told what, by a fleet's `notices.toml`; nobody where there is none.
 
     Raises:
         UsageError: If the file is invalid; every fault is named.
     """
-    try:
-        reader = FieldReader(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
-    for name in sorted(
-        set(reader.names()) - {"webhook", "command", "mlflow", "mqtt", "retraining", "alarms"}
-    ):
+    reader = open_settings(path)
+    for name in sorted(set(reader.names()) - _SECTIONS):
         reader.fault(name, "is unknown")
     targets = [
         *reader.items("webhook", _read_webhook, optional=True, most=_MAX_TARGETS),
@@ -167,12 +185,7 @@ def read_targets(path: Path) -> tuple[Target, ...]:
     ]
     if reader.raw("mqtt") is not None:
         targets.append(Target(kinds=reader.nested("mqtt").texts("kinds", most=_MAX_TARGETS)))
-    if reader.faults:
-        raise UsageError(
-            "the list of who is told what is invalid: " + "; ".join(reader.faults),
-            where=str(path),
-            fix="see docs/rollouts.md",
-        )
+    require_no_faults(reader, "the list of who is told what is", path)
     return tuple(targets)
 
 

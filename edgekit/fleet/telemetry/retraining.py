@@ -13,7 +13,6 @@ What is waited for stands in the database: another replica goes on with it.
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.requests import RequestBook, samples_in
 from edgekit.fleet.store.settings import read_setting, write_setting
-from edgekit.fleet.telemetry.notices import Notice
+from edgekit.fleet.telemetry.notices import Notice, open_settings, require_no_faults
 from edgekit_runtime.errors import EdgekitError, UsageError
-from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.requests import RequestKind
 
 if TYPE_CHECKING:
@@ -64,13 +62,7 @@ def read_retraining(path: Path) -> RetrainingSettings:
     Raises:
         UsageError: If they are invalid; every fault is named.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return RetrainingSettings()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
-    reader = FieldReader(document).nested("retraining", optional=True)
+    reader = open_settings(path).nested("retraining", optional=True)
     for name in sorted(set(reader.names()) - {"cooldown_hours", "samples", "wait_minutes"}):
         reader.fault(name, "is unknown")
     settings = RetrainingSettings(
@@ -78,12 +70,7 @@ def read_retraining(path: Path) -> RetrainingSettings:
         samples=reader.integer("samples", most=_MOST_SAMPLES, default=0),
         wait_seconds=60 * reader.number("wait_minutes", least=0, default=30.0),
     )
-    if reader.faults:
-        raise UsageError(
-            "the settings of retraining are invalid: " + "; ".join(reader.faults),
-            where=str(path),
-            fix="see docs/rollouts.md",
-        )
+    require_no_faults(reader, "the settings of retraining are", path)
     return settings
 
 
