@@ -18,6 +18,8 @@ from edgekit_agent.config import AgentConfig
 from edgekit_agent.settings import TelemetrySettings
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.orders import Budget, ShadowOrder
+from edgekit_runtime.sealing.keys import KeySource, write_new_key
+from edgekit_runtime.sealing.vault import Encryption
 from edgekit_runtime.shadow import ShadowCounts, merge_shadows
 from edgekit_runtime.telemetry import parse_batch
 from tests.simulators.local_agent import RunningAgent, make_config
@@ -76,13 +78,14 @@ class ShadowAgent(RunningAgent):
         self.wait_for(lambda: self.shadow().get("phase") == phase)
 
 
+def short_windows(folder: Path, fleet: SignedFleet) -> AgentConfig:
+    return replace(make_config(folder, fleet), telemetry=TelemetrySettings(window_seconds=1.0))
+
+
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[ShadowAgent]:
     fleet = SignedFleet()
-    config: AgentConfig = replace(
-        make_config(tmp_path, fleet), telemetry=TelemetrySettings(window_seconds=1.0)
-    )
-    running = ShadowAgent(config=config, fleet=fleet)
+    running = ShadowAgent(config=short_windows(tmp_path, fleet), fleet=fleet)
     running.start()
     yield running
     running.stop()
@@ -245,6 +248,19 @@ def test_it_goes_on_after_a_restart(agent: ShadowAgent) -> None:
         agent.wait_for(lambda: agent.reported().compared >= 5)
     journal = json.loads((agent.config.data / "journal.json").read_bytes())
     assert journal["bundles"]["double"]["shadow"]["phase"] == "watching"
+
+
+def test_one_that_is_kept_encrypted_is_run_as_well(agent: ShadowAgent, tmp_path: Path) -> None:
+    agent.stop()
+    key = tmp_path / "storage.key"
+    write_new_key(key, rotate=False)
+    encryption = Encryption(key=KeySource("file", str(key)), enabled=True)
+    agent.config = replace(agent.config, encryption=encryption)
+    agent.start()
+    agent.run_beside("2.0.0", bundle("2.0.0", affine_model(2.0), GOLDEN * 2))
+    agent.wait_for_shadow("watching")
+    with traffic(agent):
+        agent.wait_for(lambda: agent.reported().agreed >= 5)
 
 
 def test_an_update_goes_first_and_it_then_watches_the_new_version(agent: ShadowAgent) -> None:
