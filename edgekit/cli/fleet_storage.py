@@ -15,22 +15,49 @@ from edgekit.cli.render import emit_json, say, size
 @click.option(
     "--endpoint", default="", metavar="URL", help="Of a server with S3's API that is not Amazon's."
 )
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="Encrypt with the first key of this file, made by `edgekit-agent storage-key`; what is "
+    "there is written anew.",
+)
+@click.option("--plain", is_flag=True, help="Write everything plain again.")
 @fleet_option
 @json_option
-def storage(url: str | None, endpoint: str, folder: Path, as_json: bool) -> None:
+def storage(
+    url: str | None, endpoint: str, key_file: Path | None, plain: bool, folder: Path, as_json: bool
+) -> None:
     """Show where chunks and bundle files are, or move them to URL: s3://BUCKET/PREFIX.
 
     Needs the package of the protocol: pip install "edgekit[s3]" for s3://, gcsfs for gs://, adlfs
     for az://. Credentials come from the environment, as each of them documents. "folder" moves
     everything back into the fleet's folder. Nothing is deleted where it was; keys, metadata and
     orders stay in the folder.
+
+    Encryption hides what lies there, in the folder or the bucket; brokers and devices get the same
+    as before. Keep a copy of the key elsewhere, and start `edgekit fleet serve` again afterwards.
     """
     from dataclasses import asdict
 
     from edgekit.fleet.folder import Fleet
-    from edgekit.fleet.storage.setting import LOCAL, StorageSetting, move_storage, read_storage
+    from edgekit.fleet.storage.setting import (
+        LOCAL,
+        StorageSetting,
+        encrypt_storage,
+        move_storage,
+        read_storage,
+    )
 
     fleet = Fleet.open(folder)
+    if key_file or plain:
+        if url or (key_file and plain):
+            raise click.UsageError("--key-file, --plain and URL are one at a time.")
+        converted = encrypt_storage(fleet, key_file)
+        if as_json:
+            emit_json(asdict(read_storage(fleet)) | {"converted": converted})
+        else:
+            click.echo(f"{read_storage(fleet)}: {converted} blobs were written anew")
+        return
     if url is None:
         known = read_storage(fleet)
         if as_json:

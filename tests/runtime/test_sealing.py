@@ -218,6 +218,19 @@ def test_a_folder_becomes_encrypted_and_plain_again(tmp_path: Path, size: int) -
     assert not list(tmp_path.glob(".*"))
 
 
+def test_where_there_is_no_anonymous_memory_the_plain_file_is_private_and_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = Vault(tmp_path, Encryption(key=key_file(tmp_path), enabled=True))
+    path = tmp_path / "model"
+    write(vault, path, b"content")
+    monkeypatch.delattr(os, "memfd_create")
+    with vault.plain_file(path) as plain:
+        assert plain.read_bytes() == b"content"
+        assert stat.S_IMODE(plain.parent.stat().st_mode) == 0o700
+    assert not plain.parent.exists()
+
+
 def test_after_a_rotation_old_files_are_read_and_written_anew(tmp_path: Path) -> None:
     key = key_file(tmp_path)
     path = tmp_path / "model"

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from edgekit.fleet.chunk_store import ChunkStore
@@ -16,10 +18,13 @@ from edgekit.fleet.folder import Fleet
 from edgekit.fleet.storage.blobs import Storage
 from edgekit.fleet.storage.local import FolderStorage
 from edgekit.fleet.storage.remote import RemoteStorage
+from edgekit.fleet.storage.sealed import SealedStorage
 from edgekit_runtime.durable import sync_folder, write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import sha256_of
+from edgekit_runtime.sealing.keys import KeySource, read_keys
+from edgekit_runtime.sealing.vault import Encryption
 
 FILE: Final = "storage.toml"
 LOCAL: Final = "folder"
@@ -37,13 +42,19 @@ class StorageSetting:
     Attributes:
         url: Of a bucket and a prefix in it; "" for the fleet's folder.
         endpoint: Of a server with S3's API that is not Amazon's; "" for the protocol's own.
+        key_file: Of the keys that blobs are encrypted with; "" for none.
+        encrypted: Whether they are written encrypted; if not, older ones may be, while they are
+            written anew.
     """
 
     url: str = ""
     endpoint: str = ""
+    key_file: str = ""
+    encrypted: bool = False
 
     def __str__(self) -> str:
-        return (self.url or LOCAL) + (f" at {self.endpoint}" if self.endpoint else "")
+        place = (self.url or LOCAL) + (f" at {self.endpoint}" if self.endpoint else "")
+        return f"{place}, encrypted with {self.key_file}" if self.encrypted else place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +85,18 @@ def read_storage(fleet: Fleet) -> StorageSetting:
         return StorageSetting()
     except (OSError, ValueError) as error:
         raise UsageError(f"it cannot be read: {error}", where=str(path)) from error
-    for name in sorted(set(reader.names()) - {"url", "endpoint"}):
+    for name in sorted(set(reader.names()) - {"url", "endpoint", "key_file", "encrypted"}):
         reader.fault(name, "is unknown")
+    key_file = reader.text("key_file", default="")
+    here = bool(key_file) and reader.raw("url") is None
     setting = StorageSetting(
-        url=reader.text("url", pattern=_URL), endpoint=reader.text("endpoint", default="")
+        url="" if here else reader.text("url", pattern=_URL),
+        endpoint=reader.text("endpoint", default=""),
+        key_file=key_file,
+        encrypted=reader.boolean("encrypted", default=bool(key_file)),
     )
+    if setting.encrypted and not key_file:
+        reader.fault("key_file", "is missing")
     if reader.faults:
         raise UsageError(
             "the storage's settings are invalid: " + "; ".join(reader.faults),
@@ -116,7 +134,7 @@ def move_storage(
 
     Args:
         fleet: The fleet.
-        setting: Where to; the default is the fleet's folder.
+        setting: Where to; the default is the fleet's folder. How blobs are encrypted stays.
         progress: Told how many blobs are done, of how many.
 
     Raises:
@@ -127,6 +145,7 @@ def move_storage(
     setting = _checked(setting, where="the storage")
     with fleet.locked():
         known = read_storage(fleet)
+        setting = replace(setting, key_file=known.key_file, encrypted=known.encrypted)
         chunk_pair = (_chunks(fleet, known), _chunks(fleet, setting))
         bundle_pair = (_bundles(fleet, known), _bundles(fleet, setting))
         chunk_sizes, bundle_sizes = chunk_pair[0].sizes(), bundle_pair[0].sizes()
@@ -142,16 +161,69 @@ def move_storage(
     return Moved(blobs=len(sizes), blob_bytes=sum(sizes), copied=copied)
 
 
+def encrypt_storage(
+    fleet: Fleet,
+    key_file: Path | None,
+    *,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> int:
+    """Write all blobs encrypted from now on, and those that are there anew; how many those were.
+
+    The setting is written first, and blobs are read in either form: interrupted anywhere, the
+    fleet works, and it can be done again. A process that runs meanwhile has to be started again.
+
+    Args:
+        fleet: The fleet.
+        key_file: Of the keys, as `edgekit_runtime.sealing.keys` reads it; None to write plain.
+        progress: Told how many blobs are done, of how many.
+
+    Raises:
+        StorageLockedError: If the key file is missing, malformed, or may be read by others.
+        UsageError: If `storage.toml` is invalid.
+        VerificationError: If a blob is damaged, or encrypted with a key that is not here.
+        EnvironmentLackError: If the storage cannot be reached.
+    """
+    with fleet.locked():
+        known = read_storage(fleet)
+        if key_file is not None:
+            read_keys(KeySource("file", str(key_file.absolute())))
+            setting = replace(known, key_file=str(key_file.absolute()), encrypted=True)
+        elif known.key_file:
+            setting = replace(known, encrypted=False)
+        else:
+            return 0
+        _write(fleet, setting)
+        pairs = [
+            (storage, name)
+            for storage in (_chunks(fleet, setting), _bundles(fleet, setting))
+            if isinstance(storage, SealedStorage)
+            for name in sorted(storage.sizes())
+        ]
+        converted = 0
+        for done, (storage, name) in enumerate(pairs, start=1):
+            converted += storage.convert(name)
+            progress(done, len(pairs))
+        if not setting.encrypted:
+            _write(fleet, replace(setting, key_file=""))
+    return converted
+
+
 def _chunks(fleet: Fleet, setting: StorageSetting) -> Storage:
-    if not setting.url:
-        return FolderStorage(fleet.chunks)
-    return RemoteStorage(f"{setting.url.rstrip('/')}/{_CHUNKS}", endpoint=setting.endpoint)
+    return _opened(setting, _CHUNKS, fleet.chunks)
 
 
 def _bundles(fleet: Fleet, setting: StorageSetting) -> Storage:
-    if not setting.url:
-        return FolderStorage(fleet.path / _BUNDLES)
-    return RemoteStorage(f"{setting.url.rstrip('/')}/{_BUNDLES}", endpoint=setting.endpoint)
+    return _opened(setting, _BUNDLES, fleet.path / _BUNDLES)
+
+
+def _opened(setting: StorageSetting, kind: str, folder: Path) -> Storage:
+    inner: Storage = FolderStorage(folder)
+    if setting.url:
+        inner = RemoteStorage(f"{setting.url.rstrip('/')}/{kind}", endpoint=setting.endpoint)
+    if not setting.key_file:
+        return inner
+    key = KeySource("file", setting.key_file)
+    return SealedStorage(inner, Encryption(key=key, enabled=setting.encrypted), kind=kind)
 
 
 def _copy_chunks(
@@ -185,12 +257,17 @@ def _copy_bundle(source: Storage, target: Storage, name: str) -> bool:
 
 def _write(fleet: Fleet, setting: StorageSetting) -> None:
     path = fleet.path / FILE
-    if not setting.url:
+    if not (setting.url or setting.key_file):
         path.unlink(missing_ok=True)
         sync_folder(fleet.path)
         return
     text = "# Where this fleet's chunks and bundle files are: see `edgekit fleet storage`.\n"
-    text += f'url = "{setting.url}"\n'
+    if setting.url:
+        text += f'url = "{setting.url}"\n'
+    if setting.key_file:
+        # A text of JSON is one of TOML too.
+        text += f"key_file = {json.dumps(setting.key_file)}\n"
+        text += f"encrypted = {json.dumps(setting.encrypted)}\n"
     if setting.endpoint:
         text += f'endpoint = "{setting.endpoint}"\n'
     write_bytes(path, text.encode())

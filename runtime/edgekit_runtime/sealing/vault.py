@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -204,26 +205,39 @@ class Vault:
         return True
 
     @contextlib.contextmanager
-    def plain_file(self, path: Path) -> Iterator[Path]:
+    def plain_file(self, path: Path, *, name: str = "") -> Iterator[Path]:
         """A path under which another library reads a file's content, while the block lasts.
 
         Of an encrypted file that is anonymous memory, which no other process can name and which is
         gone when nobody has it open or mapped: the plain content never reaches a disk, as long as
-        swap is encrypted or off. Errors as `pieces`.
+        swap is encrypted or off. Where a system has no such memory (only Linux has), it is a file
+        that nobody else may read, and that is deleted afterwards. Errors as `pieces`.
+
+        Args:
+            path: Of the file.
+            name: What it is bound to; by default its path below the folder.
         """
         with path.open("rb") as file:
-            reader = self._reader(file, path)
+            reader = self._reader(file, path, name=name)
             if reader is None:
                 yield path
                 return
+            if not hasattr(os, "memfd_create"):
+                with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+                    plain = Path(folder) / path.name
+                    with plain.open("wb") as target:
+                        target.writelines(reader.pieces())
+                    yield plain
+                return
             descriptor = os.memfd_create(path.name[:200])
             with os.fdopen(descriptor, "wb") as memory:
-                for piece in reader.pieces():
-                    memory.write(piece)
+                memory.writelines(reader.pieces())
                 memory.flush()
                 yield Path(f"/proc/self/fd/{descriptor}")
 
-    def _reader(self, file: IO[bytes], path: Path, size: int | None = None) -> SealedReader | None:
+    def _reader(
+        self, file: IO[bytes], path: Path, *, size: int | None = None, name: str = ""
+    ) -> SealedReader | None:
         """What reads an encrypted file; None for a plain one, which is at its beginning then."""
         wanted = key_id(file.read(HEADER_BYTES))
         if wanted is None:
@@ -232,7 +246,7 @@ class Vault:
         self._found_sealed = True
         key = self._key(wanted, path)
         length = os.fstat(file.fileno()).st_size if size is None else size
-        return SealedReader(file, size=length, key=key, name=self._name(path))
+        return SealedReader(file, size=length, key=key, name=name or self._name(path))
 
     def _key(self, wanted: bytes, path: Path) -> StorageKey:
         for fresh in (False, True):
@@ -252,7 +266,7 @@ class Vault:
             raise StorageLockedError(
                 "there are encrypted files, and no key is configured",
                 where=str(self._folder),
-                fix="put [encryption] back into agent.toml; enabled = false writes them plain",
+                fix="configure the key again, if only to have everything written plain",
             )
         if fresh or not self._keys:
             self._keys = read_keys(self._encryption.key)

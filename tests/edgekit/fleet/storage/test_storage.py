@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from edgekit.cli.fleet import fleet as fleet_commands
 from edgekit.fleet.chunk_store import ChunkStore
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.release import release_bundle
 from edgekit.fleet.repositories import open_images
+from edgekit.fleet.storage import setting as setting_module
 from edgekit.fleet.storage.blobs import Storage
 from edgekit.fleet.storage.local import FolderStorage
 from edgekit.fleet.storage.remote import RemoteStorage
 from edgekit.fleet.storage.setting import (
     StorageSetting,
+    encrypt_storage,
     move_storage,
     open_bundles,
     open_chunks,
     read_storage,
 )
 from edgekit_runtime.errors import EnvironmentLackError, UsageError, VerificationError
+from edgekit_runtime.sealing.keys import StorageLockedError, write_new_key
+from edgekit_runtime.sealing.vault import UnknownKeyError
 from tests.simulators.s3_server import BUCKET, s3_server
 
 
@@ -216,3 +225,126 @@ def test_a_missing_package_is_named(fleet: Fleet, monkeypatch: pytest.MonkeyPatc
 def _file(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    path = tmp_path / "storage.key"
+    write_new_key(path, rotate=False)
+    return path
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest) -> StorageSetting:
+    if request.param == "folder":
+        return StorageSetting()
+    found: StorageSetting = request.getfixturevalue("bucket")
+    return found
+
+
+def raw(fleet: Fleet) -> Storage:
+    """What lies there, as whoever has only the storage sees it."""
+    setting = replace(read_storage(fleet), key_file="", encrypted=False)
+    return setting_module._chunks(fleet, setting)
+
+
+def test_blobs_are_encrypted_where_they_lie_and_plain_again(
+    fleet: Fleet, make_bundle: Callable[..., Path], place: StorageSetting, key: Path
+) -> None:
+    release_bundle(fleet, make_bundle("1.0.0"))
+    move_storage(fleet, place)
+    bundle = hashlib.sha256(b"bundle").hexdigest() + ".ekb"
+    open_bundles(fleet).put_file(bundle, _file(fleet.path / "x", b"bundle"))
+    before = raw(fleet).read(list(open_images(fleet).chunk_names()))
+    assert encrypt_storage(fleet, key) == len(before) + 1
+    assert encrypt_storage(fleet, key) == 0
+    release_bundle(fleet, make_bundle("2.0.0", model=b"better " * 40_000))
+    chunks = dict(open_chunks(fleet).get_all(list(open_images(fleet).chunk_names())))
+    assert before.items() < chunks.items()
+    stored = raw(fleet).read(list(chunks))
+    assert all(chunks[name] not in stored[name] for name in chunks)
+    with open_bundles(fleet).opened(bundle) as file:
+        assert file.read_bytes() == b"bundle"
+    # Another key is put before: nothing needs the older one then.
+    write_new_key(key, rotate=True)
+    assert encrypt_storage(fleet, key) == len(chunks) + 1
+    key.write_text("\n".join(key.read_text().splitlines()[:2]))
+    assert dict(open_chunks(fleet).get_all(list(chunks))) == chunks
+    assert encrypt_storage(fleet, None) == len(chunks) + 1
+    assert raw(fleet).read(list(chunks)) == chunks
+    assert read_storage(fleet) == place
+    assert encrypt_storage(fleet, None) == 0
+
+
+def test_encryption_moves_along(
+    fleet: Fleet, make_bundle: Callable[..., Path], bucket: StorageSetting, key: Path
+) -> None:
+    release_bundle(fleet, make_bundle())
+    encrypt_storage(fleet, key)
+    move_storage(fleet, bucket)
+    assert read_storage(fleet) == replace(bucket, key_file=str(key), encrypted=True)
+    names = list(open_images(fleet).chunk_names())
+    chunks = dict(open_chunks(fleet).get_all(names))
+    stored = raw(fleet).read(names)
+    assert all(stored[name] not in (chunks[name], b"") for name in names)
+
+
+def test_a_conversion_that_is_interrupted_leaves_a_fleet_that_works(
+    fleet: Fleet, make_bundle: Callable[..., Path], key: Path
+) -> None:
+    release_bundle(fleet, make_bundle())
+    names = list(open_images(fleet).chunk_names())
+    before = dict(open_chunks(fleet).get_all(names))
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encrypt_storage(fleet, key, progress=interrupted)
+    assert dict(open_chunks(fleet).get_all(names)) == before
+    assert encrypt_storage(fleet, key) == len(names) - 1
+
+
+def test_keys_that_are_missing_or_others_are_named_and_damage_is_repaired(
+    fleet: Fleet, make_bundle: Callable[..., Path], key: Path
+) -> None:
+    release_bundle(fleet, make_bundle())
+    names = list(open_images(fleet).chunk_names())
+    key.chmod(0o644)
+    with pytest.raises(StorageLockedError, match="others may read"):
+        encrypt_storage(fleet, key)
+    assert read_storage(fleet) == StorageSetting()
+    key.chmod(0o600)
+    encrypt_storage(fleet, key)
+    # A chunk in another one's place does not open; releasing again mends it.
+    first, second = (fleet.chunks / name for name in names[:2])
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(VerificationError, match="damaged"):
+        open_chunks(fleet).get(names[0])
+    release_bundle(fleet, make_bundle())
+    assert open_chunks(fleet).get(names[0])
+    key.rename(key.with_name("away"))
+    with pytest.raises(StorageLockedError, match="cannot be read"):
+        open_chunks(fleet).get(names[0])
+    write_new_key(key, rotate=False)
+    with pytest.raises(UnknownKeyError, match="encrypted with the key"):
+        open_chunks(fleet).get(names[0])
+
+
+def test_the_command_encrypts_shows_and_takes_back(
+    fleet: Fleet, make_bundle: Callable[..., Path], key: Path
+) -> None:
+    release_bundle(fleet, make_bundle())
+
+    def run(*arguments: str) -> Any:
+        given = ["storage", *arguments, "--fleet", str(fleet.path)]
+        return CliRunner().invoke(fleet_commands, given, standalone_mode=False)
+
+    count = len(list(open_images(fleet).chunk_names()))
+    done = run("--key-file", str(key))
+    assert f"folder, encrypted with {key}: {count} blobs were written anew" in done.output
+    assert json.loads(run("--json").output)["encrypted"] is True
+    assert "one at a time" in str(run("s3://a/b", "--plain").exception)
+    assert f"folder: {count} blobs were written anew" in run("--plain").output
+    (fleet.path / "storage.toml").write_text("encrypted = true\nurl = 's3://a/b'\n")
+    assert "key_file: is missing" in str(run().exception)
