@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edgekit.fleet.rollouts.observations import UNSEEN, Observations
+from edgekit.fleet.rollouts.observations import UNSEEN, HealthKeeper, Observations
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan
 from edgekit.fleet.rollouts.state import RolloutState, Status
 from edgekit.fleet.telemetry.health import Health, Limits, find_faults, merge_health
@@ -55,9 +55,7 @@ def judge_stage(
     """
     criteria = plan.stages[stage].criteria
     names = [name for name, device in state.devices.items() if device.stage == stage]
-    health = merge_health(
-        health for name in names if (health := observations.get(name, UNSEEN).health)
-    )
+    health = _together(observations, stage, names)
     counts = dict.fromkeys(Status, 0)
     for name in names:
         counts[state.devices[name].status] += 1
@@ -85,6 +83,14 @@ def judge_stage(
         verdict=Verdict.PENDING if waiting else Verdict.PASSED,
         reasons=tuple(waiting),
         health=health,
+    )
+
+
+def _together(observations: Observations, stage: int, names: list[str]) -> Health:
+    if isinstance(observations, HealthKeeper):
+        return observations.stage_health(stage, names)
+    return merge_health(
+        health for name in names if (health := observations.get(name, UNSEEN).health)
     )
 
 

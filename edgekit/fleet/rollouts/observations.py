@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from edgekit.fleet.rollouts.labels import Labels
 from edgekit.fleet.telemetry.health import Health
@@ -35,6 +35,15 @@ class Observation:
     active: str = ""
     reason: str = ""
     health: Health | None = None
+
+
+@runtime_checkable
+class HealthKeeper(Protocol):
+    """Observations that keep what the devices of a stage report together up to date."""
+
+    def stage_health(self, stage: int, devices: Sequence[str]) -> Health:
+        """As `merge_health` of these devices would have it."""
+        ...
 
 
 UNSEEN: Final = Observation()

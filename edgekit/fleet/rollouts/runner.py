@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -19,12 +19,12 @@ from edgekit.fleet.rollouts import engine
 from edgekit.fleet.rollouts.engine import Order, is_finished, step
 from edgekit.fleet.rollouts.fleet_view import FleetView
 from edgekit.fleet.rollouts.label_cache import Labelling, OwnerLabels
-from edgekit.fleet.rollouts.observations import Observation
+from edgekit.fleet.rollouts.observations import UNSEEN, Observation
 from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import Decision, DeviceProgress, Phase, RolloutState, Status
 from edgekit.fleet.rollouts.store import RolloutStore, StaleRevisionError, StoredRollout
-from edgekit.fleet.telemetry.health import Health
+from edgekit.fleet.telemetry.health import Health, HealthSum
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.reports import BundleState, DeviceState
 
@@ -44,7 +44,7 @@ _RETRY_SECONDS: Final = 5.0
 # Of a turn's own time: looking takes at most a tenth of a processor, however many devices.
 _REST: Final = 9.0
 # What others may have changed, orders and measurements, is looked at in turn.
-_LOOKS_PER_SECOND: Final = 2_000
+_LOOKS_PER_SECOND: Final = 500
 _NO_STATE: Final = BundleState()
 _NOTHING: Final[Mapping[str, str]] = {}
 
@@ -112,6 +112,7 @@ class _Looking:
 
     owner: OwnerLabels = field(default_factory=dict)
     looks: dict[str, _Look] = field(default_factory=dict)
+    sums: dict[int, HealthSum] = field(default_factory=dict)
     asked: float = 0.0
     position: int = 0
     connections: int = 0
@@ -314,6 +315,10 @@ class RolloutRunner:
         self._looking.looks[device] = _Look(now, heard, owner, progress, seen)
         return seen
 
+    def stage_health(self, stage: int, seen: Iterable[tuple[str, Health | None]]) -> Health:
+        """What the devices of a stage report together."""
+        return self._looking.sums.setdefault(stage, HealthSum()).update(seen)
+
     def known_devices(self, state: RolloutState) -> tuple[str, ...]:
         """The group once it is fixed; before, everybody who was heard or told something."""
         if state.members:
@@ -337,6 +342,11 @@ class _Observations(Mapping[str, Observation]):
             seen = self._runner.observe(self._plan, self._state, device)
             self._seen[device] = seen
         return seen
+
+    def stage_health(self, stage: int, devices: Sequence[str]) -> Health:
+        """See `HealthKeeper`."""
+        seen = ((device, self.get(device, UNSEEN).health) for device in devices)
+        return self._runner.stage_health(stage, seen)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

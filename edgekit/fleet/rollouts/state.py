@@ -202,6 +202,23 @@ def state_from_json(document: object, *, where: str) -> RolloutState:
     return state
 
 
+def decisions_from_json(document: object, *, where: str) -> tuple[Decision, ...]:
+    """Read the decisions of `RolloutState.to_json` alone.
+
+    Raises:
+        VerificationError: If they are damaged.
+    """
+    reader = FieldReader({"decisions": document})
+    decisions = tuple(_decision(reader, item) for item in reader.sequence("decisions"))
+    if reader.faults:
+        raise VerificationError(
+            "the decisions of the rollout are damaged: " + "; ".join(reader.faults[:20]),
+            where=where,
+            fix="take it from a backup",
+        )
+    return decisions
+
+
 def _devices(reader: FieldReader, befores: int) -> dict[str, DeviceProgress]:
     # By hand and not by field readers: there may be a million.
     devices: dict[str, DeviceProgress] = {}

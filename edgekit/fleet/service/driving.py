@@ -10,7 +10,6 @@ from typing import Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import BrokerAddress, Fleet
-from edgekit.fleet.rollouts.engine import is_finished
 from edgekit.fleet.rollouts.fleet_view import FleetView
 from edgekit.fleet.rollouts.label_cache import Labelling
 from edgekit.fleet.rollouts.plan import RolloutPlan
@@ -90,9 +89,9 @@ class RolloutDrivers:
         """
         for name in [n for n, driver in self._drivers.items() if not driver.thread.is_alive()]:
             del self._drivers[name]
-        for stored in self._table.under_way():
-            if stored.plan.id not in self._drivers and not is_finished(stored.state):
-                self._start(stored.plan.id)
+        for rollout in self._table.under_way_bundles():
+            if rollout not in self._drivers:
+                self._start(rollout)
 
     def stop(self) -> None:
         """End all drivers in good order; the rollouts stay as they are."""

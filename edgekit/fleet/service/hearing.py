@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Final
 
 from edgekit.fleet.clock import Clock, utc_now
@@ -16,6 +17,8 @@ from edgekit_runtime.reports import DeviceEvent, DeviceState
 _log = logging.getLogger(__name__)
 
 # What was not acknowledged, the broker sends again at the next connection.
+_MANY: Final = 1_000
+_PAUSE_SECONDS: Final = 0.02
 _MOST_UNWRITTEN: Final = 50_000
 
 
@@ -61,14 +64,7 @@ class Hearing:
         Raises:
             EnvironmentLackError: If the database cannot be used: nothing is lost, try again.
         """
-        heard: list[Heard] = []
-        self._spoke = set()
-        for listener in self.listeners:
-            taken = listener.take(timeout_s=0.0 if heard else timeout_s)
-            if taken:
-                self._spoke.add(listener)
-            heard += taken
-            timeout_s = 0.0
+        heard = self._take(timeout_s)
         room = _MOST_UNWRITTEN - len(self._unwritten)
         if len(heard) > room:
             _log.warning("more waits than is kept: the broker sends the rest again later")
@@ -84,6 +80,24 @@ class Hearing:
         for waiting in (self._unwritten, self._states, self._events, self._measured):
             waiting.clear()
         return count
+
+    def _take(self, timeout_s: float) -> list[Heard]:
+        """What comes within a time: a transaction for every message would be all that we do."""
+        heard: list[Heard] = []
+        self._spoke = set()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for listener in self.listeners:
+                alone = len(self.listeners) == 1
+                left = max(0.0, deadline - time.monotonic()) if alone else 0.0
+                taken = listener.take(timeout_s=left)
+                if taken:
+                    self._spoke.add(listener)
+                heard += taken
+            left = deadline - time.monotonic()
+            if left <= 0 or len(heard) >= _MANY:
+                return heard
+            time.sleep(min(left, _PAUSE_SECONDS))
 
     def heard_from(self, listener: FleetListener) -> bool:
         """Whether a listener had something in the last turn."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
@@ -17,6 +18,8 @@ from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.leases import Lease
 from edgekit.fleet.store.rollouts import RolloutTable, new_decisions
 from edgekit_runtime.errors import EnvironmentLackError
+
+_LOOK_SECONDS: Final = 0.2
 
 
 def drive_rollout(
@@ -64,8 +67,8 @@ def drive_rollout(
         turn_seconds=turn_seconds,
     )
     service = FleetService(fleet, database, broker, settings=settings)
-    service.run(lambda: goes_on() and not is_finished(watched.look()))
-    return watched.look()
+    service.run(lambda: goes_on() and not watched.is_over())
+    return watched.load()
 
 
 def who_works(database: Database) -> str:
@@ -74,22 +77,39 @@ def who_works(database: Database) -> str:
 
 
 class _Watched:
-    """A rollout as it stands in the database, looked at again when it has changed."""
+    """A rollout in the database, of which only as much is read as has to be told."""
 
     def __init__(self, table: RolloutTable, rollout: str, on_decision: OnDecision) -> None:
         self._table = table
         self._rollout = rollout
         self._tell = on_decision
-        self._stored = table.load(rollout)
+        stored = table.load(rollout)
+        self._plan, self._known = stored.plan, stored.state.decisions
+        self._revision = 0 if is_finished(stored.state) else stored.revision
+        self._looked = float("-inf")
+        self._over = False
 
-    def look(self) -> RolloutState:
-        """The state now; while the database is away, the last that was seen."""
+    def is_over(self) -> bool:
+        """Tell of what was decided since the last look; whether nothing more will be."""
+        if self._over or time.monotonic() - self._looked < _LOOK_SECONDS:
+            return self._over
+        self._looked = time.monotonic()
         try:
-            if self._table.revision(self._rollout) == self._stored.revision:
-                return self._stored.state
-            before, self._stored = self._stored, self._table.load(self._rollout)
+            revision = self._table.revision(self._rollout)
+            if revision == self._revision:
+                return False
+            decisions = self._table.decisions(self._rollout)
+            ended = self._rollout not in self._table.under_way_bundles()
+            self._over = ended and is_finished(self.load())
         except EnvironmentLackError:
-            return self._stored.state
-        for decision in new_decisions(before.state.decisions, self._stored.state.decisions):
-            self._tell(self._stored.plan, decision)
-        return self._stored.state
+            # Whoever works waits for the database too.
+            return False
+        self._revision = revision
+        known, self._known = self._known, decisions
+        for decision in new_decisions(known, decisions):
+            self._tell(self._plan, decision)
+        return self._over
+
+    def load(self) -> RolloutState:
+        """The state now."""
+        return self._table.load(self._rollout).state

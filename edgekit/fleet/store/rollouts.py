@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.rollouts.plan import RolloutPlan, check_plan, plan_from_json
-from edgekit.fleet.rollouts.state import ENDED, Decision, RolloutState, state_from_json
+from edgekit.fleet.rollouts.state import (
+    ENDED,
+    Decision,
+    RolloutState,
+    decisions_from_json,
+    state_from_json,
+)
 from edgekit.fleet.rollouts.store import StaleRevisionError, StoredRollout
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import UsageError
@@ -127,15 +133,37 @@ class RolloutTable:
             return Counter({phase: int(count) for phase, count in session.execute(query)})
 
     def under_way(self) -> tuple[StoredRollout, ...]:
-        """Those that are not over, and those that were just called back."""
+        """Those that are not over."""
+        return tuple(self.load(rollout) for rollout in self.under_way_bundles())
+
+    def under_way_bundles(self) -> dict[str, str]:
+        """By id, the bundle of every rollout that is not over; no state is read for it."""
         from sqlalchemy import select
 
         from edgekit.fleet.store.tables import RolloutRow
 
         over = [phase.value for phase in ENDED]
-        query = select(RolloutRow).where(RolloutRow.status.not_in(over)).order_by(RolloutRow.id)
+        query = select(RolloutRow.id, RolloutRow.bundle).where(RolloutRow.status.not_in(over))
         with self._database.read() as session:
-            return tuple(map(_stored, session.scalars(query)))
+            rows = session.execute(query.order_by(RolloutRow.id))
+            return {row.id: row.bundle for row in rows}
+
+    def decisions(self, rollout: str) -> tuple[Decision, ...]:
+        """The decisions of a rollout, without the state of its devices.
+
+        Raises:
+            NotFoundError: If there is no rollout of that id.
+        """
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import RolloutRow
+
+        query = select(RolloutRow.state["decisions"]).where(RolloutRow.id == rollout)
+        with self._database.read() as session:
+            row = session.execute(query).one_or_none()
+        if row is None:
+            raise _unknown(rollout)
+        return decisions_from_json(row[0], where=rollout)
 
     def revision(self, rollout: str) -> int:
         """The present revision, cheaply.
@@ -164,21 +192,38 @@ class RolloutTable:
             NotFoundError: If there is no rollout of that id.
             StaleRevisionError: If that is not the present revision any more.
         """
+        from sqlalchemy import select, update
+
+        from edgekit.fleet.store.tables import RolloutRow
+
+        # Of the old state, a megabyte for ten thousand devices, only the decisions matter.
+        query = select(RolloutRow.revision, RolloutRow.state["decisions"])
+        query = query.where(RolloutRow.id == rollout).with_for_update()
         with self._database.write() as session:
-            row = _require(session, rollout, change=True)
-            if row.revision != revision:
+            row = session.execute(query).one_or_none()
+            if row is None:
+                raise _unknown(rollout)
+            present, decided = row
+            if present != revision:
                 raise StaleRevisionError(
-                    f"the rollout has changed meanwhile: revision {row.revision}, not {revision}",
+                    f"the rollout has changed meanwhile: revision {present}, not {revision}",
                     where=rollout,
                     fix="read it again, and decide anew",
                 )
-            before = state_from_json(row.state, where=rollout)
-            row.revision = revision + 1
-            row.status = state.phase.value
-            row.approved_by = _approvers(state)
-            row.updated = self._clock().timestamp()
-            row.state = state.to_json()
-            for decision in new_decisions(before.decisions, state.decisions):
+            session.execute(
+                update(RolloutRow)
+                .where(RolloutRow.id == rollout)
+                .values(
+                    revision=revision + 1,
+                    status=state.phase.value,
+                    approved_by=_approvers(state),
+                    updated=self._clock().timestamp(),
+                    state=state.to_json(),
+                ),
+                execution_options={"synchronize_session": False},
+            )
+            before = decisions_from_json(decided, where=rollout)
+            for decision in new_decisions(before, state.decisions):
                 detail = {"decision": decision.what, "reason": decision.reason}
                 self._record(session, decision.who, "decided", rollout, detail)
         return revision + 1

@@ -45,20 +45,49 @@ def merge_features(items: Iterable[Mapping[str, FeatureCounts]]) -> dict[str, Fe
     Whoever reports another reference than all the others, by mistake or to hide something, is
     left out.
     """
-    groups: dict[str, dict[tuple[float, ...], tuple[FeatureCounts, list[int], int]]] = {}
+    groups: dict[str, dict[tuple[float, ...], FeatureSum]] = {}
     for features in items:
         for name, feature in features.items():
             group = groups.setdefault(name, {})
-            known = group.get(feature.expected)
-            if known is None:
-                group[feature.expected] = (feature, list(feature.counts), 1)
-            else:
-                first, sums, members = known
-                for position, count in enumerate(feature.counts):
-                    sums[position] += count
-                group[feature.expected] = (first, sums, members + 1)
-    merged = {}
-    for name, group in groups.items():
-        first, sums, _ = max(group.values(), key=lambda item: (item[2], sum(item[1])))
-        merged[name] = replace(first, counts=tuple(sums))
-    return merged
+            if feature.expected not in group:
+                group[feature.expected] = FeatureSum(feature)
+            group[feature.expected].add(feature)
+    return {name: largest(group.values()) for name, group in groups.items()}
+
+
+class FeatureSum:
+    """The sum of a feature over those who share its reference.
+
+    Args:
+        feature: One that has the reference; it is not counted yet.
+    """
+
+    __slots__ = ("_first", "_nonfinite", "_sums", "members")
+
+    def __init__(self, feature: FeatureCounts) -> None:
+        self._first = feature
+        self._sums = [0] * len(feature.counts)
+        self._nonfinite = 0
+        self.members = 0
+
+    def add(self, feature: FeatureCounts, *, sign: int = 1) -> None:
+        """Count one, or with a sign of -1 count it no more."""
+        self.members += sign
+        self._nonfinite += sign * feature.nonfinite
+        for position, count in enumerate(feature.counts):
+            self._sums[position] += sign * count
+
+    @property
+    def weight(self) -> tuple[int, int]:
+        """How many have the reference, and then how much they counted."""
+        return self.members, sum(self._sums)
+
+    @property
+    def total(self) -> FeatureCounts:
+        """All together."""
+        return replace(self._first, counts=tuple(self._sums), nonfinite=self._nonfinite)
+
+
+def largest(sums: Iterable[FeatureSum]) -> FeatureCounts:
+    """Of a feature's sums, that of the most common reference."""
+    return max(sums, key=lambda item: item.weight).total

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from edgekit.fleet.telemetry.drift import drifted, merge_features
+from edgekit.fleet.telemetry.drift import FeatureSum, drifted, largest, merge_features
 from edgekit.fleet.telemetry.sketches import LatencySketch, merge_latencies
 from edgekit_runtime.telemetry import FeatureCounts, ModelCounts
 
@@ -116,6 +117,62 @@ def merge_health(items: Iterable[Health]) -> Health:
         feedback=sum(item.feedback for item in known),
         right=sum(item.right for item in known),
     )
+
+
+class HealthSum:
+    """What many devices report together, kept up to date one by one: as `merge_health` has it."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, Health] = {}
+        self._totals = [0, 0, 0, 0, 0]
+        self._latency: Counter[int] = Counter()
+        # By feature and reference.
+        self._drift: dict[str, dict[tuple[float, ...], FeatureSum]] = {}
+
+    def update(self, items: Iterable[tuple[str, Health | None]]) -> Health:
+        """Take these devices, and no others; what they report together.
+
+        Args:
+            items: Device and health; one that is the very same object as before costs nothing.
+        """
+        gone = dict(self._items)
+        for device, health in items:
+            known = gone.pop(device, None)
+            if health is known:
+                continue
+            if known is not None:
+                self._add(known, -1)
+                del self._items[device]
+            if health is not None:
+                self._add(health, 1)
+                self._items[device] = health
+        for device, health in gone.items():
+            self._add(health, -1)
+            del self._items[device]
+        requests, errors, insane, feedback, right = self._totals
+        return Health(
+            requests=requests,
+            errors=errors,
+            insane=insane,
+            latency=LatencySketch({at: count for at, count in self._latency.items() if count}),
+            drift={name: largest(sums.values()) for name, sums in self._drift.items() if sums},
+            feedback=feedback,
+            right=right,
+        )
+
+    def _add(self, health: Health, sign: int) -> None:
+        counts = (health.requests, health.errors, health.insane, health.feedback, health.right)
+        for place, count in enumerate(counts):
+            self._totals[place] += sign * count
+        for bucket, count in health.latency.counts.items():
+            self._latency[bucket] += sign * count
+        for name, feature in health.drift.items():
+            sums = self._drift.setdefault(name, {})
+            if feature.expected not in sums:
+                sums[feature.expected] = FeatureSum(feature)
+            sums[feature.expected].add(feature, sign=sign)
+            if not sums[feature.expected].members:
+                del sums[feature.expected]
 
 
 def find_faults(limits: Limits, health: Health) -> tuple[Fault, ...]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.telemetry import hourly_counts, recent_counts
 from edgekit.fleet.telemetry.drift import merge_features
+from edgekit.fleet.telemetry.health import Health, HealthSum, merge_health
 from edgekit.fleet.telemetry.ledger import Ledger, count_feedback
 from edgekit.fleet.telemetry.numbers import MAX_GAPS, Numbers
 from edgekit.fleet.telemetry.screening import Allowance, Screen
@@ -320,3 +322,39 @@ def test_a_reference_of_ones_own_hides_nothing() -> None:
     merged = merge_features([{"input:x": lie}, {"input:x": honest}, {"input:x": honest}])
     assert merged["input:x"].expected == (0.5, 0.5)
     assert merged["input:x"].counts == (2, 198)
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> Health:
+    requests = draw(st.integers(0, 50))
+    references = st.sampled_from([(0.5, 0.5), (0.9, 0.1)])
+    counts = st.tuples(st.integers(0, 20), st.integers(0, 20))
+    return Health(
+        requests=requests,
+        errors=draw(st.integers(0, requests)),
+        latency=LatencySketch(draw(st.dictionaries(st.integers(0, 5), st.integers(1, 9)))),
+        drift={
+            name: FeatureCounts(
+                expected=draw(references), counts=draw(counts), nonfinite=draw(st.integers(0, 3))
+            )
+            for name in draw(st.sets(st.sampled_from(["input:x", "input:y"])))
+        },
+        feedback=draw(st.integers(0, 5)),
+    )
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abcde"), st.none() | reports()), max_size=6))
+def test_a_sum_that_is_kept_up_to_date_is_the_sum(turns: list[dict[str, Health | None]]) -> None:
+    kept = HealthSum()
+    for turn in turns:
+        found = kept.update(turn.items())
+        wanted = merge_health(item for item in turn.values() if item is not None)
+        assert replace(found, drift={}) == replace(wanted, drift={})
+        assert found.drift.keys() == wanted.drift.keys()
+        for name, feature in found.drift.items():
+            # Of two references that are equally common either may be taken.
+            assert (feature.total, feature.nonfinite) == (
+                wanted.drift[name].total,
+                wanted.drift[name].nonfinite,
+            ) or feature.expected != wanted.drift[name].expected
+    assert kept.update([]) == Health()
