@@ -83,6 +83,9 @@ def list_(
     if as_json:
         emit_json([entry.summary() for entry in found])
         return
+    if not found:
+        click.echo("no version matches" if words or query else "no version is registered yet")
+        return
     rows = [
         [
             entry.bundle,

@@ -98,13 +98,14 @@ class Registry:
             for name in sorted(manifest.files):
                 archive.read(name)
         digest = sha256_of(bundle)
+        place = source or str(bundle)
         with self.database.read() as session:
             # Before its file is kept: what is refused must not fill the storage.
-            _require_same(find_row(session, manifest.name, manifest.version), digest, bundle)
+            _require_same(find_row(session, manifest.name, manifest.version), digest, place)
         self._keep(bundle, digest)
         with self.database.write() as session:
             known = find_row(session, manifest.name, manifest.version)
-            _require_same(known, digest, bundle)
+            _require_same(known, digest, place)
             if known is not None:
                 return read_entries(session, [known])[0]
             row = VersionRow(
@@ -115,7 +116,7 @@ class Registry:
                 stage=Stage.DEVELOPMENT.value,
                 registered=self._clock().timestamp(),
                 registered_by=self._actor,
-                source=source or str(bundle),
+                source=place,
                 note=note,
                 manifest=json.loads(manifest.to_json()),
             )
@@ -352,11 +353,11 @@ class Registry:
         )
 
 
-def _require_same(known: VersionRow | None, digest: str, bundle: Path) -> None:
+def _require_same(known: VersionRow | None, digest: str, place: str) -> None:
     if known is not None and known.file_sha256 != digest:
         raise GateFailedError(
             f"{known.bundle} {known.version} is registered already with other content",
-            where=str(bundle),
+            where=place,
             fix="give the changed bundle a new version; a registered one never changes",
         )
 
