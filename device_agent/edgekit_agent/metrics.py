@@ -90,6 +90,16 @@ def _of_models(models: list[HostedModel]) -> list[_Metric]:
         counter("edgekit_model_errors_total", "Requests that the model did not answer.", "errors"),
         counter("edgekit_model_insane_total", "Answers with NaN or infinity.", "insane"),
         counter("edgekit_model_busy_total", "Requests told to come back later.", "busy"),
+        _Metric(
+            name="edgekit_model_nonfinite_values_total",
+            kind="counter",
+            help="NaN and infinity among the values that are counted for drift.",
+            samples=[
+                ("", {**labels, "feature": feature}, float(count))
+                for labels, stats in counted
+                for feature, count in stats.nonfinite.items()
+            ],
+        ),
         latencies,
     ]
 

@@ -308,7 +308,9 @@ def _measurements(plane: ControlPlane, names: list[str]) -> None:
                     "input:brightness": FeatureCounts(
                         expected=even, counts=tuple(int(c * 10) for c in shifted)
                     ),
-                    "input:contrast": FeatureCounts(expected=even, counts=(250, 240, 255, 251)),
+                    "input:contrast": FeatureCounts(
+                        expected=even, counts=(250, 240, 255, 251), nonfinite=4
+                    ),
                     "largest:scores": FeatureCounts(
                         expected=(0.1,) * 10, counts=(40,) * 10, ordered=False
                     ),

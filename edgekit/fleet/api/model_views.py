@@ -43,6 +43,7 @@ def model_views(plane: ControlPlane) -> list[dict[str, Any]]:
                 "requests": counts.requests,
                 "errors": counts.errors,
                 "insane": counts.insane,
+                "nonfinite": nonfinite_of(counts),
                 "median_ms": latency.quantile_ms(0.5),
                 "p90_ms": latency.quantile_ms(0.9),
                 "feedback": feedback.get((bundle, version)),
@@ -52,6 +53,13 @@ def model_views(plane: ControlPlane) -> list[dict[str, Any]]:
             }
         )
     return views
+
+
+def nonfinite_of(counts: ModelCounts) -> list[tuple[str, float]]:
+    """The features among whose values there are NaN or infinity, and their share; worst first."""
+    shares = [(name, each.nonfinite_share) for name, each in counts.features.items()]
+    found = [item for item in shares if item[1] > 0]
+    return sorted(found, key=lambda item: -item[1])[:_SHOWN_FEATURES]
 
 
 def drift_of(counts: ModelCounts) -> list[Measure]:

@@ -12,11 +12,12 @@ from edgekit.bundling.statistics import reference_statistics
 from edgekit_agent.gates import Verdict, judge
 from edgekit_agent.hosted import HostedModel, InsaneAnswerError
 from edgekit_agent.live_stats import LiveStats, read_stats
+from edgekit_agent.metrics import render_metrics
 from edgekit_agent.telemetry.counting import ValueCounter
 from edgekit_agent.telemetry.references import Reference
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.orders import BundleOrder, Gates, parse_order
-from edgekit_runtime.telemetry import FeatureCounts
+from edgekit_runtime.telemetry import DeviceGauges, FeatureCounts
 from tests.simulators.hosted_models import make_slot
 from tests.simulators.tiny_bundles import GOLDEN, WIDTH, bundle_files, logarithm_model
 
@@ -49,6 +50,10 @@ def test_they_are_counted_where_the_answer_is_refused(hosted: HostedModel) -> No
     assert sum(stats.values["output:y"]) == 5
     ask(hosted, 1.0, 1.0, 1.0, 1.0)
     assert hosted.stats.requests == 3
+    page = render_metrics([hosted], gauges=DeviceGauges(), status={}).decode()
+    (line,) = [line for line in page.splitlines() if 'feature="output:y"' in line]
+    assert line.startswith("edgekit_model_nonfinite_values_total{")
+    assert line.endswith("} 3")
 
 
 def test_they_are_in_no_bin_and_largest_in_no_row() -> None:

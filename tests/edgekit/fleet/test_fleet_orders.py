@@ -216,6 +216,21 @@ def test_every_number_of_an_order_survives_canonical_json(
     assert parse_order(order.target_path, json.loads(text)) == order
 
 
+def test_gates_are_given_on_the_command_line(fleet: Fleet, make_bundle) -> None:
+    release_bundle(fleet, make_bundle())
+    arguments = [
+        "fleet", "order", "d1", "digits@1.0.0", "--fleet", str(fleet.path),
+        "--min-requests", "7", "--max-p90-ms", "12.5",
+        "--max-psi", "0.25", "--max-nonfinite-share", "0.01",
+    ]  # fmt: skip
+    done = CliRunner().invoke(edgekit, arguments)
+    assert done.exit_code == 0, done.output
+    (order,) = device_order(fleet, "d1").bundles
+    assert order.gates == Gates(
+        min_requests=7, max_p90_ms=12.5, max_psi=0.25, max_nonfinite_share=0.01
+    )
+
+
 def test_conditions_are_given_on_the_command_line(fleet: Fleet, make_bundle) -> None:
     release_bundle(fleet, make_bundle())
     arguments = [

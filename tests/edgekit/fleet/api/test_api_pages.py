@@ -141,6 +141,7 @@ def test_the_pages_say_what_happened(browser, demo) -> None:
     page.goto(f"{url}/health-of-models")
     assert page.locator("svg[aria-label*='Drift of the features of digits 1.4.0']").count() == 1
     assert "▲" in page.inner_html("main")
+    assert "NaN or infinity: 0.4 % of the values of input:contrast" in page.inner_text("main")
     page.goto(f"{url}/experiments")
     text = page.inner_text("main")
     assert "b is better" in text

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import json
+
+from click.testing import CliRunner, Result
+
+from edgekit.cli import edgekit
+from edgekit.fleet.folder import Fleet
+from edgekit_runtime.errors import EdgekitError
+
+START = ("start", "s1", "digits", "2.0.0", "--devices", "site=berlin")
+
+
+def run(fleet: Fleet, *words: str) -> Result:
+    return CliRunner().invoke(edgekit, ["fleet", "shadow", *words, "--fleet", str(fleet.path)])
+
+
+def test_a_run_is_begun_listed_shown_and_stopped(fleet: Fleet) -> None:
+    options = ("--rate", "0.5", "--hours", "2", "--memory-mb", "100", "--min-agreement", "0.9")
+    made = run(fleet, *START, *options, "--json")
+    assert made.exit_code == 0, made.output
+    settings = json.loads(made.output)["settings"]
+    assert (settings["rate"], settings["seconds"], settings["min_agreement"]) == (0.5, 7200, 0.9)
+    assert settings["memory_bytes"] == 100 << 20
+    listed = run(fleet, "list").output
+    assert "nothing was compared yet" in listed
+    assert "finding devices" in listed
+    shown = run(fleet, "show", "s1")
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith("s1: digits 2.0.0, finding devices. nothing was compared yet.")
+    assert "being stopped" in run(fleet, "stop", "s1").output
+    assert json.loads(run(fleet, "list", "--json").output)[0]["state"] == "being stopped"
+
+
+def test_what_makes_no_sense_is_refused(fleet: Fleet) -> None:
+    assert run(fleet, *START).exit_code == 0
+    for words, what in (
+        (START, "already"),
+        (("start", "s2", "digits", "2.0.0"), "has not ended"),
+        (("start", "s2", "bells", "2.0.0", "--rate", "2"), "rate"),
+        (("show", "nothing"), "no shadow run"),
+        (("stop", "nothing"), "no shadow run"),
+    ):
+        error = run(fleet, *words).exception
+        assert isinstance(error, EdgekitError), words
+        assert what in error.what
