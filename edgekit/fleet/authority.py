@@ -55,6 +55,8 @@ REVOKED: Final = "crl.pem"
 DEVICE_DAYS: Final = 90
 SERVER_DAYS: Final = 825
 _AUTHORITY_DAYS: Final = 20 * 365
+_LOCK: Final = ".authority-lock"
+_PATIENCE_SECONDS: Final = 10.0
 # X.509 allows no more in a common name (RFC 5280, ub-common-name).
 _MOST_NAME: Final = 64
 # The clocks of devices run behind.
@@ -238,7 +240,8 @@ class FleetAuthority:
             VerificationError: If the list of those revoked until now is damaged.
             EnvironmentLackError: If the list cannot be written.
         """
-        with self.fleet.locked():
+        # Not the lock of those who sign orders: a device is shut out while a rollout goes on.
+        with self.fleet.locked(_LOCK, wait_s=_PATIENCE_SECONDS):
             known = self.revoked()
             new = {serial: clock() for serial in serials}
             number = self._revocations_number() + 1
@@ -414,6 +417,13 @@ def read_authority(
     chain = read_chain(pem, str(certificate))
     private = read_private_key(secret, passphrase, str(key))
     check_authority(chain[0], private, str(certificate), now)
+    if chain[-1].subject != chain[-1].issuer:
+        raise UsageError(
+            "the authorities above this one are missing",
+            where=str(certificate),
+            fix="put their certificates below its own, up to one that has signed itself: a broker "
+            "and devices trust nothing less",
+        )
     return chain, private
 
 

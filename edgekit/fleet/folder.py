@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
@@ -27,6 +28,7 @@ __all__ = ["SETTINGS", "BrokerAddress", "Expiries", "Fleet"]
 
 SETTINGS: Final = "fleet.toml"
 _FORMAT: Final = 1
+_LOOK_SECONDS: Final = 0.02
 _TEMPLATE: Final = """\
 # An edgekit fleet. Change the expiries here; they hold from the next signature on.
 format = {format}
@@ -183,26 +185,35 @@ class Fleet:
         return fleet
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, name: str = ".lock", *, wait_s: float = 0.0) -> Iterator[None]:
         """Keep every other process from signing for this fleet meanwhile.
+
+        Args:
+            name: Of the lock; work that has nothing to do with each other has locks of its own.
+            wait_s: How long to wait for another process.
 
         Raises:
             EnvironmentLackError: If another process is at it, or the folder cannot be written.
         """
-        place = self.path / ".lock"
+        place = self.path / name
         try:
             file = place.open("ab")
         except OSError as error:
             raise unwritable(place, error) from error
         with file:
-            try:
-                _lock(file)
-            except OSError as error:
-                raise EnvironmentLackError(
-                    "another process is changing this fleet",
-                    where=str(self.path),
-                    fix="wait until it is done, and try again",
-                ) from error
+            deadline = time.monotonic() + wait_s
+            while True:
+                try:
+                    _lock(file)
+                    break
+                except OSError as error:
+                    if time.monotonic() >= deadline:
+                        raise EnvironmentLackError(
+                            "another process is changing this fleet",
+                            where=str(self.path),
+                            fix="wait until it is done, and try again",
+                        ) from error
+                    time.sleep(_LOOK_SECONDS)
             yield
 
     def _save(self) -> None:

@@ -41,7 +41,7 @@ from edgekit.fleet.keyring import (
 from edgekit.fleet.repositories import open_images, ordered_devices
 from edgekit.fleet.secret_files import replace_secret
 from edgekit_runtime.durable import discard, sync_folder, unwritable, write_bytes
-from edgekit_runtime.errors import UsageError, VerificationError
+from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
 
 Record = Callable[[KeyChange], None]
 """Writes a change that is in force into the audit log; may be called again after a crash."""
@@ -106,7 +106,8 @@ def apply_first(
         clock: The time of signing.
 
     Raises:
-        UsageError: If the fleet has keys already, or too few have signed.
+        UsageError: If the fleet has keys already, too few have signed, or the online keys are
+            those of another change.
         EnvironmentLackError: If the folder cannot be written.
     """
     with fleet.locked():
@@ -114,6 +115,7 @@ def apply_first(
         require_signed(change)
         _require_time(change, clock)
         ring = replace(change.ring, folder=staging)
+        _require_online(ring)
         for repository, part in change.repositories.items():
             folder = root_folder(fleet, repository)
             # What lies here without keys is left from an attempt that was cut off.
@@ -207,16 +209,22 @@ def _require_fit(fleet: Fleet, change: KeyChange) -> None:
             f"the fleet has changed since this was made: {', '.join(stale)}",
             fix="make it again, and have it signed again",
         )
-    missing = [
-        key.name
-        for key in change.ring.keys
-        if not key.offline and key.uri is None and not change.ring.file_of(key).is_file()
-    ]
+    _require_online(change.ring)
+
+
+def _require_online(ring: Keyring) -> None:
+    missing = []
+    for key in ring.keys:
+        if not key.offline:
+            try:
+                ring.open(key)
+            except EdgekitError:
+                missing.append(key.name)
     if missing:
         raise UsageError(
             f"the online keys are not here: {', '.join(dict.fromkeys(missing))}",
-            where=str(fleet.keys),
-            fix="apply the change where it was made",
+            where=str(ring.folder),
+            fix="apply the change where it was made, and the one that was made last",
         )
 
 

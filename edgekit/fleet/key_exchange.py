@@ -18,9 +18,9 @@ from edgekit.fleet.key_files import OwnKey
 from edgekit.fleet.key_signing import (
     Outcome,
     Signing,
+    require_file,
     require_tuf,
     sign_here,
-    write_for_others,
 )
 from edgekit.fleet.keyring import (
     CHANGE_FILE,
@@ -278,14 +278,16 @@ def _edit(fleet: Fleet, edit: KeyEdit, signing: Signing) -> Outcome:
 
 def _settle(fleet: Fleet, change: KeyChange, signing: Signing) -> Outcome:
     from edgekit.fleet.key_applying import apply_change
+    from edgekit.fleet.key_change import write_change
 
     failures: list[str] = []
     lacks = sign_here(change, [read_keyring(fleet), change.ring], signing, failures)
     if not lacks:
         apply_change(fleet, change, record=signing.record, clock=signing.clock)
         return Outcome(change=change, file=None)
-    write_for_others(change, lacks, failures, signing.out)
-    return Outcome(change=change, file=signing.out, lacking=lacks)
+    file = require_file(change, lacks, failures, signing.out)
+    write_change(change, file)
+    return Outcome(change=change, file=file, lacking=lacks)
 
 
 def _was_made_here(key: FleetKey) -> bool:

@@ -177,17 +177,15 @@ def sign_here(
     return lacks
 
 
-def write_for_others(
+def require_file(
     change: KeyChange, lacks: tuple[Lacking, ...], failures: Iterable[str], out: Path | None
-) -> None:
-    """Write a change to a file that others sign.
+) -> Path:
+    """The file that others are to sign.
 
     Raises:
-        UsageError: If no file is named, or it exists.
-        EnvironmentLackError: If it cannot be written.
+        UsageError: If none is named, or it exists.
     """
     from edgekit.fleet.key_applying import explain
-    from edgekit.fleet.key_change import write_change
 
     if out is None:
         raise UsageError(
@@ -197,7 +195,7 @@ def write_for_others(
         )
     if out.exists():
         raise UsageError("this file exists already", where=str(out), fix="choose another")
-    write_change(change, out)
+    return out
 
 
 def _signer_of(source: str, change: KeyChange, passphrase: str | None, secrets: Secrets) -> Signer:

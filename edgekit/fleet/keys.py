@@ -15,14 +15,14 @@ from edgekit.fleet.key_signing import (
     FIRST,
     Outcome,
     Signing,
+    require_file,
     require_tuf,
     sign_here,
-    write_for_others,
 )
 from edgekit.fleet.keyring import FleetKey, Keyring, Repository, read_keyring
 from edgekit.fleet.secret_files import write_secret
 from edgekit.fleet.signing_keys import make_key
-from edgekit_runtime.durable import unwritable
+from edgekit_runtime.durable import sync_folder, unwritable
 from edgekit_runtime.errors import UsageError
 
 # Name, repository, roles, offline.
@@ -81,6 +81,7 @@ def begin_keys(
     """
     require_tuf()
     from edgekit.fleet.key_applying import apply_first, require_no_keys
+    from edgekit.fleet.key_change import write_change
     from edgekit.fleet.key_planning import first_change
 
     if signing.passphrase is not None and not signing.passphrase.strip():
@@ -101,11 +102,14 @@ def begin_keys(
         if not lacks:
             apply_first(fleet, change, staging, record=signing.record, clock=signing.clock)
             return Outcome(change=change, file=None)
-        write_for_others(change, lacks, (), signing.out)
+        file = require_file(change, lacks, (), signing.out)
         kept = fleet.path / FIRST
         shutil.rmtree(kept, ignore_errors=True)
         staging.replace(kept)
-        return Outcome(change=change, file=signing.out, lacking=lacks)
+        sync_folder(fleet.path)
+        # Last: a file without the online keys that belong to it would be of no use.
+        write_change(change, file)
+        return Outcome(change=change, file=file, lacking=lacks)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

@@ -190,6 +190,32 @@ def test_what_is_no_authority_is_not_taken(fleet: Fleet, tmp_path: Path) -> None
     assert not folder_of(fleet).exists()
 
 
+def test_an_authority_below_others_needs_them(fleet: Fleet, tmp_path: Path) -> None:
+    company = Authority()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "department")])
+    pem = company._build(name, key.public_key(), days=10, ca=True)
+    certificate, secret = tmp_path / "ca.pem", tmp_path / "ca.key"
+    own = pem.public_bytes(serialization.Encoding.PEM).decode()
+    certificate.write_text(own)
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    secret.write_bytes(key.private_bytes(*form, serialization.NoEncryption()))
+    with pytest.raises(UsageError, match="above this one are missing"):
+        FleetAuthority.adopt(fleet, certificate, secret)
+    certificate.write_text(own + company.pem)
+    authority = FleetAuthority.adopt(fleet, certificate, secret)
+    assert authority.authorities_pem == own + company.pem
+    issued = authority.sign_request(request_of("oven-1"), device="oven-1")
+    x509.load_pem_x509_certificate(issued.pem.encode()).verify_directly_issued_by(pem)
+
+
+def test_a_device_is_shut_out_while_others_sign(fleet: Fleet) -> None:
+    authority = FleetAuthority.create(fleet)
+    with fleet.locked():
+        authority.revoke([5])
+    assert set(authority.revoked()) == {5}
+
+
 def test_damage_is_named(fleet: Fleet) -> None:
     FleetAuthority.create(fleet)
     path = folder_of(fleet) / CERTIFICATE

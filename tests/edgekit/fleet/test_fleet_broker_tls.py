@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from edgekit.fleet.authority import FleetAuthority
 from edgekit.fleet.broker import find_mosquitto
@@ -353,6 +357,36 @@ def test_a_password_from_a_file_does_as_well(tmp_path: Path) -> None:
         assert again == address
         with Crowd.of_fleet(fleet, again, count=2, behaviour=Behaviour()) as crowd:
             assert crowd.figures().connected == 2
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_a_department_of_a_company_signs_for_a_fleet(tmp_path: Path) -> None:
+    """The authority is one below another, as companies have them."""
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    company = Authority()
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "department")])
+    own = company._build(name, key.public_key(), days=10, ca=True)
+    chain, secret = tmp_path / "chain.pem", tmp_path / "key.pem"
+    form = serialization.Encoding.PEM
+    chain.write_text(own.public_bytes(form).decode() + company.pem)
+    secret.write_bytes(
+        key.private_bytes(form, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    port = free_port()
+    plan = BrokerPlan(port=port, authority=chain, authority_key=secret)
+    made = new_fleet(tmp_path / "fleet", "plant-7", plan)
+    fleet = Fleet.open(tmp_path / "fleet")
+    init_keys(fleet)
+    process = start(made.config, port, tmp_path / "log")
+    secured = Secured(fleet=fleet, port=port, process=process, log=tmp_path / "log")
+    try:
+        assert publish(fleet, secured.address).metadata_bytes > 0
+        assert gets_in(port, context_of(secured.identity("oven-1")))
+        assert not gets_in(port, context_of(secured.identity("oven-1"), certificate=False))
     finally:
         process.terminate()
         process.wait()

@@ -491,6 +491,22 @@ def test_keys_of_people_are_checked(fleet: Fleet, tmp_path: Path) -> None:
     assert "keys new" in str(caught.value.fix)
 
 
+def test_the_ceremony_that_was_prepared_last_counts(tmp_path: Path) -> None:
+    fleet = Fleet.create(tmp_path / "f", "plant-7")
+    anna, ben = person(tmp_path, "anna"), person(tmp_path, "ben")
+    for name in ("first", "second"):
+        file = tmp_path / f"{name}.json"
+        begin_keys(fleet, Signing(out=file), roots=[anna, ben], root_threshold=2)
+        sign_as(file, tmp_path, "anna", "ben")
+    with pytest.raises(UsageError, match="online keys are not here: image-online, director-online"):
+        apply_files(fleet, [tmp_path / "first.json"], Signing())
+    assert not fleet.keys.exists()
+    apply_files(fleet, [tmp_path / "second.json"], Signing())
+    assert not list(fleet.path.glob(".keys*"))
+    with pytest.raises(UsageError, match="never overwritten"):
+        apply_files(fleet, [tmp_path / "second.json"], Signing())
+
+
 def test_two_keys_of_one_name_do_not_begin_a_fleet(tmp_path: Path) -> None:
     fleet = Fleet.create(tmp_path / "f", "plant-7")
     anna = person(tmp_path, "anna")
