@@ -362,6 +362,10 @@ def test_while_the_key_is_missing_events_are_said_and_nothing_is_written(tmp_pat
     assert SECRET not in stored_bytes(tmp_path)
     (tmp_path / "away").rename(encryption.key.find())
     assert kept.events(without=(), most=9) == [(7, b"before"), (8, SECRET)]
+    kept.convert()
+    kept.close()
+    kept = store(tmp_path, encryption)
+    assert kept.events(without=(), most=9) == [(7, b"before"), (8, SECRET)]
     kept.forget_event(8)
     assert kept.events(without=(), most=9) == [(7, b"before")]
     assert len(messages(kept)) == 1

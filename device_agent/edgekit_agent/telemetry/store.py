@@ -36,6 +36,7 @@ _ROW_BYTES: Final = 64
 _MAX_EVENTS: Final = 2000
 _MAX_UNSTORED: Final = 100
 _TABLES: Final = ("rows", "events")
+_KEEP_EVENT: Final = "INSERT OR REPLACE INTO events VALUES (?, ?)"
 _ENVELOPE_BYTES: Final = 256
 _RECORD_BYTES: Final = 40
 _SCHEMA: Final = """
@@ -211,9 +212,7 @@ class TelemetryStore:
                 self._set_meta("last_event", str(sequence))
             raise
         with self._database:
-            self._database.execute(
-                "INSERT OR REPLACE INTO events VALUES (?, ?)", (sequence, stored)
-            )
+            self._database.execute(_KEEP_EVENT, (sequence, stored))
             self._set_meta("last_event", str(sequence))
             lost = self._database.execute(
                 "DELETE FROM events WHERE sequence NOT IN"
@@ -248,12 +247,17 @@ class TelemetryStore:
     def convert(self) -> None:
         """Write everything anew in the form that is configured now, and leave no trace of before.
 
+        Events that could not be written until now are, too.
+
         Raises:
             sqlite3.Error: If the disk is full or failing.
             StorageLockedError: If the key is missing.
         """
         changed = False
         with self._database:
+            for sequence, body in self._unstored.items():
+                stored = self._vault.encode_record(_name("events", sequence), body)
+                self._database.execute(_KEEP_EVENT, (sequence, stored))
             for table in _TABLES:
                 rows = self._database.execute(f"SELECT sequence, body FROM {table}").fetchall()  # noqa: S608 - a name of ours
                 old = [row for row in rows if not self._vault.is_current_record(row[1])]
@@ -265,6 +269,7 @@ class TelemetryStore:
                         for sequence, body in self._opened(table, old)
                     ],
                 )
+        self._unstored.clear()
         if changed:
             # Else what was there before would stay in free pages, and in the journal of writes.
             self._database.execute("VACUUM")
