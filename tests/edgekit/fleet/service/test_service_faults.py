@@ -1,0 +1,158 @@
+"""A rollout whose broker is gone for an hour, and one whose control plane dies beside another."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.ordering import device_order, order_device
+from edgekit.fleet.publisher import publish
+from edgekit.fleet.release import release_bundle
+from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
+from edgekit.fleet.rollouts.state import Phase, RolloutState, Status
+from edgekit.fleet.service.leading import FleetService, ServiceSettings
+from edgekit.fleet.simulation.behaviour import Behaviour, device_name
+from edgekit.fleet.simulation.crowd import Crowd
+from edgekit.fleet.store.database import Database
+from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit_runtime.orders import BundleOrder, Gates
+
+DEVICES = 8
+GATES = Gates(min_seconds=0.0)
+FAST = Behaviour(fetch_seconds=0.2, prove_seconds=0.1, telemetry_seconds=0.0)
+REPLICA = (
+    "import sys; from pathlib import Path\n"
+    "from edgekit.fleet.folder import BrokerAddress, Fleet\n"
+    "from edgekit.fleet.service.leading import FleetService, ServiceSettings\n"
+    "from edgekit.fleet.store.database import open_database\n"
+    "settings = ServiceSettings(turn_seconds=0.05)\n"
+    "broker = BrokerAddress('127.0.0.1', int(sys.argv[3]))\n"
+    "fleet, database = Fleet.open(Path(sys.argv[1])), open_database(sys.argv[2])\n"
+    "FleetService(fleet, database, broker, settings=settings).run(lambda: True)\n"
+)
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
+        yield running
+
+
+@pytest.fixture
+def crowd(
+    fleet: Fleet, mosquitto: RunningBroker, make_bundle: Callable[..., Path]
+) -> Iterator[Crowd]:
+    """Devices that run 1.0.0, of a fleet that has released 2.0.0."""
+    for version in ("1.0.0", "2.0.0"):
+        release_bundle(fleet, make_bundle(version))
+    order = BundleOrder(bundle="digits", version="1.0.0", gates=GATES)
+    for number in range(DEVICES):
+        order_device(fleet, device_name(number), [order])
+    publish(fleet, mosquitto.address)
+    with Crowd.of_fleet(fleet, mosquitto.address, count=DEVICES, behaviour=FAST) as running:
+        wait_until(lambda: serving(running) == {"digits 1.0.0 (active)": DEVICES}, "1.0.0 serves")
+        yield running
+
+
+@contextmanager
+def working(service: FleetService) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=service.run, args=[lambda: not stop.is_set()])
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 90
+    while not holds():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within a time: {what}")
+        time.sleep(0.05)
+
+
+def serving(crowd: Crowd) -> dict[str, int]:
+    return crowd.figures().phases
+
+
+def roll_out(database: Database, *, now: float) -> Callable[[], RolloutState]:
+    """Make a rollout that takes a few turns, and give the way to look at it."""
+    quick = Criteria(min_seconds=0.0)
+    table = RolloutTable(database)
+    table.create(
+        RolloutPlan(
+            id="r1",
+            order=BundleOrder(bundle="digits", version="2.0.0", gates=GATES),
+            query="",
+            stages=(
+                Stage(name="canary", count=2, criteria=quick),
+                Stage(name="all", percent=100.0, criteria=quick),
+            ),
+            created_by="ada",
+            created=now,
+            device_timeout_seconds=7_200.0,
+            max_in_flight=2,
+        )
+    )
+    return lambda: table.load("r1").state
+
+
+def test_a_broker_that_is_gone_for_an_hour_delays_a_rollout_and_no_more(
+    fleet: Fleet, database: Database, crowd: Crowd, mosquitto: RunningBroker, tmp_path: Path
+) -> None:
+    gone = timedelta()
+    settings = ServiceSettings(clock=lambda: datetime.now(UTC) + gone, turn_seconds=0.05)
+    look = roll_out(database, now=time.time())
+    with working(FleetService(fleet, database, mosquitto.address, settings=settings)):
+        wait_until(lambda: look().count(Status.ACTIVE) > 0, "the canary runs it")
+        mosquitto.stop()
+        gone = timedelta(hours=1)
+        time.sleep(1.0)
+        with start_broker(tmp_path / "broker", port=mosquitto.port, prefer="mosquitto"):
+            wait_until(lambda: look().phase is Phase.COMPLETED, "it is completed")
+            wait_until(lambda: serving(crowd) == {"digits 2.0.0 (active)": DEVICES}, "2.0.0 serves")
+    decisions = [decision.what for decision in look().decisions]
+    assert decisions == ["begin", "stage canary passed", "stage all passed", "complete"]
+    assert {device_order(fleet, name).version for name in crowd.names} == {2}
+
+
+def test_of_two_replicas_the_one_that_drives_is_killed(
+    fleet: Fleet, database: Database, crowd: Crowd, mosquitto: RunningBroker
+) -> None:
+    address = database.engine.url.render_as_string(hide_password=False)
+    settings = ServiceSettings(turn_seconds=0.05)
+    other = FleetService(fleet, database, mosquitto.address, settings=settings)
+    look = roll_out(database, now=time.time())
+    first = subprocess.Popen(
+        [sys.executable, "-c", REPLICA, str(fleet.path), address, str(mosquitto.port)]
+    )
+    try:
+        wait_until(lambda: bool(look().devices), "the first drives")
+        with working(other):
+            time.sleep(0.3)
+            assert not other.leads
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+            wait_until(lambda: other.leads, "the other takes over")
+            wait_until(lambda: look().phase is Phase.COMPLETED, "it is completed")
+    finally:
+        first.kill()
+        first.wait()
+    assert serving(crowd) == {"digits 2.0.0 (active)": DEVICES}
+    assert {device_order(fleet, name).version for name in crowd.names} == {2}
