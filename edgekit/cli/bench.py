@@ -138,7 +138,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 @click.option(
     "--device",
     metavar="ID",
-    help="Have this device of the fleet measure MODELS, which it serves, instead of this machine.",
+    help="Have this device of the fleet measure MODELS, instead of this machine.",
 )
 @click.option(
     "--wait",
@@ -210,9 +210,9 @@ def bench(
     edgekit bench model.onnx --memory-limit 128MB
     edgekit bench model.onnx --device oven-001 --fleet fleet
 
-    With --device a device of a fleet measures what it serves: MODELS are bundles (NAME or
-    NAME@VERSION) or files that they are made of. What is measured there stands beside the
-    prediction, and makes a private profile of that device.
+    With --device a device of a fleet measures what it serves, or what runs beside that: MODELS
+    are bundles (NAME or NAME@VERSION) or files that they are made of. What is measured there
+    stands beside the prediction, and makes a private profile of that device.
     """
     if device is not None:
         from edgekit.cli.bench_device import bench_device, require_meant

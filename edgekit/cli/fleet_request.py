@@ -66,11 +66,13 @@ def request() -> None:
 @click.argument("bundle")
 @_asking_options
 def bench(devices: str, bundle: str, **options: Any) -> None:
-    """Have DEVICES measure BUNDLE, which they serve: latency and memory, there.
+    """Have DEVICES measure BUNDLE, which they serve (NAME), or have (NAME@VERSION).
 
     `edgekit bench MODEL --device ID` does so for one device, and puts the prediction beside it.
     """
-    _ask(devices, "bench", {"bundle": bundle}, **options)
+    name, _, version = bundle.partition("@")
+    arguments = {"bundle": name} | ({"version": version} if version else {})
+    _ask(devices, "bench", arguments, **options)
 
 
 @request.command()

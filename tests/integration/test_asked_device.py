@@ -231,7 +231,7 @@ def look_around(site: Site, device: Device, early: int) -> None:
     assert learnt["kind"] == "anchored on your device"
     assert learnt["latency_ms"] == pytest.approx(model["measured"]["median_ms"], rel=1e-6)
     refusal = site.run("bench", "nothing", "--device", NAME, code=2)
-    assert "it serves no bundle 'nothing'" in refusal
+    assert "it holds no bundle 'nothing'" in refusal
 
     # Its owner did not allow it: nothing leaves the device.
     samples = site.ask("samples", code=1)

@@ -75,7 +75,7 @@ class ReplyReady:
 
 
 DeskMessage = RequestProven | RenewalKnown | ReplyReady
-Bench = Callable[[str], dict[str, Any]]
+Bench = Callable[[str, str], dict[str, Any]]
 
 
 class Desk:
@@ -153,13 +153,14 @@ class Desk:
 
         Args:
             proven: bench, logs, samples, renew or certificate.
-            bench: Measures a bundle by its name; called in that thread.
+            bench: Measures a bundle by its name and its version, empty for the one that serves;
+                called in that thread.
         """
         number, arguments = proven.number, proven.arguments
         match proven.kind:
             case RequestKind.BENCH:
                 work: Callable[[], Iterable[dict[str, Any]]] = lambda: [  # noqa: E731
-                    bench(str(arguments.get("bundle", "")))
+                    bench(str(arguments.get("bundle", "")), str(arguments.get("version", "")))
                 ]
             case RequestKind.LOGS:
                 work = lambda: _log_parts(self._logs(_count(arguments, "lines", 200)))  # noqa: E731

@@ -84,8 +84,9 @@ class RequestFollower:
         if proven.kind is RequestKind.RESTART:
             self._restart(proven)
             return
-        models = {model.bundle: model for model in self._updates.models(now)}
-        self._desk.carry_out(proven, bench=lambda name: self._bench(models.get(name)))
+        held = [*self._updates.models(now)]
+        held += [beside.candidate for beside in self._updates.shadows(now).values()]
+        self._desk.carry_out(proven, bench=lambda name, version: self._bench(held, name, version))
 
     def _restart(self, proven: RequestProven) -> None:
         what = proven.arguments.get("what", "server")
@@ -97,9 +98,12 @@ class RequestFollower:
         else:
             self._doors.restart()
 
-    def _bench(self, model: ModelPlan | None) -> dict[str, object]:
-        if model is None:
-            return {"error": "no such bundle is served here"}
+    def _bench(self, held: list[ModelPlan], bundle: str, version: str) -> dict[str, object]:
+        """Measure what serves, or the version that is named: it may be the one beside."""
+        found = [m for m in held if m.bundle == bundle and version in ("", m.version)]
+        if not found:
+            return {"error": f"no such {'version' if version else 'bundle'} is served here"}
+        model = found[0]
         outcome = run_trial(model, _BENCH, stop=self._stopping)
         if not outcome.passed:
             return {"error": outcome.reason}

@@ -203,7 +203,8 @@ class AskForm(_Form):
     kind: Literal["bench", "logs", "samples", "restart", "renew"]
     arguments: dict[str, Any] = Field(
         default={},
-        description="bench: bundle. logs: lines. samples: most. restart: what (server or agent)",
+        description="bench: bundle, version. logs: lines. samples: most. "
+        "restart: what (server or agent)",
     )
     hours: float = Field(default=24.0, gt=0, le=MAX_REQUEST_HOURS, strict=False)
 

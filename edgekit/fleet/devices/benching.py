@@ -1,7 +1,8 @@
 """Measure a model on a device of the fleet, predict the same, and learn from the difference.
 
-A device measures what it serves: the variant that it chose, with its engine, its threads and the
-bundle's golden samples. Whatever it measured and is still kept calibrates its profile.
+A device measures what it serves, or what runs beside that: the variant that it chose, with its
+engine, its threads and the bundle's golden samples. Whatever it measured and is still kept
+calibrates its profile.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgekit.fleet.folder import Fleet
 from edgekit_runtime.errors import GateFailedError, UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import sha256_of
+from edgekit_runtime.reports import ShadowPhase
 from edgekit_runtime.requests import RequestKind
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class Measured:
     Attributes:
         device: Which.
         number: Of the request that it answered.
-        bundle: What it serves.
+        bundle: What it serves, or runs beside that.
         version: Of that.
         variant: The one that it chose.
         runtime: The engine.
@@ -90,33 +92,41 @@ class Calibrated:
     anchors: tuple[Anchor, ...]
 
 
-def served_bundle(fleet: Fleet, device: Device, model: str) -> str:
-    """The bundle that a device serves and a model means.
+def held_version(fleet: Fleet, device: Device, model: str) -> tuple[str, str]:
+    """The bundle and version that a device holds and a model means.
+
+    It holds what it serves, and what runs beside that without being served.
 
     Args:
         fleet: Whose releases say what is in a bundle.
         device: Which.
-        model: The bundle's name, NAME@VERSION, or a model or bundle file that it is made of.
+        model: The bundle's name, for the version that serves; NAME@VERSION; or a model or bundle
+            file that it is made of.
 
     Raises:
-        UsageError: If the device does not serve it; says what it serves, and how it would.
+        UsageError: If the device does not hold it; says what it holds, and how it would.
     """
-    serving = {n: str(b.get("active") or "") for n, b in device.bundles.items() if b.get("active")}
+    held = [
+        (bundle, version)
+        for bundle, state in sorted(device.bundles.items())
+        for version in _versions(state)
+    ]
     path = Path(model)
     if path.is_file():
         digest = sha256_of(path)
-        for bundle, version in serving.items():
+        for bundle, version in held:
             if digest in _digests(fleet, bundle, version):
-                return bundle
-        raise _not_served(device, serving, f"no bundle that it serves holds the file {path.name}")
-    bundle, _, version = model.partition("@")
-    if bundle not in serving:
-        raise _not_served(
-            device, serving, f"it serves no bundle {bundle!r}, and there is no such file"
-        )
-    if version and serving[bundle] != version:
-        raise _not_served(device, serving, f"it does not serve {bundle} {version}")
-    return bundle
+                return bundle, version
+        raise _not_held(device, held, f"nothing that it holds is made of the file {path.name}")
+    name, _, wanted = model.partition("@")
+    found = [(bundle, version) for bundle, version in held if bundle == name]
+    if not found:
+        raise _not_held(device, held, f"it holds no bundle {name!r}, and there is no such file")
+    if not wanted:
+        return found[0]
+    if (name, wanted) not in found:
+        raise _not_held(device, held, f"it does not hold {name} {wanted}")
+    return name, wanted
 
 
 def read_measured(asked: Asked, parts: Sequence[dict[str, Any]]) -> Measured:
@@ -147,6 +157,8 @@ def read_measured(asked: Asked, parts: Sequence[dict[str, Any]]) -> Measured:
         peak_bytes=reader.integer("peak_bytes", default=0),
         at=asked.answered or asked.created,
     )
+    if asked.arguments.get("version", found.version) != found.version:
+        reader.fault("version", f"is not {asked.arguments['version']}, which was asked for")
     if not found.median_ms:
         reader.fault("median_ms", "is nothing")
     if reader.faults:
@@ -343,12 +355,21 @@ def _release(fleet: Fleet, bundle: str, version: str) -> tuple[Manifest, Any]:
     return manifest, lambda name: images.read(entries[name])
 
 
-def _not_served(device: Device, serving: dict[str, str], why: str) -> UsageError:
-    there = ", ".join(f"{bundle} {version}" for bundle, version in sorted(serving.items()))
+def _versions(state: Mapping[str, Any]) -> list[str]:
+    """What a device can measure of a bundle: what serves first, then what runs beside it."""
+    versions = [str(state.get("active") or "")]
+    match state.get("shadow"):
+        case {"version": str(beside), "phase": ShadowPhase.WATCHING.value}:
+            versions.append(beside)
+    return [version for version in versions if version]
+
+
+def _not_held(device: Device, held: Sequence[tuple[str, str]], why: str) -> UsageError:
+    there = ", ".join(f"{bundle} {version}" for bundle, version in held)
     return UsageError(
         f"{device.id} cannot measure that: {why}",
-        where=f"it serves {there or 'nothing yet'}",
-        fix="a device measures what it serves: make a bundle of the model (edgekit bundle create), "
-        "release it (edgekit release add), and tell the device to run it (edgekit fleet order "
-        f"{device.id} NAME@VERSION; edgekit fleet publish)",
+        where=f"it holds {there or 'nothing yet'}",
+        fix="make a bundle of the model (edgekit bundle create), release it (edgekit release add), "
+        "and have the device run it: beside what serves (edgekit fleet shadow start), or in its "
+        f"place (edgekit fleet order {device.id} NAME@VERSION; edgekit fleet publish)",
     )

@@ -18,6 +18,7 @@ from edgekit_runtime.bundle.manifest import NAME_PATTERN
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.requests import DeviceReply, DeviceRequest, RequestKind
+from edgekit_runtime.versions import VERSION_PATTERN
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -111,6 +112,8 @@ def read_arguments(kind: RequestKind, given: Mapping[str, Any]) -> dict[str, Any
     match kind:
         case RequestKind.BENCH:
             found["bundle"] = reader.text("bundle", pattern=NAME_PATTERN)
+            if "version" in given:
+                found["version"] = reader.text("version", pattern=VERSION_PATTERN)
         case RequestKind.LOGS:
             found["lines"] = reader.integer("lines", least=1, most=_MAX_LINES, default=200)
         case RequestKind.SAMPLES:

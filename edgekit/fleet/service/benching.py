@@ -12,10 +12,10 @@ from edgekit.fleet.devices.benching import (
     board_profile,
     calibrate_device,
     check_profiles,
+    held_version,
     measurements_of,
     predict_measured,
     read_measured,
-    served_bundle,
 )
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.requests import Asked, RequestBook
@@ -68,7 +68,7 @@ def bench_on_device(
         fleet: Whose device it is.
         database: Where requests are.
         device: Its id or pseudonym.
-        models: Bundles that it serves, or files that they are made of.
+        models: Bundles that it holds, or files that they are made of.
         profiles: Of boards, the first of them what the device is; without any, the profile of the
             board that it says it is.
         calibrate: Whether to make a private profile of it.
@@ -78,33 +78,35 @@ def bench_on_device(
         progress: Told one plain sentence a step.
 
     Raises:
-        UsageError: If there is no such device or profile, or it does not serve a model.
+        UsageError: If there is no such device or profile, or it does not hold a model.
         EnvironmentLackError: If it does not answer in time.
         GateFailedError: If it could not measure.
     """
     check_profiles(profiles, calibrate=calibrate)
     found = Inventory(database, actor=actor).get(device)
-    bundles = dict.fromkeys(served_bundle(fleet, found, model) for model in models)
+    held = dict.fromkeys(held_version(fleet, found, model) for model in models)
     book = RequestBook(database, actor=actor)
     hours = max(seconds, _LEAST_SECONDS) / _HOUR
     asked = [
-        book.ask(found.id, RequestKind.BENCH, {"bundle": bundle}, hours=hours) for bundle in bundles
+        book.ask(found.id, RequestKind.BENCH, {"bundle": bundle, "version": version}, hours=hours)
+        for bundle, version in held
     ]
-    progress(f"asked {found.id} to measure {', '.join(bundles)}")
+    names = ", ".join(f"{bundle} {version}" for bundle, version in held)
+    progress(f"asked {found.id} to measure {names}")
     done = attend(fleet, database, asked, broker=broker, seconds=seconds)
     _require_answers(found.id, done, seconds)
     measured = tuple(read_measured(item, book.answer(found.id, item.number)) for item in done)
     board = board_profile(measured[0])
-    names = list(profiles) or ([board.name] if board else [])
+    boards = list(profiles) or ([board.name] if board else [])
     predictions: tuple[tuple[Prediction, ...], ...] = ((),) * len(measured)
     calibrated: Calibrated | None = None
     note = ""
     try:
-        if names:
-            predictions = tuple(predict_measured(fleet, item, names)[1] for item in measured)
-        if names and calibrate:
+        if boards:
+            predictions = tuple(predict_measured(fleet, item, boards)[1] for item in measured)
+        if boards and calibrate:
             kept = measurements_of(database, found.id)
-            calibrated = calibrate_device(fleet, kept, base=names[0])
+            calibrated = calibrate_device(fleet, kept, base=boards[0])
     except EdgekitError as error:
         # What was measured is what was asked for.
         note = error.what if predictions[0] else f"nothing can be predicted: {error.what}"

@@ -20,6 +20,7 @@ from edgekit_agent.requests.proving import prove_request
 from edgekit_agent.settings import SampleSettings, Tls
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.errors import VerificationError
+from edgekit_runtime.orders import ShadowOrder
 from edgekit_runtime.requests import (
     DeviceReply,
     DeviceRequest,
@@ -30,7 +31,8 @@ from edgekit_runtime.requests import (
 )
 from tests.simulators.authority import Authority
 from tests.simulators.local_agent import DEVICE, RunningAgent, make_config
-from tests.simulators.signed_fleet import SignedFleet
+from tests.simulators.signed_fleet import SignedFleet, quick_order
+from tests.simulators.tiny_bundles import affine_bundle
 
 
 def signer(key: CryptoSigner) -> Any:
@@ -130,19 +132,46 @@ def test_an_agent_answers_what_it_is_asked(allowing: RunningAgent) -> None:
     assert found.result["peak_bytes"] > 1 << 20
     (found,) = ask(agent, 2, RequestKind.BENCH, bundle="nothing")
     assert (found.ok, found.result) == (False, {"error": "no such bundle is served here"})
+    (found,) = ask(agent, 22, RequestKind.BENCH, bundle="double", version="9.0.0")
+    assert (found.ok, found.result) == (False, {"error": "no such version is served here"})
     agent.answer()
     folder = agent.config.data / "samples"
     agent.wait_for(lambda: list(folder.glob("*.npz")))
-    sample, *_ = ask(agent, 3, RequestKind.SAMPLES, most=1)
+    sample, *_ = ask(agent, 23, RequestKind.SAMPLES, most=1)
     assert sample.result["sample"].endswith("-double-1.0.0-random.npz")
-    (found,) = ask(agent, 4, RequestKind.RENEW)
+    (found,) = ask(agent, 24, RequestKind.RENEW)
     assert not found.ok
     assert "no certificate of its own" in found.result["error"]
-    parts = ask(agent, 5, RequestKind.LOGS, lines=50)
+    parts = ask(agent, 25, RequestKind.LOGS, lines=50)
     lines = [json.loads(line) for part in parts for line in part.result["lines"]]
     assert all({"time", "level", "message"} <= set(line) for line in lines)
     told = agent.details("request.followed")
     assert told[:2] == ["bench (number 1)", "bench (number 2)"]
+
+
+def test_what_runs_beside_is_measured_without_being_served(agent: RunningAgent) -> None:
+    agent.install("1.0.0", 2.0)
+    agent.release("double", "2.0.0", affine_bundle("double", "2.0.0", 2.0))
+    released = agent.fleet.released["double/2.0.0/index.json"]
+    beside = ShadowOrder(
+        version="2.0.0",
+        digest=released.hashes["sha256"],
+        length=released.length,
+        run="r1",
+        rate=0.1,
+        max_per_second=1.0,
+        free_bytes=0,
+    )
+    agent.order(dataclasses.replace(quick_order("double", "1.0.0"), shadow=beside))
+    agent.wait_for(lambda: (agent.bundle().get("shadow") or {}).get("phase") == "watching")
+    for number, version, measured in (
+        (1, "2.0.0", "2.0.0"),
+        (2, "1.0.0", "1.0.0"),
+        (3, "", "1.0.0"),
+    ):
+        (found,) = ask(agent, number, RequestKind.BENCH, bundle="double", version=version)
+        assert (found.ok, found.result.get("version")) == (True, measured), found
+    assert agent.served_versions() == ["1.0.0"]
 
 
 def test_a_board_is_called_what_its_device_tree_says(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from edgekit.cli import edgekit
 from edgekit.fleet.devices.benching import (
     calibrate_device,
+    held_version,
     measurements_of,
     predict_measured,
     profile_name,
     read_measured,
-    served_bundle,
 )
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.requests import Asked, RequestBook
@@ -27,7 +27,7 @@ from edgekit.fleet.service import benching as service_benching
 from edgekit.fleet.store.database import Database, open_fleet_database
 from edgekit_benchmarks.profile import load_profiles
 from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
-from edgekit_runtime.reports import BundleState, DeviceState, Phase
+from edgekit_runtime.reports import BundleState, DeviceState, Phase, ShadowPhase, ShadowState
 from edgekit_runtime.requests import DeviceReply, RequestKind
 from tests.simulators.convolving_models import write_convolving
 from tests.simulators.tiny_bundles import GOLDEN, affine_model, write_measured_bundle
@@ -95,19 +95,43 @@ def test_a_model_is_found_by_name_version_file_and_bundle(
 ) -> None:
     device = Inventory(book.database, actor="test").get("Oven_7")
     for model in ("meter", "meter@1.0.0", str(released), str(tmp_path / "meter-1.0.0.ekb")):
-        assert served_bundle(fleet, device, model) == "meter"
+        assert held_version(fleet, device, model) == ("meter", "1.0.0")
     other = tmp_path / "other.onnx"
     other.write_bytes(affine_model(3.0))
     for model, why in (
-        ("meter@2.0.0", "does not serve meter 2.0.0"),
+        ("meter@2.0.0", "does not hold meter 2.0.0"),
         ("nothing", "no bundle 'nothing'"),
-        (str(other), "holds the file other.onnx"),
-        (str(tmp_path / "meter-2.0.0.ekb"), "holds the file meter-2.0.0.ekb"),
+        (str(other), "made of the file other.onnx"),
+        (str(tmp_path / "meter-2.0.0.ekb"), "made of the file meter-2.0.0.ekb"),
     ):
         with pytest.raises(UsageError, match=why) as caught:
-            served_bundle(fleet, device, model)
-        assert caught.value.where == "it serves meter 1.0.0, tiny 1.0.0"
+            held_version(fleet, device, model)
+        assert caught.value.where == "it holds meter 1.0.0, tiny 1.0.0"
         assert "edgekit release add" in str(caught.value.fix)
+
+
+def test_what_runs_beside_is_held_too(book: RequestBook, fleet: Fleet, tmp_path: Path) -> None:
+    inventory = Inventory(book.database, actor="test")
+    for phase, held in ((ShadowPhase.FETCHING, False), (ShadowPhase.WATCHING, True)):
+        beside = ShadowState(run="r", version="2.0.0", phase=phase)
+        bundle = BundleState(phase=Phase.ACTIVE, active="1.0.0", variant=VARIANT, shadow=beside)
+        inventory.hear([DeviceState(device="Oven_7", online=True, bundles={"meter": bundle})])
+        device = inventory.get("Oven_7")
+        assert held_version(fleet, device, "meter") == ("meter", "1.0.0")
+        for model in ("meter@2.0.0", str(tmp_path / "meter-2.0.0.ekb")):
+            if held:
+                assert held_version(fleet, device, model) == ("meter", "2.0.0")
+            else:
+                with pytest.raises(UsageError, match="cannot measure that"):
+                    held_version(fleet, device, model)
+
+
+def test_an_older_agent_that_measures_what_serves_is_not_believed(book: RequestBook) -> None:
+    asked = book.ask("Oven_7", RequestKind.BENCH, {"bundle": "meter", "version": "2.0.0"})
+    book.take([DeviceReply(device="Oven_7", number=asked.number, ok=True, result=ANSWER)])
+    done = book.get("Oven_7", asked.number)
+    with pytest.raises(GateFailedError, match=r"version: is not 2\.0\.0, which was asked"):
+        read_measured(done, book.answer("Oven_7", asked.number))
 
 
 @pytest.mark.parametrize(
