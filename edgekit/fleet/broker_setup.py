@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from edgekit.fleet.authority import FleetAuthority, IssuedCertificate, folder_of, read_authority
-from edgekit.fleet.broker_address import HOST_PATTERN, MAX_PORT, connection_folder, own_certificate
+from edgekit.fleet.broker_address import (
+    HOST_PATTERN,
+    MAX_PORT,
+    BrokerAddress,
+    connection_folder,
+    own_certificate,
+)
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.secret_files import replace_secret, write_secret
@@ -233,6 +239,9 @@ def _set_up(authority: FleetAuthority, plan: BrokerPlan, clock: Clock) -> Broker
         write_bytes(folder / CONFIG, config.encode())
     except OSError as error:
         raise unwritable(folder, error) from error
+    if plan.hosts:
+        # What devices that enrol are told.
+        Fleet.open(fleet.path).with_public_broker(BrokerAddress(plan.hosts[0], plan.port))
     return BrokerSetup(folder=folder, host=plan.all_hosts[0], port=plan.port, expires=expires)
 
 

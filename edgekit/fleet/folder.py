@@ -45,6 +45,12 @@ targets = {expiries.targets}
 root = {expiries.root}
 order = {expiries.order}
 """
+_PUBLIC_TEMPLATE: Final = """
+# Where devices reach the broker, if they call it otherwise than the control plane does.
+[public_broker]
+host = "{host}"
+port = {port}
+"""
 _BROKER_TEMPLATE: Final = """
 # The broker that was published to last.
 [broker]
@@ -82,6 +88,7 @@ class Fleet:
         created: RFC 3339, UTC.
         expiries: How long signatures hold.
         broker: The broker that was published to last, if any.
+        public_broker: What devices call it, if that was said.
     """
 
     path: Path
@@ -89,6 +96,7 @@ class Fleet:
     created: str
     expiries: Expiries = field(default_factory=Expiries)
     broker: BrokerAddress | None = None
+    public_broker: BrokerAddress | None = None
 
     @classmethod
     def create(
@@ -184,6 +192,18 @@ class Fleet:
             fleet._save()
         return fleet
 
+    def with_public_broker(self, broker: BrokerAddress) -> Fleet:
+        """The fleet with another name of the broker for devices, remembered in its settings."""
+        fleet = replace(self, public_broker=broker)
+        if fleet != self:
+            fleet._save()
+        return fleet
+
+    @property
+    def device_broker(self) -> BrokerAddress | None:
+        """Where devices reach the broker."""
+        return self.public_broker or self.broker
+
     @contextlib.contextmanager
     def locked(self, name: str = ".lock", *, wait_s: float = 0.0) -> Iterator[None]:
         """Keep every other process from signing for this fleet meanwhile.
@@ -220,6 +240,10 @@ class Fleet:
         text = _TEMPLATE.format(
             format=_FORMAT, id=self.id, created=self.created, expiries=self.expiries
         )
+        if self.public_broker is not None:
+            text += _PUBLIC_TEMPLATE.format(
+                host=self.public_broker.host, port=self.public_broker.port
+            )
         if self.broker is not None:
             text += _BROKER_TEMPLATE.format(host=self.broker.host, port=self.broker.port)
             if self.broker.security is not None:
@@ -229,7 +253,7 @@ class Fleet:
 
 def _parse(document: dict[str, object], path: Path) -> Fleet:
     reader = FieldReader(document)
-    known = {"format", "id", "created", "expiry_days", "broker"}
+    known = {"format", "id", "created", "expiry_days", "broker", "public_broker"}
     for name in sorted(set(document) - known):
         reader.fault(name, "is unknown")
     if reader.integer("format") != _FORMAT:
@@ -240,6 +264,7 @@ def _parse(document: dict[str, object], path: Path) -> Fleet:
         days.fault(name, "is unknown")
     usual = Expiries()
     broker = reader.nested("broker", optional=True)
+    public = reader.nested("public_broker", optional=True)
     fleet = Fleet(
         path=path,
         id=reader.text("id", pattern=ID_PATTERN),
@@ -256,6 +281,12 @@ def _parse(document: dict[str, object], path: Path) -> Fleet:
             read_security(broker, path),
         )
         if broker.names()
+        else None,
+        public_broker=BrokerAddress(
+            public.text("host", pattern=HOST_PATTERN),
+            public.integer("port", least=1, most=MAX_PORT),
+        )
+        if public.names()
         else None,
     )
     if reader.faults:

@@ -295,7 +295,7 @@ def require_ready(fleet: Fleet) -> tuple[str, int]:
     except UsageError as error:
         raise EnvironmentLackError(error.what, where=error.where, fix=error.fix) from error
     # Read anew: it may have been published since this program was started.
-    broker = Fleet.open(fleet.path).broker
+    broker = Fleet.open(fleet.path).device_broker
     if broker is None:
         raise EnvironmentLackError(
             "this fleet has no broker yet", where=str(fleet.path), fix="run: edgekit fleet publish"

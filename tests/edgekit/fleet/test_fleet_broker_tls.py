@@ -464,4 +464,7 @@ def test_the_broker_is_made_anew_with_the_same_authority(tmp_path: Path) -> None
     made = add_broker(fleet, BrokerPlan(hosts=("broker.example",), port=9, place="/etc/x"))
     assert made.url == "mqtts://broker.example:9"
     assert FleetAuthority.load(fleet).authorities_pem == first
+    # The control plane may call it otherwise than the devices that enrol.
+    Fleet.open(fleet.path).with_broker(BrokerAddress("localhost", 9))
+    assert Fleet.open(fleet.path).device_broker == BrokerAddress("broker.example", 9)
     assert made.config.read_text() == mosquitto_config("plant-7", place="/etc/x", port=9)

@@ -38,10 +38,19 @@ def test_every_invalid_setting_is_named(tmp_path: Path) -> None:
     (tmp_path / "fleet.toml").write_text(
         'format = 1\nid = "/"\ncreated = "x"\nspeed = 3\n'
         '[expiry_days]\nroot = 0\nmoon = 3\n[broker]\nhost = "a b"\nport = 99999\n'
+        '[public_broker]\nhost = "a b"\nport = 1\n'
     )
     with pytest.raises(UsageError) as caught:
         Fleet.open(tmp_path)
-    for name in ("id", "speed", "expiry_days.root", "expiry_days.moon", "broker.host", "port"):
+    for name in (
+        "id",
+        "speed",
+        "expiry_days.root",
+        "expiry_days.moon",
+        "broker.host",
+        "port",
+        "public_broker.host",
+    ):
         assert name in caught.value.what
 
 
