@@ -33,8 +33,8 @@ def feedback(
 
     Lines hold device,bundle,version,right,wrong and perhaps an id; or device,sample,label for
     samples that devices have sent. Each piece counts once, however often it is given: without an
-    id the same file again changes nothing, but one that has grown counts anew. Rollouts with --min-accuracy, A/B experiments and the
-    page see it. Exit code 1 if a piece was refused.
+    id the same file again changes nothing, but one that has grown counts anew. Rollouts with
+    --min-accuracy, A/B experiments and the page see it. Exit code 1 if a piece was refused.
     """
     import functools
     from dataclasses import asdict
