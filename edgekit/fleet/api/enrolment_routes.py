@@ -101,5 +101,8 @@ def end_token(plane: Plane, access: Operator, identifier: TokenId) -> Response:
 def _note(
     plane: ControlPlane, doorkeeper: Doorkeeper, application: Application, error: EdgekitError
 ) -> None:
+    reason = "its signing request is none, or is for somebody else"
+    if isinstance(error, RefusedTokenError):
+        reason = error.reason
     if doorkeeper.noted.count(_ALL):
-        note_refusal(plane.database, application, error.what, clock=plane.clock)
+        note_refusal(plane.database, application, reason, clock=plane.clock)

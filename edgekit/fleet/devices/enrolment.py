@@ -38,7 +38,11 @@ _HOUR: Final = 3_600.0
 
 
 class RefusedTokenError(ForbiddenError):
-    """A device may not come in with this token."""
+    """A device may not come in with this token; `reason` says why without naming it."""
+
+    def __init__(self, reason: str, *, what: str, fix: str, where: str | None = None) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +237,8 @@ def take_in(
         right = secrets.compare_digest(_hash(match[2] if match else application.token), known)
         if row is None or not right:
             raise RefusedTokenError(
-                "this enrolment token is not known",
+                "it is not known",
+                what="this enrolment token is not known",
                 fix="ask for one: edgekit fleet enrolment create",
             )
         authority = FleetAuthority.load(fleet)
@@ -243,7 +248,8 @@ def take_in(
         reason = _refusal(session, row, application, fleet, now)
         if reason:
             raise RefusedTokenError(
-                f"this enrolment token does not let {application.device} in: {reason}",
+                reason,
+                what=f"this enrolment token does not let {application.device} in: {reason}",
                 where=f"enrolment token {row.id}",
                 fix="ask for a new one: edgekit fleet enrolment create",
             )
@@ -268,7 +274,14 @@ def take_in(
 def note_refusal(
     database: Database, application: Application, reason: str, *, clock: Clock = utc_now
 ) -> None:
-    """Write down that somebody was not let in: which token, and why; never the secret."""
+    """Write down that somebody was not let in.
+
+    Args:
+        database: Where.
+        application: What was sent: its token's id is noted, never its secret.
+        reason: Why, without the device's name, for which its pseudonym stands.
+        clock: The time.
+    """
     match = _TOKEN.fullmatch(application.token.strip())
     with database.write() as session:
         record(
