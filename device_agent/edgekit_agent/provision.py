@@ -17,6 +17,7 @@ from edgekit_agent.conversion import stored_files
 from edgekit_agent.hardware import RUNTIMES, Hardware, detect_hardware
 from edgekit_agent.listeners import open_listener
 from edgekit_agent.status import read_status
+from edgekit_agent.tls import tls_context
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.files import require_file
@@ -212,9 +213,12 @@ def _check_tls(config: AgentConfig) -> tuple[Finding, ...]:
         for path in (config.tls.ca, config.tls.certificate, config.tls.key):
             if path is not None:
                 require_file(path, kind="a PEM file")
-        if config.tls.certificate is None or config.tls.key is None:
-            return (Finding(name="TLS", ok=True, detail="without a certificate of its own"),)
-        return (_check_identity(config.tls.certificate, config.tls.key, device=config.device),)
+        finding = Finding(name="TLS", ok=True, detail="without a certificate of its own")
+        if config.tls.certificate and config.tls.key:
+            finding = _check_identity(config.tls.certificate, config.tls.key, device=config.device)
+        if finding.ok:
+            tls_context(config.tls)
+        return (finding,)
     except EdgekitError as error:
         return (_bad("TLS", error),)
 

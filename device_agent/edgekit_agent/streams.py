@@ -22,7 +22,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgekit_agent.http import JSON_LENGTH
-from edgekit_agent.settings import StreamSettings, Tls
+from edgekit_agent.settings import StreamSettings
+from edgekit_agent.tls import tls_context
 from edgekit_agent.transports.mqtt import no_delay
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.files import require_file
@@ -89,7 +90,7 @@ class ModelStream:
     def _new_client(self) -> paho.Client:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._protocol)
         if self._settings.tls:
-            use_tls(client, self._settings.tls)
+            client.tls_set_context(tls_context(self._settings.tls))
         if self._settings.username:
             client.username_pw_set(self._settings.username, read_password(self._settings))
         client.reconnect_delay_set(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
@@ -205,29 +206,6 @@ class ModelStream:
             _log.warning("an answer cannot be published on %r", message.response_topic[:200])
             return
         self.answered += 1
-
-
-def use_tls(client: paho.Client, tls: Tls) -> None:
-    """Let a client prove its server, and itself if there is a certificate.
-
-    Raises:
-        UsageError: If one of the files is missing, or no such file.
-    """
-    files = [path for path in (tls.ca, tls.certificate, tls.key) if path is not None]
-    for path in files:
-        require_file(path, kind="a PEM file")
-    try:
-        client.tls_set(
-            ca_certs=str(tls.ca),
-            certfile=str(tls.certificate) if tls.certificate else None,
-            keyfile=str(tls.key) if tls.key else None,
-        )
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"TLS cannot be spoken with these files: {error}",
-            where=", ".join(map(str, files)),
-            fix="give PEM files: the authorities, and a certificate with its own key",
-        ) from error
 
 
 def read_password(settings: StreamSettings) -> str | None:

@@ -23,7 +23,8 @@ from paho.mqtt.properties import Properties
 
 from edgekit_agent.config import load_config
 from edgekit_agent.settings import StreamSettings, Tls
-from edgekit_agent.streams import ModelStream, start_streams, use_tls
+from edgekit_agent.streams import ModelStream, start_streams
+from edgekit_agent.tls import tls_context
 from edgekit_runtime.errors import UsageError
 from tests.simulators.authority import Authority
 from tests.simulators.local_agent import RunningAgent, infer_body, make_config
@@ -200,7 +201,7 @@ def guarded(tmp_path: Path) -> Iterator[StreamSettings]:
 def test_a_stream_proves_its_broker_and_itself(guarded: StreamSettings) -> None:
     def prepare(client: paho.Client) -> None:
         assert guarded.tls
-        use_tls(client, guarded.tls)
+        client.tls_set_context(tls_context(guarded.tls))
         client.username_pw_set("models", "right")
 
     with socket.create_server(("127.0.0.1", 0)) as models:

@@ -70,6 +70,10 @@ def test_check_looks_at_the_identity(server: EnrolmentServer, tmp_path: Path) ->
         return f"{finding.ok} {finding.detail}"
 
     assert found().startswith("True cam-7, certificate valid until 20")
+    authorities = tls.ca.read_text()
+    tls.ca.write_text("no certificate")
+    assert "False TLS cannot be spoken with these files" in found()
+    tls.ca.write_text(authorities)
     tls.key.chmod(0o644)
     assert "False others may read the key" in found()
     tls.key.chmod(0o600)
