@@ -333,7 +333,12 @@ def _open_data(
     elif pipeline.preprocessing:
         arrays = read_arrays(request.data, kind="bundle data")
         names, _ = name_arrays(list(arrays), inputs)
-        given = {name: arrays[key].dtype.name for name, key in names.items() if key in arrays}
+        # Nobody sends doubles because numpy made some.
+        given = {
+            name: arrays[key].dtype.name.replace("float64", "float32")
+            for name, key in names.items()
+            if key in arrays
+        }
     fitted = fit_pipeline(pipeline, inputs, outputs, given=given, labels=request.labels)
     if not files:
         return fitted, ArrayData(request.data, fitted.specs)

@@ -14,6 +14,7 @@ from edgekit_runtime.bundle.archive import BundleArchive
 from edgekit_runtime.bundle.manifest import Step
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.fields import FieldReader
+from edgekit_runtime.media.image import COLOURS, FITS
 from edgekit_runtime.processing import apply_steps
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def read_preprocessing(
         found, given = _read(path), True
     if steps is not None:
         found, given = replace(found, steps=tuple(steps)), True
+    found = _decoding(found, where=str(path))
     others = sorted({step.tensor for step in found.steps} - {spec.name})
     if others:
         raise UsageError(
@@ -120,6 +122,26 @@ def read_preprocessing(
     except EdgekitError as error:
         raise UsageError(error.what, where=str(path), fix=error.fix) from error
     return found, given
+
+
+def _decoding(found: Preprocessing, *, where: str) -> Preprocessing:
+    """The preprocessing that decodes files as a device does: by its steps `image` and `sound`."""
+    for step in found.steps:
+        if step.op == "image":
+            colour = step.parameters.get("colour", found.colour)
+            fit = step.parameters.get("fit", found.fit)
+            if colour not in COLOURS or fit not in FITS:
+                raise UsageError(
+                    f"the step `image` takes a colour ({', '.join(COLOURS)}) and a fit "
+                    f"({', '.join(FITS)})",
+                    where=where,
+                )
+            found = replace(found, colour=str(colour), fit=str(fit))
+        elif step.op == "sound":
+            rate_hz = step.parameters.get("sample_rate_hz")
+            if isinstance(rate_hz, int):
+                found = replace(found, sample_rate_hz=rate_hz)
+    return found
 
 
 def _read(path: Path) -> Preprocessing:

@@ -64,6 +64,22 @@ def test_steps_of_the_folder_and_of_a_bundle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, pixels[:, :, ::-1] / 2)
 
 
+def test_files_are_decoded_as_the_steps_of_a_bundle_say(tmp_path: Path) -> None:
+    pixels = _image(tmp_path / "a.png")
+    _settings(tmp_path, colour="rgb")
+    steps = [Step(op="image", tensor="image", parameters={"colour": "bgr"})]
+    found = CalibrationSet.load(tmp_path, [LAST], steps=steps).samples.arrays["image"][0]
+    np.testing.assert_array_equal(found, pixels[:, :, ::-1])
+    wrong = [Step(op="image", tensor="image", parameters={"fit": "cut"})]
+    with pytest.raises(UsageError, match="takes a colour"):
+        CalibrationSet.load(tmp_path, [LAST], steps=wrong)
+    (tmp_path / "a.png").unlink()
+    _wave(tmp_path / "a.wav", [0] * 100, rate=8_000)
+    steps = [Step(op="sound", tensor="sound", parameters={"sample_rate_hz": 16_000})]
+    with pytest.raises(UsageError, match="16000 Hz"):
+        CalibrationSet.load(tmp_path, [SOUND], steps=steps)
+
+
 def test_missing_preprocessing_is_pointed_out(tmp_path: Path) -> None:
     _image(tmp_path / "a.png")
     assert any(

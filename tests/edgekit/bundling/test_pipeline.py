@@ -212,6 +212,9 @@ def test_arrays_are_what_applications_give(make, tmp_path: Path) -> None:
     )
     assert manifest.variants[0].accuracy is not None
     assert manifest.variants[0].accuracy.value == 1.0
+    np.savez(tmp_path / "doubles.npz", x=pixels.astype(np.float64))
+    manifest = make(tmp_path / "doubles.npz", pipeline_of_options(scale=[0.5]))
+    assert manifest.inputs[0].dtype == "float32"
 
 
 @pytest.mark.parametrize(
