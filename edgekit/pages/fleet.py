@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,16 @@ def ago(seconds: float | None, now: float) -> str:
     return "now"
 
 
+def details(detail: Mapping[str, object]) -> str:
+    """What is noted of something, for people; "text" says it all by itself."""
+    named = [
+        str(value) if name == "text" else f"{name}: {value}"
+        for name, value in sorted(detail.items(), key=lambda item: item[0] != "text")
+        if value != ""
+    ]
+    return "; ".join(named)
+
+
 @functools.cache
 def _environment() -> Any:
     jinja2: Any = require("jinja2", extra="fleet")
@@ -64,5 +75,5 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"size": size, "moment": moment, "ago": ago}
+    environment.filters |= {"size": size, "moment": moment, "ago": ago, "details": details}
     return environment

@@ -33,6 +33,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "overridden": "#cbd2d9",
     "idle": "#cbd2d9",
     "waiting": "#e4e7eb",
+    "untouched": "#e4e7eb",
     "online": "#009e73",
     "offline": "#cbd2d9",
 }

@@ -121,7 +121,7 @@ def _experiment_view(item: Experiment) -> dict[str, Any]:
         "b": item.version_b,
         "answer": looked.answer.value,
         "tone": "good" if decided else "muted",
-        "sentence": looked.sentence(question),
+        "because": _because(looked.answer, looked.sentence(question)),
         "picture": picture,
         "metric": question.metric.value,
         "value_a": _shown(question.metric, looked.a),
@@ -133,6 +133,12 @@ def _experiment_view(item: Experiment) -> dict[str, Any]:
         "created": item.created,
         "created_by": item.created_by,
     }
+
+
+def _because(answer: Answer, sentence: str) -> str:
+    """The sentence without the answer, where it begins with it: the page shows that before."""
+    head, colon, rest = sentence.partition(": ")
+    return rest if colon and head.startswith(answer.value) else sentence
 
 
 def _shown(metric: Metric, value: float) -> str:

@@ -16,7 +16,7 @@ from edgekit.fleet.devices.certificates import certificates_of
 from edgekit.fleet.devices.inventory import Device
 from edgekit.fleet.rollouts.plan import Criteria, Stage
 from edgekit.fleet.rollouts.selection import stage_bounds
-from edgekit.fleet.rollouts.state import ENDED, Phase, Status
+from edgekit.fleet.rollouts.state import ENDED, Phase, RolloutState, Status
 from edgekit.fleet.rollouts.store import StoredRollout
 from edgekit.pages.fleet_pictures import Part, share_bar
 
@@ -125,7 +125,7 @@ def rollout_view(stored: StoredRollout) -> dict[str, Any]:
     """A rollout in one card."""
     state = stored.state
     counts = Counter(device.status.value for device in state.devices.values())
-    parts = _parts(counts, len(state.members) - len(state.devices))
+    parts = _parts(state, counts, len(state.members) - len(state.devices))
     tone = "good" if state.phase in _GOOD else "bad" if state.phase in _BAD else "muted"
     figures = summary(stored)
     return {
@@ -149,7 +149,8 @@ def stage_views(stored: StoredRollout) -> list[dict[str, Any]]:
     for number, stage in enumerate(plan.stages):
         own = [device for device in state.devices.values() if device.stage == number]
         size_ = bounds[number] - (bounds[number - 1] if number else 0)
-        parts = _parts(Counter(device.status.value for device in own), max(0, size_ - len(own)))
+        counts = Counter(device.status.value for device in own)
+        parts = _parts(state, counts, max(0, size_ - len(own)))
         present = number == state.stage and state.phase not in ENDED and state.phase != Phase.NEW
         views.append(
             {
@@ -198,13 +199,17 @@ def names_for(plane: ControlPlane, access: Access) -> Mapping[str, str]:
     return {device.id: device.pseudonym for device in plane.inventory(access).all()}
 
 
-def _parts(counts: Mapping[str, int], waiting: int) -> list[Part]:
+def _parts(state: RolloutState, counts: Mapping[str, int], rest: int) -> list[Part]:
+    """Devices by how they are; those whose turn has not come wait, or were never touched."""
     parts = [
         Part(name=status.value, count=counts[status.value])
         for status in Status
         if counts.get(status.value)
     ]
-    return [*parts, Part(name="waiting", count=waiting)] if waiting > 0 else parts
+    over = state.phase in ENDED or state.phase is Phase.ROLLING_BACK
+    return (
+        [*parts, Part(name="untouched" if over else "waiting", count=rest)] if rest > 0 else parts
+    )
 
 
 def _size_text(stage: Stage) -> str:
