@@ -43,6 +43,13 @@ class SlotFiles:
         """The bundle's manifest; errors as `read`, and `InvalidBundleError` for a broken one."""
         return parse_manifest(self.read(MANIFEST_NAME), where=str(self._folder / MANIFEST_NAME))
 
+    def most_memory_file_bytes(self) -> int:
+        """The largest file that `open_session` may write into memory; 0 where it writes none."""
+        if not self._plan.encryption:
+            return 0
+        files = [path for path in self._folder.rglob("*") if path.is_file()]
+        return max((path.stat().st_size for path in files), default=0)
+
     def open_session(self, variant: Variant) -> EngineSession:
         """Load a variant's model; errors as `read` and `edgekit_runtime.session.open_session`."""
         from edgekit_runtime.session import open_session

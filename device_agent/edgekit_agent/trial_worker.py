@@ -62,7 +62,8 @@ def main() -> None:
     tie_to_parent(plan.life)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_FILE_BYTES, _MAX_FILE_BYTES))
+    most = _MAX_FILE_BYTES + SlotFiles(plan.model).most_memory_file_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     os.nice(_NICENESS)
     result: dict[str, object]
     try:

@@ -6,14 +6,17 @@ import json
 import os
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
+from onnx import helper, numpy_helper
 
 from edgekit_agent.chunks import ChunkStore
 from edgekit_agent.cli import cli
@@ -27,8 +30,10 @@ from edgekit_agent.settings import samples_folder
 from edgekit_agent.slots import SlotStore
 from edgekit_agent.state import Slot
 from edgekit_agent.telemetry.store import TelemetryStore
+from edgekit_agent.trial import run_trial
 from edgekit_runtime.bundle.manifest import parse_manifest
 from edgekit_runtime.errors import UnsupportedModelError, UsageError, VerificationError
+from edgekit_runtime.orders import Budget
 from edgekit_runtime.sealing.keys import KeySource, StorageLockedError, write_new_key
 from edgekit_runtime.sealing.vault import Encryption, Vault
 from edgekit_runtime.session import open_session
@@ -37,7 +42,7 @@ from tests.device_agent.test_storage import Device
 from tests.simulators.hosted_models import make_slot
 from tests.simulators.local_agent import RunningAgent, make_config
 from tests.simulators.signed_fleet import SignedFleet, quick_order
-from tests.simulators.tiny_bundles import affine_bundle, affine_model
+from tests.simulators.tiny_bundles import GOLDEN, affine_bundle, affine_model, bundle_files
 
 SECRET = b"a pattern that nobody may find on the disk"
 
@@ -182,6 +187,23 @@ def test_an_engine_opens_an_encrypted_model_and_keeps_it(tmp_path: Path, engine:
     expected = open_session(plain, runtime=engine).run(inputs)
     for name, array in session.run(inputs).items():
         assert np.array_equal(array, expected[name])
+
+
+def test_a_large_encrypted_model_is_proven_in_a_trial(tmp_path: Path) -> None:
+    # Larger than what a trial may write: a model in memory is a file as well.
+    noise = np.random.default_rng(0).normal(size=(5_000_000,)).astype(np.float32)
+    model = onnx.load_from_string(affine_model(2.0))
+    model.graph.initializer.append(numpy_helper.from_array(noise, "noise"))
+    model.graph.node.append(helper.make_node("Size", ["noise"], ["unused"]))
+    files = bundle_files("m", "1.0.0", [("plain", model.SerializeToString())], expected=GOLDEN * 2)
+    plan = make_slot(tmp_path, files)
+    vault = Vault(tmp_path, encrypted(tmp_path))
+    for name in files:
+        vault.convert(Path(plan.folder) / name)
+    encryption = encrypted(tmp_path).to_text()
+    plan = replace(plan, data=str(tmp_path), encryption=encryption)
+    outcome = run_trial(plan, Budget(trial_seconds=60), stop=threading.Event())
+    assert (outcome.passed, outcome.reason) == (True, "")
 
 
 def test_what_an_engine_refuses_is_named_by_its_place_in_the_slot(tmp_path: Path) -> None:
