@@ -172,8 +172,8 @@ def _figures(said: Mapping[str, Any]) -> str:
     ]
     lines += [
         f"{name}: median difference {output['median_difference']:.3g}, largest "
-        f"{output['largest_difference']:.3g} ({output['largest_relative_difference']:.1%} of the "
-        "largest value served)"
+        f"{output['largest_difference']:.3g}, at most "
+        f"{output['largest_relative_difference']:.1%} of the largest value served"
         for name, output in said["outputs"].items()
     ]
     return "\n".join(lines)

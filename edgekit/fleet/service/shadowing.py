@@ -19,6 +19,7 @@ from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit.fleet.store.shadows import ShadowRun, ShadowTable
 from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.orders import BundleOrder
+from edgekit_runtime.reports import Phase
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +31,9 @@ class Shadows:
     """The shadow runs of a fleet that some order may still name.
 
     Who takes part is chosen once: the devices that are meant and that serve another version of the
-    bundle. Each is told once; an order that somebody, or a rollout, makes for the
-    bundle afterwards stands, and ends the run there. While a rollout of the bundle is under way
-    nobody is told anything: it goes first.
+    bundle, with no update of it under way or refused. Each is told once; an order that somebody, or
+    a rollout, makes for the bundle afterwards stands, and ends the run there. While a rollout of
+    the bundle is under way nobody is told anything: it goes first.
 
     Args:
         fleet: Whose.
@@ -93,14 +94,21 @@ class Shadows:
             self._look_at[run.id] = began + self._look_seconds * max(1.0, took)
 
     def _meant(self, run: ShadowRun) -> list[str]:
-        """The devices that are meant, and serve another version by their own account."""
+        """The devices that are meant, and serve another version by their own account.
+
+        One that has refused what it was told is left alone: a new order would make it try again.
+        """
         query = parse_query(run.query)
         labels = self._inventory.labels()
-        return [
-            device.id
+        settled = (
+            (device.id, bundle["active"])
             for device in self._inventory.all()
-            if query.matches(labels.get(device.id, {}))
-            and device.bundles.get(run.bundle, {}).get("active") not in (None, "", run.version)
+            if (bundle := device.bundles.get(run.bundle)) and bundle["phase"] == Phase.ACTIVE
+        )
+        return [
+            device
+            for device, active in settled
+            if active != run.version and query.matches(labels.get(device, {}))
         ]
 
     def _tell(self, run: ShadowRun) -> None:

@@ -85,8 +85,9 @@ def world(fleet: Fleet, database, make_bundle, tmp_path: Path) -> Iterator[World
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         release_bundle(fleet, make_bundle(version))
     serving = {"digits": BundleState(phase=Phase.ACTIVE, active="1.0.0")}
+    refused = {"digits": BundleState(phase=Phase.REJECTED, active="1.0.0", reason="slow")}
     Inventory(database, actor="test").hear(
-        DeviceState(device=d, online=True, bundles=serving if d != DEVICES[-1] else {})
+        DeviceState(device=d, online=True, bundles=serving if d != DEVICES[-1] else refused)
         for d in DEVICES
     )
     for device in DEVICES[:-1]:
