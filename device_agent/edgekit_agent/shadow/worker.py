@@ -24,6 +24,7 @@ from edgekit_agent.shadow.counting import Comparison, Meaning
 from edgekit_agent.shadow.frames import Frame, receive_frame
 from edgekit_agent.shadow.place import open_place
 from edgekit_agent.shadow.plans import ShadowPlan, read_shadow_plan
+from edgekit_agent.slot_files import SlotFiles
 from edgekit_runtime.bundle.manifest import Manifest
 from edgekit_runtime.errors import EdgekitError
 
@@ -114,10 +115,15 @@ def meaning_of(manifest: Manifest) -> Meaning:
     )
 
 
-def stand_back() -> None:
-    """Take only what others leave: processor, memory, disk."""
+def stand_back(memory_file_bytes: int) -> None:
+    """Take only what others leave: processor, memory, disk.
+
+    Args:
+        memory_file_bytes: The largest file in memory that it needs all the same.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_FILE_BYTES, _MAX_FILE_BYTES))
+    most = _MAX_FILE_BYTES + memory_file_bytes
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     os.nice(_NICENESS)
     # Runs only on a processor that is idle; the kernel ends it first when memory is short.
     with contextlib.suppress(OSError, AttributeError):
@@ -131,7 +137,7 @@ def main() -> None:
     plan = read_shadow_plan(sys.argv[1])
     tie_to_parent(plan.life)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stand_back()
+    stand_back(SlotFiles(plan.candidate).most_memory_file_bytes())
     with os.fdopen(plan.reports, "w", encoding="ascii", buffering=1) as reports:
         try:
             model = HostedModel(plan.candidate)
