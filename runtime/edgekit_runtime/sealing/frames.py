@@ -32,12 +32,6 @@ _WIRE_FRAME_BYTES: Final = FRAME_BYTES + TAG_BYTES
 _INFO: Final = b"edgekit storage file"
 
 
-def sealed_bytes(content_bytes: int) -> int:
-    """How long a file is once it is encrypted."""
-    frames = max(1, -(-content_bytes // FRAME_BYTES))
-    return HEADER_BYTES + frames * TAG_BYTES + content_bytes
-
-
 def content_bytes(size: int) -> int:
     """How long the content of an encrypted file of `size` bytes is; negative for no such file."""
     body = size - HEADER_BYTES

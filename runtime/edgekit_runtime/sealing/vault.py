@@ -24,7 +24,6 @@ from edgekit_runtime.sealing.frames import (
     content_bytes,
     key_id,
     seal,
-    sealed_bytes,
 )
 from edgekit_runtime.sealing.keys import KeySource, StorageKey, StorageLockedError, read_keys
 
@@ -119,10 +118,6 @@ class Vault:
             size = os.fstat(file.fileno()).st_size
             sealed = key_id(file.read(HEADER_BYTES)) is not None
         return content_bytes(size) if sealed else size
-
-    def stored_bytes(self, content: int) -> int:
-        """How many bytes of disk a new file of so much content takes."""
-        return sealed_bytes(content) if self.seals else content
 
     def pieces(self, path: Path) -> Iterator[bytes]:
         """A file's content, piece by piece, of bounded size.
