@@ -28,7 +28,7 @@ from edgekit.fleet.key_change import (
     owners,
     read_change,
 )
-from edgekit.fleet.key_planning import current_root, root_folder
+from edgekit.fleet.key_planning import current_root, mirrors, root_folder
 from edgekit.fleet.keyring import (
     CHANGE_FILE,
     KEYS_FILE,
@@ -154,7 +154,15 @@ def require_signed(change: KeyChange) -> None:
 
     Raises:
         UsageError: If they have not; everything that lacks is named.
+        VerificationError: If the list of keys beside the roots is another.
     """
+    for repository, part in change.repositories.items():
+        # The list of keys is not signed itself.
+        if not mirrors(change.ring, repository, part.final):
+            raise VerificationError(
+                f"the list of keys in it is not what the {repository.value} root says",
+                fix="somebody has changed the file: make it again",
+            )
     found = lacking(change)
     if found:
         raise UsageError(

@@ -126,6 +126,11 @@ def first_change(fleet: Fleet, ring: Keyring, *, clock: Clock = utc_now) -> KeyC
     )
 
 
+def mirrors(ring: Keyring, repository: Repository, root: Root) -> bool:
+    """Whether a list of keys says of a repository what a root says."""
+    return _is_so(root, _roles(ring, repository))
+
+
 def find_keys(ring: Keyring, name: str) -> tuple[FleetKey, ...]:
     """The keys of a name: one, or one in each repository.
 

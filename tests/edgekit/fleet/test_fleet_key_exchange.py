@@ -444,6 +444,10 @@ def test_a_change_that_somebody_has_edited_is_refused(ceremony) -> None:
     file.write_text(json.dumps(evil))
     with pytest.raises(UsageError, match="threshold is not reached"):
         apply_files(fleet, [file], Signing())
+    keyring = {**good["keyring"], "thresholds": {}}
+    file.write_text(json.dumps({**good, "keyring": keyring}))
+    with pytest.raises(VerificationError, match="not what the image root says"):
+        apply_files(fleet, [file], Signing())
     for broken in (
         {**good, "repositories": {}},
         {**good, "repositories": {**good["repositories"], "image": {"roots": [1]}}},
