@@ -120,11 +120,19 @@ def line_chart(lines: Sequence[Line], *, label: str, unit: str) -> str:
         f'aria-label="{escape(label)}">'
         f'<line x1="40" y1="{height}" x2="{_WIDTH - 10}" y2="{height}" stroke="{MUTED}"/>'
         f'<line x1="40" y1="20" x2="{_WIDTH - 10}" y2="20" stroke="#e4e7eb"/>'
-        f'<text x="0" y="24" font-size="12" fill="{INK}">{top:.3g}</text>'
+        f'<text x="0" y="24" font-size="12" fill="{INK}">{_axis_number(top)}</text>'
         f'<text x="0" y="{height}" font-size="12" fill="{INK}">0</text>'
         f'<text x="0" y="10" font-size="11" fill="{MUTED}">{escape(unit)}</text>'
         f"{''.join(drawn)}</svg>"
     )
+
+
+def _axis_number(value: float) -> str:
+    """Three digits in the 40 units beside a chart: 0.125, 950, 16.5k, 2M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit * 0.9995:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.3g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
