@@ -71,6 +71,9 @@ class ModelStream:
         self._accepted = False
         self._refused = False
         self._turned_away = False
+        # Read once: a file that goes away later must not end a stream that runs.
+        self._context = tls_context(settings.tls) if settings.tls else None
+        self._password = read_password(settings)
         self._protocol = paho.MQTTv5
         self._client = self._new_client()
         self._worker = threading.Thread(target=self._work, name="stream", daemon=True)
@@ -89,10 +92,10 @@ class ModelStream:
 
     def _new_client(self) -> paho.Client:
         client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._protocol)
-        if self._settings.tls:
-            client.tls_set_context(tls_context(self._settings.tls))
+        if self._context:
+            client.tls_set_context(self._context)
         if self._settings.username:
-            client.username_pw_set(self._settings.username, read_password(self._settings))
+            client.username_pw_set(self._settings.username, self._password)
         client.reconnect_delay_set(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         client.on_socket_open = no_delay
         client.on_connect = self._on_connect
