@@ -18,10 +18,12 @@ import re
 import ssl
 import urllib.parse
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
+from edgekit_runtime.extras import require
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -159,7 +161,7 @@ def tls_context(security: BrokerSecurity, *, where: str) -> ssl.SSLContext:
     """TLS as a client of the broker, which must prove its name.
 
     Raises:
-        EnvironmentLackError: If a file is missing or cannot be used.
+        EnvironmentLackError: If a file is missing or cannot be used, or our certificate has ended.
     """
     used: Path | None = security.ca
     try:
@@ -170,6 +172,7 @@ def tls_context(security: BrokerSecurity, *, where: str) -> ssl.SSLContext:
             used = security.certificate
             # Without the callback OpenSSL would ask at the terminal for a key's passphrase.
             context.load_cert_chain(security.certificate, security.key, password=_no_passphrase)
+            _require_time(security.certificate)
     except (OSError, ValueError) as error:
         raise EnvironmentLackError(
             f"TLS to the broker at {where} cannot be prepared: {error}",
@@ -247,6 +250,20 @@ def _completed(named: dict[str, Path], ca: str | None, fleet: Path) -> BrokerSec
     if "certificate" not in named and "login" not in named and certificate.exists():
         named["certificate"] = certificate
     return BrokerSecurity(**named)
+
+
+def _require_time(certificate: Path) -> None:
+    """A broker that is shown an old certificate hangs up, and does not say why."""
+    require("cryptography", extra="fleet")
+    from cryptography import x509
+
+    ends = x509.load_pem_x509_certificates(certificate.read_bytes())[0].not_valid_after_utc
+    if ends <= datetime.now(UTC):
+        raise EnvironmentLackError(
+            f"our certificate for the broker has ended at {ends:%Y-%m-%d %H:%M} UTC",
+            where=str(certificate),
+            fix="make a new one: edgekit fleet authority renew; or check this machine's clock",
+        )
 
 
 def _no_passphrase() -> str:

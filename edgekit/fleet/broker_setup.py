@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from edgekit.fleet.authority import FleetAuthority, IssuedCertificate, folder_of, read_authority
+from edgekit.fleet.authority import FleetAuthority, IssuedCertificate, folder_of
 from edgekit.fleet.broker_address import (
     HOST_PATTERN,
     MAX_PORT,
@@ -25,6 +25,7 @@ from edgekit.fleet.broker_address import (
     connection_folder,
     own_certificate,
 )
+from edgekit.fleet.certificates import read_authority
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.secret_files import replace_secret, write_secret

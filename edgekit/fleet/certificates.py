@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.extras import require
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -162,6 +163,35 @@ def read_private_key(
         )
     found: CertificateIssuerPrivateKeyTypes = key
     return found
+
+
+def read_authority(
+    certificate: Path, key: Path, *, passphrase: str | None, now: datetime
+) -> tuple[list[x509.Certificate], CertificateIssuerPrivateKeyTypes]:
+    """An authority's certificates, its own first, and its key, from files that fit together.
+
+    Raises:
+        UsageError: If they do not, cannot be read, or are no authority's.
+        EnvironmentLackError: If cryptography is missing.
+    """
+    require("cryptography", extra="fleet")
+    try:
+        pem, secret = certificate.read_bytes(), key.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"the authority cannot be read: {error.strerror or error}", where=str(error.filename)
+        ) from error
+    chain = read_chain(pem, str(certificate))
+    private = read_private_key(secret, passphrase, str(key))
+    check_authority(chain[0], private, str(certificate), now)
+    if chain[-1].subject != chain[-1].issuer:
+        raise UsageError(
+            "the authorities above this one are missing",
+            where=str(certificate),
+            fix="put their certificates below its own, up to one that has signed itself: a broker "
+            "and devices trust nothing less",
+        )
+    return chain, private
 
 
 def check_authority(

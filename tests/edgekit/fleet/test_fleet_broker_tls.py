@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,23 @@ def test_a_revoked_certificate_does_not_get_in_any_more(secured: Secured) -> Non
     secured.process.send_signal(signal.SIGHUP)
     assert wait_until(lambda: not gets_in(secured.port, context_of(identity)))
     assert gets_in(secured.port, context_of(secured.identity("oven-1")))
+
+
+def test_an_expired_certificate_does_not_get_in(secured: Secured, tmp_path: Path) -> None:
+    authority = FleetAuthority.load(secured.fleet)
+
+    def long_ago() -> datetime:
+        return datetime.now(UTC) - timedelta(days=40)
+
+    issue_to_folder(authority, "oven-9", tmp_path / "old", request=None, days=30, clock=long_ago)
+    assert not gets_in(secured.port, context_of(tmp_path / "old"))
+    # Our own: who would only see that the broker hangs up is told why.
+    own, key = authority.issue("@control-plane", days=30, clock=long_ago)
+    (tmp_path / "own.pem").write_bytes(own.pem.encode() + key)
+    place = f"mqtts://localhost:{secured.port}?certificate={tmp_path / 'own.pem'}"
+    with pytest.raises(EnvironmentLackError, match=r"our certificate .* has ended at") as caught:
+        publish(secured.fleet, parse_broker(place, fleet=secured.fleet.path))
+    assert "authority renew" in str(caught.value.fix)
 
 
 def test_new_certificates_are_taken_into_use(secured: Secured) -> None:
