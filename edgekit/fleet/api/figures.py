@@ -11,8 +11,11 @@ from prometheus_client.registry import Collector
 
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.devices.activity import count_fleet
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keyring import read_keyring
 from edgekit.fleet.store.telemetry import hourly_counts
 from edgekit.fleet.telemetry.feedback import recent_feedback
+from edgekit_runtime.errors import UsageError
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Of one figure. What is beyond is added up under "other": a fleet of a thousand versions must not
@@ -55,6 +58,12 @@ class _FleetCollector(Collector):
             ["phase"],
             {(phase,): count for phase, count in self._plane.rollouts.phases().items()},
         )
+        yield _gauge(
+            "edgekit_signature_ends",
+            "When what was signed ends, in seconds since 1970",
+            ["repository", "role"],
+            _signature_ends(self._plane.fleet),
+        )
         requests: dict[tuple[str, ...], float]
         errors: dict[tuple[str, ...], float]
         requests = {key: sum(hour.requests for hour in of) for key, of in hours.items()}
@@ -78,6 +87,20 @@ class _FleetCollector(Collector):
                 ["bundle", "version"],
                 figures,
             )
+
+
+def _signature_ends(fleet: Fleet) -> dict[tuple[str, ...], float]:
+    try:
+        read_keyring(fleet)
+    except UsageError:
+        # A fleet that has no keys yet has signed nothing.
+        return {}
+    from edgekit.fleet.key_state import root_states
+
+    return {
+        (state.repository.value, state.role): state.expires.timestamp()
+        for state in root_states(fleet)
+    }
 
 
 def _gauge(

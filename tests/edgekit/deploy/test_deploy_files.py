@@ -15,7 +15,6 @@ import yaml
 from click.testing import CliRunner
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
-FLEET = "edgekit/v1/plant-7"
 
 
 def documents(path: str) -> list[Any]:
@@ -31,6 +30,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     from edgekit.fleet.api.control_plane import ControlPlane
     from edgekit.fleet.api.figures import prometheus_text
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.keys import init_keys
     from edgekit.fleet.telemetry.feedback import Feedback, give_feedback
     from simulators.databases import sqlite_database
     from simulators.demo_fleet import clock, populate_devices, populate_history
@@ -38,6 +38,7 @@ def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     folder = tmp_path_factory.mktemp("figures")
     with sqlite_database(folder / "database") as database:
         fleet = Fleet.create(folder / "fleet", "plant-7")
+        init_keys(fleet)
         plane = ControlPlane(fleet=fleet, database=database, clock=clock)
         names = populate_devices(plane, devices=40)
         populate_history(plane, names)

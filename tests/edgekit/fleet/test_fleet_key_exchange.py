@@ -554,6 +554,32 @@ def test_expired_roots_are_refused_until_they_are_renewed(busy: Fleet, device: O
         assert [t.order.version for t in one.verify(now=later).targets] == ["1.0.0"]
 
 
+def test_monitoring_sees_when_signatures_end(busy: Fleet, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="writes the figures")
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from edgekit.fleet.api.control_plane import ControlPlane
+    from edgekit.fleet.api.figures import prometheus_text
+    from tests.simulators.databases import sqlite_database
+
+    with sqlite_database(tmp_path / "database") as database:
+        text = prometheus_text(ControlPlane(fleet=busy, database=database)).decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    days = {
+        (sample.labels["repository"], sample.labels["role"]): round(
+            (sample.value - time.time()) / 86_400
+        )
+        for sample in families["edgekit_signature_ends"].samples
+    }
+    assert days == {
+        ("image", "root"): 1095,
+        ("image", "targets"): 365,
+        ("image", "snapshot"): 30,
+        ("image", "timestamp"): 7,
+        ("director", "root"): 1095,
+    }
+
+
 def test_nothing_to_change_is_said(busy: Fleet) -> None:
     with pytest.raises(UsageError, match="changes nothing"):
         set_thresholds(busy, {(Repository.IMAGE, "targets"): 1}, Signing())
