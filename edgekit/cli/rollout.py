@@ -254,6 +254,7 @@ def _drive(
 ) -> None:
     from edgekit.fleet.rollouts.state import ENDED
     from edgekit.fleet.service.single import drive_rollout, who_works
+    from edgekit.fleet.store.rollouts import RolloutTable
     from edgekit_runtime.errors import GateFailedError
 
     def tell(_plan: RolloutPlan, decision: Decision) -> None:
@@ -261,6 +262,7 @@ def _drive(
             moment = time.strftime("%H:%M:%S", time.localtime(decision.time))
             click.echo(f"{moment}  {decision.what}  {decision.reason}".rstrip())
 
+    RolloutTable(database).revision(name)
     address = broker_address(fleet, broker)
     working = who_works(database)
     if working:

@@ -47,14 +47,22 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--devices", type=click.IntRange(1), default=100, show_default=True, help="How many.")
 @_rates
 @click.option(
-    "--fetch-seconds", type=float, default=20.0, show_default=True, help="Of an update, on average."
+    "--fetch-seconds",
+    type=click.FloatRange(0),
+    default=20.0,
+    show_default=True,
+    help="Of an update, on average.",
 )
 @click.option(
-    "--requests-per-second", type=float, default=2.0, show_default=True, help="Of each device."
+    "--requests-per-second",
+    type=click.FloatRange(0),
+    default=2.0,
+    show_default=True,
+    help="Of each device.",
 )
 @click.option(
     "--telemetry-seconds",
-    type=float,
+    type=click.FloatRange(0, min_open=True),
     help="Of theirs, between two batches of measurements.  [default: 10, or 5 of ours if that "
     "is longer]",
 )
@@ -69,7 +77,11 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
     "--bundle-kb", type=click.IntRange(1), default=256, show_default=True, help="Size of BUNDLE."
 )
 @click.option(
-    "--speed", type=float, default=60.0, show_default=True, help="Seconds of theirs in one of ours."
+    "--speed",
+    type=click.FloatRange(0, 1_000, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds of theirs in one of ours.",
 )
 @click.option("--seed", type=int, default=0, help="Another one strikes other devices.")
 @click.option(
@@ -220,9 +232,12 @@ def _show_decision(*, quiet: bool) -> Callable[[RolloutPlan, Decision], None]:
 
 
 def _show(report: TrialReport) -> None:
+    from edgekit.fleet.rollouts.state import ENDED
+
     document = report.to_json()
     click.echo(
-        f"\nthe rollout is {document['phase']}"
+        ("\nthe rollout is " if report.state.phase in ENDED else "\nended while the rollout was ")
+        + str(document["phase"])
         + (f": {document['reason']}" if document["reason"] else "")
     )
     for title, name in (("devices of the rollout", "statuses"), ("what devices serve", "served")):
