@@ -12,10 +12,9 @@ from prometheus_client.registry import Collector
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.devices.activity import count_fleet
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.keyring import read_keyring
 from edgekit.fleet.store.telemetry import hourly_counts
 from edgekit.fleet.telemetry.feedback import recent_feedback
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import EdgekitError
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # Of one figure. What is beyond is added up under "other": a fleet of a thousand versions must not
@@ -90,17 +89,16 @@ class _FleetCollector(Collector):
 
 
 def _signature_ends(fleet: Fleet) -> dict[tuple[str, ...], float]:
-    try:
-        read_keyring(fleet)
-    except UsageError:
-        # A fleet that has no keys yet has signed nothing.
-        return {}
     from edgekit.fleet.key_state import root_states
 
-    return {
-        (state.repository.value, state.role): state.expires.timestamp()
-        for state in root_states(fleet)
-    }
+    try:
+        return {
+            (state.repository.value, state.role): state.expires.timestamp()
+            for state in root_states(fleet)
+        }
+    except EdgekitError:
+        # No keys yet, or damage, which whoever signs is told of: the other figures are shown.
+        return {}
 
 
 def _gauge(
