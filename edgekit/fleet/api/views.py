@@ -93,7 +93,7 @@ def holdings_view(plane: ControlPlane, access: Access, device: Device) -> dict[s
     held = certificates_of(plane.database, device.id)
     newest = held[0] if held else None
     asked = plane.requests(access).of(device.id)
-    measured = measurements_of(plane.database, device.id)
+    measured = next(measurements_of(plane.database, device.id), None)
     shut_out = newest is not None and newest.revoked is not None
     return {
         "certificate": newest,
@@ -117,7 +117,7 @@ def holdings_view(plane: ControlPlane, access: Access, device: Device) -> dict[s
             for item in asked
             if item.standing(now) in ("waiting", "sent")
         ],
-        "bench": measured[0] if measured else None,
+        "bench": measured,
     }
 
 

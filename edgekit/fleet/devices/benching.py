@@ -7,10 +7,11 @@ calibrates its profile.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -168,18 +169,14 @@ def read_measured(asked: Asked, parts: Sequence[dict[str, Any]]) -> Measured:
     return found
 
 
-def measurements_of(database: Database, device: str) -> tuple[Measured, ...]:
+def measurements_of(database: Database, device: str) -> Iterator[Measured]:
     """Everything that a device measured and that is still kept, the newest first."""
     book = RequestBook(database, actor="cli")
-    found = []
     for asked in book.of(device, newest=_MOST_KEPT):
         if asked.kind is RequestKind.BENCH and asked.ok and asked.answered is not None:
-            try:
-                found.append(read_measured(asked, book.answer(device, asked.number)))
-            except GateFailedError:
-                # What it cannot be blamed for now: an older agent's answer.
-                continue
-    return tuple(found)
+            # What it cannot be blamed for now: an older agent's answer.
+            with contextlib.suppress(GateFailedError):
+                yield read_measured(asked, book.answer(device, asked.number))
 
 
 def predict_measured(

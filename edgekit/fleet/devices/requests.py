@@ -6,7 +6,7 @@ withdrawn or expired. Of answers only what was asked for is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_HOURS: Final = 24.0 * 90
 # Of one device: it holds a few at a time, and whoever floods it shuts it off from others.
 MAX_OPEN: Final = 16
+_AT_ONCE: Final = 1_000
 _MAX_PARTS: Final = 200
 _MAX_LINES: Final = 1_000
 _HOUR: Final = 3_600.0
@@ -197,6 +198,30 @@ class RequestBook:
         with self.database.read() as session:
             query = _open(self._now).order_by(Row.created, Row.device_id, Row.number)
             return _read(session, query.limit(newest))
+
+    def to_send(self, devices: Collection[str] | None, *, again: float) -> tuple[Asked, ...]:
+        """All open requests of devices to which something may be due, by device and number.
+
+        Args:
+            devices: Those that are there; None for those that the database knows to be.
+            again: What was sent before this moment may be due again.
+        """
+        from sqlalchemy import or_, select
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+        from edgekit.fleet.store.tables import DeviceRow
+
+        there = select(DeviceRow.id).where(DeviceRow.online)
+        waiting = _open(self._now).where(
+            or_(Row.sent.is_(None), Row.sent <= again),
+            Row.device_id.in_(there if devices is None else sorted(devices)),
+        )
+        # Whoever has waited longest comes first, whatever others there are.
+        oldest = waiting.with_only_columns(Row.device_id).order_by(Row.created).limit(_AT_ONCE)
+        with self.database.read() as session:
+            names = sorted(set(session.scalars(oldest)))
+            query = _open(self._now).where(Row.device_id.in_(names))
+            return _read(session, query.order_by(Row.device_id, Row.number)) if names else ()
 
     def newest(self, *, most: int = 100) -> tuple[Asked, ...]:
         """What was asked lately, of all devices, the newest first."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +24,7 @@ from edgekit.fleet.telemetry.listener import FleetListener, Heard
 from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
 from edgekit_runtime.protocol import Topics
 from edgekit_runtime.reports import parse_state
-from edgekit_runtime.requests import DeviceReply, DeviceRequest, parse_reply, sign_request
+from edgekit_runtime.requests import DeviceReply, parse_reply, sign_request
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 # A broker loses what it has sent to a device whose line is dead; after that it is sent again.
 AGAIN_SECONDS: Final = 120.0
 _REST_SECONDS: Final = 10.0
+# Signing takes a millisecond or two: the devices are heard in between.
+_SENT_AT_ONCE: Final = 200
 _FOLLOWED: Final = "request.followed"
 
 
@@ -111,14 +113,16 @@ class Asking:
         return done
 
     def send(self) -> int:
-        """Send every request that is due; how many were."""
+        """Send requests that are due, some at a time; how many were."""
         due = self._due()
         if not due:
             return 0
         topics = Topics(self._fleet.id)
+        signer = director_signer(self._fleet)
         with connected_to(self._broker) as connection:
             messages = (
-                (topics.requests(item.device), sign(self._fleet, item.request())) for item in due
+                (topics.requests(item.device), sign_request(item.request(), [signer]))
+                for item in due
             )
             connection.publish(messages, retain=False)
         self._book.note_sent(due)
@@ -126,17 +130,12 @@ class Asking:
 
     def _due(self) -> list[Asked]:
         now = self._clock().timestamp()
-        found = []
-        waiting = sorted(self._book.open(), key=lambda item: (item.device, item.number))
+        waiting = self._book.to_send(self._present, again=now - AGAIN_SECONDS)
+        found: list[Asked] = []
         if not waiting:
-            return []
+            return found
         with self._database.read() as session:
-            online = self._present
-            if online is None:
-                online = _online(session, {item.device for item in waiting})
-            for device, requests in groupby(waiting, key=lambda item: item.device):
-                if device not in online:
-                    continue
+            for _, requests in groupby(waiting, key=lambda item: item.device):
                 for item in requests:
                     if item.sent is None or (
                         now - item.sent >= AGAIN_SECONDS and not _is_followed(session, item)
@@ -145,6 +144,8 @@ class Asking:
                     elif now - item.sent >= AGAIN_SECONDS:
                         # It is at it, or was: what comes after need not wait for it.
                         continue
+                    break
+                if len(found) >= _SENT_AT_ONCE:
                     break
         return found
 
@@ -229,8 +230,8 @@ def open_asking(
             listener.forget()
 
 
-def sign(fleet: Fleet, request: DeviceRequest) -> bytes:
-    """The message of a request, signed with the key that orders are signed with.
+def director_signer(fleet: Fleet) -> Callable[[bytes], tuple[str, str]]:
+    """Signs requests with the key that orders are signed with.
 
     Raises:
         UsageError: If the fleet has no keys yet.
@@ -238,20 +239,11 @@ def sign(fleet: Fleet, request: DeviceRequest) -> bytes:
     """
     signer = read_keyring(fleet).signer(Repository.DIRECTOR, "targets")
 
-    def by_director(data: bytes) -> tuple[str, str]:
+    def sign(data: bytes) -> tuple[str, str]:
         made = signer.sign(data)
         return made.keyid, made.signature
 
-    return sign_request(request, [by_director])
-
-
-def _online(session: Session, devices: set[str]) -> set[str]:
-    from sqlalchemy import select
-
-    from edgekit.fleet.store.tables import DeviceRow as Row
-
-    query = select(Row.id).where(Row.online, Row.id.in_(sorted(devices)))
-    return set(session.scalars(query))
+    return sign
 
 
 def _is_followed(session: Session, item: Asked) -> bool:

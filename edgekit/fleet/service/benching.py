@@ -105,7 +105,7 @@ def bench_on_device(
         if boards:
             predictions = tuple(predict_measured(fleet, item, boards)[1] for item in measured)
         if boards and calibrate:
-            kept = measurements_of(database, found.id)
+            kept = tuple(measurements_of(database, found.id))
             calibrated = calibrate_device(fleet, kept, base=boards[0])
     except EdgekitError as error:
         # What was measured is what was asked for.

@@ -151,7 +151,7 @@ def test_a_device_that_answers_nonsense_is_named(book: RequestBook, changes: Any
     (name,) = changes
     with pytest.raises(GateFailedError, match=f"Oven_7 answered nonsense: .*{name}"):
         read_measured(done, book.answer("Oven_7", done.number))
-    assert measurements_of(book.database, "Oven_7") == ()
+    assert list(measurements_of(book.database, "Oven_7")) == []
 
 
 def test_a_device_that_could_not_says_why(book: RequestBook) -> None:
@@ -169,7 +169,7 @@ def test_a_profile_is_learnt_from_all_that_a_device_measured(
 ) -> None:
     answer(book, median_ms=9.0)
     newest = answer(book)
-    measured = measurements_of(book.database, "Oven_7")
+    measured = list(measurements_of(book.database, "Oven_7"))
     assert [item.median_ms for item in measured] == [0.25, 9.0]
     made = calibrate_device(fleet, measured, base="raspberrypi4")
     assert (made.profile, made.base) == ("raspberrypi4-oven-7", "raspberrypi4")

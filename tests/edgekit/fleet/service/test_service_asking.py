@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgekit.fleet.authority import FleetAuthority
-from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.broker import RunningBroker
 from edgekit.fleet.connection import BrokerConnection
 from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.enrolment import Application, create_enrolment_token, take_in
@@ -79,14 +79,6 @@ def wait_until(holds: Callable[[], Any]) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
-    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
-        yield running
 
 
 @pytest.fixture
@@ -173,6 +165,29 @@ def test_one_at_a_time_in_order_and_again_only_what_was_not_followed(
     watch.now += timedelta(seconds=AGAIN_SECONDS)
     assert asking.send() == 1
     assert device.wait_for(2)[1].number == second.number
+
+
+def test_many_that_are_away_or_silent_keep_nobody_waiting(
+    database: Database, asking: Asking, book: RequestBook, device: Listening, watch: Watch
+) -> None:
+    inventory = Inventory(database, actor="test")
+    silent = [f"s{number}" for number in range(5)]
+    for name in silent:
+        inventory.hear([DeviceState(device=name, online=True)])
+    for name in [f"away{number}" for number in range(5)]:
+        inventory.add(name)
+        book.ask(name, RequestKind.LOGS)
+    for name in silent:
+        book.ask(name, RequestKind.LOGS)
+    is_there(database)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("edgekit.fleet.service.asking._SENT_AT_ONCE", 3)
+        small.setattr("edgekit.fleet.devices.requests._AT_ONCE", 3)
+        assert [asking.send(), asking.send(), asking.send()] == [3, 2, 0]
+        watch.now += timedelta(seconds=1)
+        asked = book.ask("d1", RequestKind.LOGS)
+        assert asking.send() == 1
+    assert device.wait_for(1)[0].number == asked.number
 
 
 def test_lies_and_strangers_answers_change_nothing(

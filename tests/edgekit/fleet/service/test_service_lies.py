@@ -7,12 +7,11 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.broker import RunningBroker
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.activity import events_of
 from edgekit.fleet.devices.inventory import Inventory
@@ -27,14 +26,6 @@ from edgekit_runtime.telemetry import ModelCounts, Window, pack_batch
 
 TOPICS = Topics("plant-7")
 HOUR = 3_600.0
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
-    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
-        yield running
 
 
 @pytest.fixture
