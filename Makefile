@@ -58,6 +58,7 @@ test-kills: ## Kill whole agents at 500 instants of an update (ten minutes of tw
 perf: ## Run the performance benchmarks
 	$(PYTHON) tools/perf.py
 	$(PYTHON) tools/perf_control_plane.py
+	$(PYTHON) tools/perf_fleet.py
 
 quickstart: ## From a trained model to a proven update on a device
 	$(dir $(PYTHON))edgekit quickstart

@@ -35,7 +35,8 @@ _RENEW_SECONDS: Final = LEASE_SECONDS / 4
 _LOOK_SECONDS: Final = 1.0
 _RETENTION_SECONDS: Final = 3_600.0
 _RETRY_SECONDS: Final = 2.0
-_HEAR_SECONDS: Final = 0.25
+# Each time something came, two transactions.
+_HEAR_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
