@@ -103,7 +103,7 @@ def _show(done: DeviceBench) -> None:
     first = measured[0]
     click.echo(
         f"Device: {first.device}{', ' + first.board if first.board else ''}. Median: over the "
-        "bundle's golden samples. Peak: of the whole\nprocess, Python and engine included.\n"
+        "bundle's golden samples. Peak: of the whole process, Python and engine included.\n"
     )
     rows = [
         [
@@ -145,8 +145,8 @@ def _show_calibrated(calibrated: Calibrated) -> None:
         click.echo(
             f"\n{anchor.runtime} {anchor.runtime_version}, {anchor.dtype}, {anchor.threads} "
             f"thread{'s' * (anchor.threads > 1)}: x {anchor.factor:.2f} of {calibrated.base}, from "
-            f"{anchor.models} model{'s' * (anchor.models > 1)}; the 90 % band is now / "
-            f"{anchor.band:.2f} to x {anchor.band:.2f}, and was {anchor.band_before:.2f}"
+            f"{anchor.models} model{'s' * (anchor.models > 1)}; the 90 % band of other "
+            f"models is / {anchor.band:.2f} to x {anchor.band:.2f} now"
         )
     click.echo(
         f"Wrote {calibrated.path}: use it with `edgekit bench MODEL --profile {calibrated.profile}`"
