@@ -43,8 +43,9 @@ class DeviceRequest:
         number: Larger than that of every request before it, of this device.
         expires: Seconds since 1970 after which it is void.
         kind: What is asked for.
-        arguments: By kind. bench: `bundle`, `version` (none for the one that serves). logs: `lines`. samples: `most`. restart: `what`
-            ("server" or "agent"). certificate: `certificate` and `authorities`, in PEM.
+        arguments: By kind. bench: `bundle`, `version` (none for the one that serves). logs:
+            `lines`. samples: `most`. restart: `what` ("server" or "agent"). certificate:
+            `certificate` and `authorities`, in PEM.
     """
 
     device: str

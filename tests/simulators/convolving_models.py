@@ -16,7 +16,7 @@ _SIDE = 32
 
 
 def convolving_model() -> bytes:
-    """42 million multiply-accumulates in two convolutions; x and y as the tiny bundles have them."""
+    """42 million multiply-accumulates in two convolutions; x and y as in the tiny bundles."""
     noise = np.random.default_rng(0)
 
     def weights(*shape: int) -> NDArray[np.float32]:
