@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,29 @@ def test_a_used_token_refuses_every_other_key(door: Door) -> None:
     # An answer that was lost on its way is given again: it is worth something to this key alone.
     assert door.come(token) == first
     assert len(door.valid()) == 1
+
+
+def test_of_many_who_come_at_once_with_one_token_one_is_let_in(door: Door) -> None:
+    token = door.token()
+    names = [f"cam-{number}" for number in range(6)]
+    for name in names:
+        make_key(door.folder / name)
+    together = threading.Barrier(len(names))
+
+    def come(name: str) -> str:
+        together.wait(30)
+        try:
+            return door.come(token, name, key=name)
+        except RefusedTokenError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        said = list(pool.map(come, names))
+    assert sorted(answer[:27] for answer in said)[:1] == ["-----BEGIN CERTIFICATE-----"]
+    assert said.count("it is used") == len(names) - 1
+    known = [device.id for device in Inventory(door.database, actor="test").all()]
+    assert len(known) == 1
+    assert len(door.valid(known[0])) == 1
 
 
 def test_expired_revoked_and_foreign_tokens_are_refused_with_the_reason(door: Door) -> None:
