@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.cli import edgekit
 from edgekit.fleet.audit import read_audit
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.privacy import delete_device, export_device
 from edgekit.fleet.devices.requests import MAX_OPEN, RequestBook, read_arguments, samples_in
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.store.database import open_fleet_database
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.requests import DeviceReply, RequestKind, read_request, sign_request
@@ -170,3 +175,61 @@ def test_samples_come_together_from_their_pieces() -> None:
     parts += [piece("a.npz", 0, 2, b"hello "), piece("../evil", 0, 1, b"x"), {"sample": 3}]
     parts.append({"sample": "c", "piece": 0, "pieces": 1, "data": "no base64!"})
     assert samples_in(parts) == {"a.npz": b"hello world"}
+
+
+def test_the_command_asks_shows_and_takes_back(fleet: Fleet, tmp_path: Path) -> None:
+    database = open_fleet_database(fleet)
+    inventory = Inventory(database, actor="test")
+    for name in ("d1", "d2"):
+        inventory.add(name, {"site": "rome"})
+    book = RequestBook(database, actor="test")
+
+    def run(*arguments: str, fails: str = "") -> str:
+        options = ("--fleet", str(fleet.path))
+        done = CliRunner().invoke(edgekit, ["fleet", "request", *arguments, *options])
+        if fails:
+            assert fails in str(done.exception), (done.output, done.exception)
+        else:
+            assert done.exit_code == 0, (done.output, done.exception)
+        return done.stdout
+
+    def answer(number: str, **result: Any) -> None:
+        ok = "error" not in result
+        book.take([DeviceReply(device="d1", number=int(number), ok=ok, result=result)])
+
+    def ask(*arguments: str) -> str:
+        (asked, *_) = json.loads(run(*arguments, "--wait", "0", "--json"))
+        return str(asked["number"])
+
+    many = json.loads(run("logs", "site=rome", "--lines", "5", "--wait", "0", "--json"))
+    assert [item["device"] for item in many] == ["d1", "d2"]
+    first = str(many[0]["number"])
+    assert run("list").count("waiting") == 2
+    assert run("list", "d2").count("waiting") == 1
+    answer(first, lines=["one", "two"])
+    assert "d1  one\nd1  two\n" in run("show", "d1", first)
+    assert run("list").count("waiting") == 1
+    assert "done" in run("list", "--all")
+    run("withdraw", "d2", str(many[1]["number"]))
+    assert "withdrawn" in run("list", "d2", "--all")
+
+    measured = ask("bench", "d1", "digits@1.2.0")
+    assert book.get("d1", int(measured)).arguments == {"bundle": "digits", "version": "1.2.0"}
+    figures = {"version": "1.2.0", "variant": "int8", "runtime": "litert", "threads": 2}
+    answer(measured, bundle="digits", median_ms=3.25, peak_bytes=40_000_000, **figures)
+    text = run("show", "d1", measured)
+    assert "digits 1.2.0, int8, litert, 2 threads: 3.25 ms (measured on that device), 40.0" in text
+
+    samples = ask("samples", "d1")
+    data = base64.b64encode(b"what somebody asked").decode()
+    answer(samples, sample="s1.npz", piece=0, pieces=1, data=data)
+    text = run("show", "d1", samples, "--output", str(tmp_path / "out"))
+    assert "sample s1.npz" in text
+    assert (tmp_path / "out" / "d1" / "s1.npz").read_bytes() == b"what somebody asked"
+
+    refused = ask("restart", "d1", "--agent")
+    answer(refused, error="not now")
+    assert "d1  not now" in run("show", "d1", refused, fails="d1 did not do it: not now")
+    run("bench", "site=mars", "digits", fails="no device matches 'site=mars'")
+    run("show", "d1", "7", fails="there is no request 7 of d1")
+    database.close()
