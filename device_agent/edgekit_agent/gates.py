@@ -51,6 +51,8 @@ def judge(
         seconds: Since the candidate went live.
         features: Its inputs and outputs in the bins of the reference; None where there is none.
     """
+    # What is still being computed may be what takes long: only what has ended is enough.
+    answered = stats.ended().requests
     base = max(stats.requests, gates.min_requests)
     faults = []
     if stats.errors > gates.max_error_share * base:
@@ -63,9 +65,19 @@ def judge(
             f"{stats.insane} of {stats.requests} answers held NaN or infinity; "
             f"a share of {gates.max_insane_share:g} is allowed"
         )
-    drift_known = not (gates.max_psi and features) or stats.requests >= LEAST_REQUESTS
-    enough = stats.requests >= gates.min_requests and seconds >= gates.min_seconds and drift_known
-    if stats.requests >= max(1, gates.min_requests):
+    drift_known = not (gates.max_psi and features) or answered >= LEAST_REQUESTS
+    latency_known = (
+        not gates.max_p90_ms
+        or gates.min_requests < LEAST_LATENCIES
+        or stats.latency.count >= LEAST_LATENCIES
+    )
+    enough = (
+        answered >= gates.min_requests
+        and seconds >= gates.min_seconds
+        and drift_known
+        and latency_known
+    )
+    if answered >= max(1, gates.min_requests):
         faults += [
             f"{counts.nonfinite_share:.3g} of the values of {name} are NaN or infinity; "
             f"a share of {gates.max_nonfinite_share:g} is allowed"
@@ -75,14 +87,15 @@ def judge(
     p90_ms = stats.latency.quantile_ms(0.9)
     if (
         gates.max_p90_ms
-        and stats.latency.count >= max(LEAST_LATENCIES, gates.min_requests)
+        and answered >= gates.min_requests
+        and stats.latency.count >= LEAST_LATENCIES
         and p90_ms > gates.max_p90_ms
     ):
         faults.append(
             f"the 90th percentile of its latency is {p90_ms:.3g} ms; "
             f"{gates.max_p90_ms:g} ms are allowed"
         )
-    if gates.max_psi and stats.requests >= max(LEAST_REQUESTS, gates.min_requests):
+    if gates.max_psi and answered >= max(LEAST_REQUESTS, gates.min_requests):
         drifts = measure_drift(features or {}, requests=stats.requests, limit=gates.max_psi)
         faults += [
             f"{name} has drifted: its PSI is {drift.psi:.2f}; {gates.max_psi:g} is allowed"
@@ -96,7 +109,7 @@ def judge(
     if seconds >= gates.deadline_seconds:
         return Judgement(
             verdict=Verdict.FAILED,
-            reason=f"it answered {stats.requests} requests of the {gates.min_requests} needed "
+            reason=f"it answered {answered} requests of the {gates.min_requests} needed "
             f"within {gates.deadline_seconds:g} s",
         )
     return Judgement(verdict=Verdict.PENDING)

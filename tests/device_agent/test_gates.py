@@ -47,6 +47,22 @@ def test_gates(
     assert reason in judgement.reason
 
 
+def test_a_request_that_is_being_computed_is_not_enough() -> None:
+    """The latency that fails the gate is that of the request which is the last one needed."""
+    gates = Gates(min_seconds=0, min_requests=10, max_p90_ms=5)
+    slow = stats(9, latency_ms=9)
+    slow.requests = 10
+    assert judge(slow, gates, seconds=1.0).verdict is Verdict.PENDING
+    slow.latency.add(9.0)
+    assert judge(slow, gates, seconds=1.0).verdict is Verdict.FAILED
+    # Nor are nine answers and an error: ten latencies were to be looked at.
+    partly = stats(9, latency_ms=9)
+    partly.requests, partly.errors = 10, 1
+    allowing = Gates(min_seconds=0, min_requests=10, max_p90_ms=5, max_error_share=0.5)
+    assert judge(partly, allowing, seconds=1.0).verdict is Verdict.PENDING
+    assert judge(stats(10, latency_ms=9), allowing, seconds=1.0).verdict is Verdict.FAILED
+
+
 def test_every_failing_gate_is_named() -> None:
     bad = stats(100, errors=50, insane=5, latency_ms=100)
     reason = judge(bad, Gates(max_p90_ms=1), seconds=0).reason
@@ -109,7 +125,7 @@ def test_drift_is_a_gate_as_soon_as_it_can_be_told(
     requests: int, counts: list[int], verdict: Verdict
 ) -> None:
     gates = Gates(min_seconds=0.0, max_psi=0.1)
-    judgement = judge(LiveStats(requests=requests), gates, seconds=1.0, features=features(counts))
+    judgement = judge(stats(requests), gates, seconds=1.0, features=features(counts))
     assert judgement.verdict is verdict
     if verdict is Verdict.FAILED:
         assert "input:x has drifted" in judgement.reason
