@@ -44,30 +44,22 @@ class Attempts:
         self._lock = threading.Lock()
         self._refused: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def require(self, place: str) -> None:
-        """Go on only if not too much from there was refused lately.
+    def count(self, place: str) -> None:
+        """Note a refusal.
 
         Raises:
-            TooManyAttemptsError: If it was.
+            TooManyAttemptsError: If as many as are borne came from there within the time.
         """
-        with self._lock:
-            recent = self._recent(_site(place))
-            if len(recent) >= self._most:
-                raise TooManyAttemptsError(max(1.0, recent[0] + self._seconds - self._clock()))
-
-    def count(self, place: str) -> bool:
-        """Note a refusal; whether there were few of them until now."""
         with self._lock:
             site = _site(place)
             recent = self._recent(site)
-            few = len(recent) < self._most
-            if few:
-                recent.append(self._clock())
+            if len(recent) >= self._most:
+                raise TooManyAttemptsError(max(1.0, recent[0] + self._seconds - self._clock()))
+            recent.append(self._clock())
             self._refused[site] = recent
             self._refused.move_to_end(site)
             while len(self._refused) > _MOST_PLACES:
                 self._refused.popitem(last=False)
-        return few
 
     def _recent(self, site: str) -> deque[float]:
         recent = self._refused.get(site, deque())
