@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from edgekit.fleet.release import release_bundle
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Phase, RolloutState, Status
 from edgekit.fleet.service.leading import FleetService, ServiceSettings
+from edgekit.fleet.service.single import drive_rollout, who_works
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.crowd import Crowd
 from edgekit.fleet.store.database import Database
@@ -155,4 +157,28 @@ def test_of_two_replicas_the_one_that_drives_is_killed(
         first.kill()
         first.wait()
     assert serving(crowd) == {"digits 2.0.0 (active)": DEVICES}
+    assert {device_order(fleet, name).version for name in crowd.names} == {2}
+
+
+def test_a_command_watches_what_another_process_drives(
+    fleet: Fleet, database: Database, crowd: Crowd, mosquitto: RunningBroker
+) -> None:
+    settings = ServiceSettings(turn_seconds=0.05)
+    serving_it = FleetService(fleet, database, mosquitto.address, settings=settings)
+    told: list[str] = []
+    assert who_works(database) == ""
+    with working(serving_it):
+        wait_until(lambda: serving_it.leads, "it leads")
+        look = roll_out(database, now=time.time())
+        state = drive_rollout(
+            fleet,
+            database,
+            "r1",
+            mosquitto.address,
+            on_decision=lambda _plan, decision: told.append(decision.what),
+        )
+        assert serving_it.leads
+        assert f"process {os.getpid()} " in who_works(database)
+    assert state.phase is look().phase is Phase.COMPLETED
+    assert told == ["begin", "stage canary passed", "stage all passed", "complete"]
     assert {device_order(fleet, name).version for name in crowd.names} == {2}

@@ -5,13 +5,16 @@ import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from edgekit.cli.simulate import simulate
 from edgekit.fleet.broker import find_mosquitto
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Phase, Status
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.fetching import Fetches, FetchPlan
 from edgekit.fleet.simulation.trial import TrialSettings, try_rollout
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.orders import BundleOrder, Gates
 
 needs_mosquitto = pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
@@ -123,3 +126,23 @@ def test_the_command() -> None:
     # So few fetch everything: 256 KB of each, in chunks of 64 KB.
     assert document["chunks_fetched"] > 6 * 4
     assert document["bytes_fetched"] > 6 * (256 << 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--attach", ".", "--stage", "5", "--speed", "3"], "--speed, --stage would do nothing"),
+        (["--fetch", "some"], "does not say what to fetch"),
+        (["--reject", "0.7", "--vanish", "0.7"], "all together at most 1"),
+    ],
+)
+def test_what_makes_no_sense_is_said_at_once(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(simulate, arguments)
+    assert isinstance(result.exception, UsageError)
+    assert said in str(result.exception)
+
+
+def test_time_cannot_stand_still() -> None:
+    result = CliRunner().invoke(simulate, ["--speed", "0"])
+    assert result.exit_code == 2
+    assert "0.0 is not in the range" in result.output
