@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from edgekit.fleet.access import Access, Role
 from edgekit.fleet.api.control_plane import ControlPlane
-from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.broker import RunningBroker
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.activity import events_of
 from edgekit.fleet.devices.inventory import Inventory
@@ -31,14 +28,6 @@ from edgekit_runtime.reports import Phase as BundlePhase
 from edgekit_runtime.telemetry import ModelCounts, Window
 
 DEVICES = ("d1", "d2", "d3")
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
-    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
-        yield running
 
 
 class Running:

@@ -6,16 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.ordering import device_order, order_device
 from edgekit.fleet.publisher import publish
@@ -29,6 +27,7 @@ from edgekit.fleet.simulation.crowd import Crowd
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit_runtime.orders import BundleOrder, Gates
+from tests.simulators.background_work import running, wait_until
 
 DEVICES = 8
 GATES = Gates(min_seconds=0.0)
@@ -46,14 +45,6 @@ REPLICA = (
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
-    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
-        yield running
-
-
-@pytest.fixture
 def crowd(
     fleet: Fleet, mosquitto: RunningBroker, make_bundle: Callable[..., Path]
 ) -> Iterator[Crowd]:
@@ -64,29 +55,9 @@ def crowd(
     for number in range(DEVICES):
         order_device(fleet, device_name(number), [order])
     publish(fleet, mosquitto.address)
-    with Crowd.of_fleet(fleet, mosquitto.address, count=DEVICES, behaviour=FAST) as running:
-        wait_until(lambda: serving(running) == {"digits 1.0.0 (active)": DEVICES}, "1.0.0 serves")
-        yield running
-
-
-@contextmanager
-def working(service: FleetService) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=service.run, args=[lambda: not stop.is_set()])
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 90
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within a time: {what}")
-        time.sleep(0.05)
+    with Crowd.of_fleet(fleet, mosquitto.address, count=DEVICES, behaviour=FAST) as devices:
+        wait_until(lambda: serving(devices) == {"digits 1.0.0 (active)": DEVICES}, "1.0.0 serves")
+        yield devices
 
 
 def serving(crowd: Crowd) -> dict[str, int]:
@@ -121,7 +92,7 @@ def test_a_broker_that_is_gone_for_an_hour_delays_a_rollout_and_no_more(
     gone = timedelta()
     settings = ServiceSettings(clock=lambda: datetime.now(UTC) + gone, turn_seconds=0.05)
     look = roll_out(database, now=time.time())
-    with working(FleetService(fleet, database, mosquitto.address, settings=settings)):
+    with running(FleetService(fleet, database, mosquitto.address, settings=settings).run):
         wait_until(lambda: look().count(Status.ACTIVE) > 0, "the canary runs it")
         mosquitto.stop()
         gone = timedelta(hours=1)
@@ -146,7 +117,7 @@ def test_of_two_replicas_the_one_that_drives_is_killed(
     )
     try:
         wait_until(lambda: bool(look().devices), "the first drives")
-        with working(other):
+        with running(other.run):
             time.sleep(0.3)
             assert not other.leads
             first.send_signal(signal.SIGKILL)
@@ -167,7 +138,7 @@ def test_a_command_watches_what_another_process_drives(
     serving_it = FleetService(fleet, database, mosquitto.address, settings=settings)
     told: list[str] = []
     assert who_works(database) == ""
-    with working(serving_it):
+    with running(serving_it.run):
         wait_until(lambda: serving_it.leads, "it leads")
         look = roll_out(database, now=time.time())
         state = drive_rollout(

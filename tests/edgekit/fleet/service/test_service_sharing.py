@@ -8,13 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
+from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.service.sharing import SharedHearing
@@ -23,6 +21,7 @@ from edgekit.fleet.store.telemetry import recent_counts
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.protocol import Topics
 from edgekit_runtime.telemetry import ModelCounts, Window, pack_batch
+from tests.simulators.background_work import running, wait_until
 
 DEVICES = ("d1", "d2", "d3")
 WINDOW = Window(start=1.0, end=2.0, bundle="digits", version="1.0.0", model=ModelCounts(requests=1))
@@ -41,34 +40,6 @@ REPLICA = (
     "    return True\n"
     "hearing.run(goes_on)\n"
 )
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if find_mosquitto() is None:
-        pytest.skip("mosquitto is not installed")
-    with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
-        yield running
-
-
-@contextmanager
-def running(hearing: SharedHearing) -> Iterator[None]:
-    stop = threading.Event()
-    thread = threading.Thread(target=hearing.run, args=[lambda: not stop.is_set()])
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 90
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within a time: {what}")
-        time.sleep(0.05)
 
 
 class Measuring:
@@ -101,9 +72,9 @@ def test_each_replica_hears_a_part_and_all_of_it_counts_once(
 ) -> None:
     first, second = (SharedHearing(fleet, database, mosquitto.address) for _ in range(2))
     devices = Measuring(fleet, mosquitto)
-    with running(first):
+    with running(first.run):
         wait_until(lambda: first.slots == (0,), "the first hears")
-        with running(second):
+        with running(second.run):
             wait_until(lambda: second.slots == (1,), "the second hears")
             devices.send(40)
             wait_until(lambda: first.taken + second.taken == devices.sent, "all is taken")
@@ -123,7 +94,7 @@ def test_a_replica_that_is_killed_loses_nothing(
     first = SharedHearing(fleet, database, mosquitto.address)
     devices = Measuring(fleet, mosquitto)
     address = database.engine.url.render_as_string(hide_password=False)
-    with running(first):
+    with running(first.run):
         wait_until(lambda: first.slots == (0,), "the first hears")
         second = subprocess.Popen(
             [sys.executable, "-c", REPLICA, str(fleet.path), address, str(mosquitto.port)],
