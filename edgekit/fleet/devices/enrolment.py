@@ -233,6 +233,9 @@ def take_in(
         identifier = _known_token(session, application.token)
     with database.write() as session:
         row = session.get_one(EnrolmentTokenRow, identifier, with_for_update=True)
+        # Locked before it is seen what it has: with another token somebody may come as it now.
+        make_known(session, [application.device], now)
+        device = require_device(session, application.device, change=True)
         authority = FleetAuthority.load(fleet)
         again = _given_before(session, row, application, fleet)
         if again is not None:
@@ -246,8 +249,6 @@ def take_in(
                 fix="ask for a new one: edgekit fleet enrolment create",
             )
         issued = authority.sign_request(application.request, device=application.device, clock=clock)
-        make_known(session, [application.device], now)
-        device = require_device(session, application.device, change=True)
         device.labels = dict(sorted((device.labels | row.labels).items()))
         ended = retire_certificates(session, device.id, now)
         add_certificate(session, device.id, issued)

@@ -130,6 +130,28 @@ def test_of_many_who_come_at_once_with_one_token_one_is_let_in(door: Door) -> No
     assert len(door.valid(known[0])) == 1
 
 
+def test_of_many_who_come_at_once_as_one_device_one_is_let_in(door: Door) -> None:
+    # Each with a token and a key of its own: none of them may take the device from another.
+    keys = [f"key-{number}" for number in range(6)]
+    tokens = [door.token() for _ in keys]
+    for name in keys:
+        make_key(door.folder / name)
+    together = threading.Barrier(len(keys))
+
+    def come(token: str, key: str) -> str:
+        together.wait(30)
+        try:
+            return door.come(token, key=key)
+        except RefusedTokenError as error:
+            return error.reason
+
+    with ThreadPoolExecutor(len(keys)) as pool:
+        said = list(pool.map(come, tokens, keys))
+    assert len([answer for answer in said if answer.startswith("-----BEGIN")]) == 1, said
+    assert len([a for a in said if "a device of this id has a certificate" in a]) == len(keys) - 1
+    assert len(certificates_of(door.database, "cam-1")) == 1
+
+
 def test_expired_revoked_and_foreign_tokens_are_refused_with_the_reason(door: Door) -> None:
     short, revoked = door.token(hours=1), door.token()
     bound, own = door.token(device="cam-9"), door.token()
