@@ -215,7 +215,8 @@ def _ask(
                 f"no device matches {devices!r}", fix="see: edgekit fleet devices list"
             )
         book = RequestBook(opened, actor=local_actor())
-        asked = [book.ask(device.id, RequestKind(kind), arguments, hours=hours) for device in meant]
+        names = [device.id for device in meant]
+        asked = book.ask_all(names, RequestKind(kind), arguments, hours=hours)
         say(f"asked {plural(len(asked), 'device')} for {kind}")
         if wait > 0:
             address = broker_address(fleet, broker) if broker or fleet.broker else None

@@ -41,11 +41,9 @@ def ask_many(plane: Plane, access: Operator, form: AskManyForm) -> list[dict[str
     found = plane.inventory(access).find(form.query)
     if not found:
         raise NotFoundError("no device matches", where=form.query)
-    book = plane.requests(access)
-    return [
-        book.ask(device.id, kind, form.arguments, hours=form.hours).to_json(plane.now)
-        for device in found
-    ]
+    names = [device.id for device in found]
+    asked = plane.requests(access).ask_all(names, kind, form.arguments, hours=form.hours)
+    return [item.to_json(plane.now) for item in asked]
 
 
 @router.get("/devices/{device}/requests")

@@ -14,7 +14,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.certificates import add_certificate, certificates_of, key_digest
 from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.folder import Fleet
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.requests import RequestKind
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Renewals:
             asked_for: Whether a person asked the device to renew; else it did so by itself.
 
         Raises:
-            UsageError: If the device is not known, its key was never let in, or it was shut out.
+            UsageError: If the device is not known, its key was never let in, it was shut out, or
+                the fleet's authority cannot be used.
+            EnvironmentLackError: If the database cannot be used.
         """
         from edgekit.fleet.authority import FleetAuthority
 
@@ -68,9 +70,13 @@ class Renewals:
         )
         if on_its_way or (not asked_for and now - same[0].begins < _REST_SECONDS):
             return False
-        authority = FleetAuthority.load(self.fleet)
+        try:
+            authority = FleetAuthority.load(self.fleet)
+        except EdgekitError as error:
+            # What is the matter here is no fault of the database: the next device may be heard.
+            raise UsageError(error.what, where=error.where, fix=error.fix) from error
         issued = authority.sign_request(request, device=device, clock=self.clock)
         with self.database.write() as session:
             add_certificate(session, device, issued)
-        book.send_certificate(device, issued.pem, authority.authorities_pem)
+            book.add_certificate(session, device, issued.pem, authority.authorities_pem)
         return True

@@ -31,6 +31,7 @@ MAX_HOURS: Final = 24.0 * 90
 # Of one device: it holds a few at a time, and whoever floods it shuts it off from others.
 MAX_OPEN: Final = 16
 _AT_ONCE: Final = 1_000
+_SHOWN: Final = 5
 _MAX_PARTS: Final = 200
 _MAX_LINES: Final = 1_000
 _HOUR: Final = 3_600.0
@@ -171,10 +172,58 @@ class RequestBook:
             )
         return self._write(device, kind, wanted, hours)
 
-    def send_certificate(self, device: str, certificate: str, authorities: str) -> Asked:
-        """Write down that a device is to get a certificate that it asked for."""
+    def ask_all(
+        self,
+        devices: Collection[str],
+        kind: RequestKind,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        hours: float = 24.0,
+    ) -> list[Asked]:
+        """Ask many devices for the same; see `ask`.
+
+        Args:
+            devices: Their ids.
+            kind: What is asked for.
+            arguments: By kind; see `read_arguments`.
+            hours: After how many it is void.
+
+        Raises:
+            UsageError: If something makes no sense, or too much is open of any: nobody is asked
+                then, so that the same can be done again.
+        """
+        from sqlalchemy import func
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        full = (
+            _open(self._now)
+            .with_only_columns(Row.device_id)
+            .group_by(Row.device_id)
+            .having(func.count() >= MAX_OPEN)
+        )
+        with self.database.read() as session:
+            blocked = sorted(set(session.scalars(full)) & set(devices))
+        if blocked:
+            raise _too_much_open(blocked)
+        return [self.ask(device, kind, arguments, hours=hours) for device in devices]
+
+    def add_certificate(
+        self, session: Session, device: str, certificate: str, authorities: str
+    ) -> None:
+        """Write down that a device is to get a certificate that it asked for.
+
+        However much else it is asked for: without one it is shut out in the end.
+
+        Args:
+            session: Of the transaction in which the certificate is written down; ends it.
+            device: Its id.
+            certificate: In PEM.
+            authorities: What it must trust, in PEM.
+        """
         arguments = {"certificate": certificate, "authorities": authorities}
-        return self._write(device, RequestKind.CERTIFICATE, arguments, 24.0)
+        require_device(session, device, change=True)
+        self._add(session, device, RequestKind.CERTIFICATE, arguments, 24.0)
 
     def of(self, device: str, *, newest: int = 50) -> tuple[Asked, ...]:
         """What a device was asked for, the newest first.
@@ -216,8 +265,10 @@ class RequestBook:
             or_(Row.sent.is_(None), Row.sent <= again),
             Row.device_id.in_(there if devices is None else sorted(devices)),
         )
-        # Whoever has waited longest comes first, whatever others there are.
-        oldest = waiting.with_only_columns(Row.device_id).order_by(Row.created).limit(_AT_ONCE)
+        # Whoever has waited longest comes first, whatever others there are; what a device is at
+        # stays open for long, and would keep those away that were never asked.
+        order = (Row.sent.is_not(None), Row.created)
+        oldest = waiting.with_only_columns(Row.device_id).order_by(*order).limit(_AT_ONCE)
         with self.database.read() as session:
             names = sorted(set(session.scalars(oldest)))
             query = _open(self._now).where(Row.device_id.in_(names))
@@ -271,10 +322,12 @@ class RequestBook:
             return _asked(row)
 
     def note_sent(self, sent: Iterable[Asked]) -> None:
-        """Remember that these were published now."""
+        """Remember that these were published now; those of a device that was deleted are gone."""
         with self.database.write() as session:
             for item in sent:
-                _require(session, item.device, item.number, change=True).sent = self._now
+                row = _find(session, item.device, item.number, change=True)
+                if row is not None:
+                    row.sent = self._now
 
     def take(self, replies: Iterable[DeviceReply]) -> list[Asked]:
         """Take in what devices answered; taken in twice, it counts once.
@@ -326,39 +379,49 @@ class RequestBook:
 
         from edgekit.fleet.store.tables import DeviceRequestRow as Row
 
-        now = self._now
         with self.database.write() as session:
             name = require_device(session, device, change=True).id
-            waiting = session.scalar(
-                select(func.count()).select_from(_open(now).where(Row.device_id == name).subquery())
-            )
+            mine = _open(self._now).where(Row.device_id == name).subquery()
+            waiting = session.scalar(select(func.count()).select_from(mine))
             if (waiting or 0) >= MAX_OPEN:
-                raise UsageError(
-                    f"{device} has {MAX_OPEN} open requests already",
-                    fix="wait for their answers, or withdraw some: edgekit fleet request list",
-                )
-            last = session.scalar(select(func.max(Row.number)).where(Row.device_id == name))
-            row = Row(
-                device_id=name,
-                # By the clock, so that a database that was lost never counts from the start again:
-                # a device follows no number twice.
-                number=max((last or 0) + 1, int(now * 1_000)),
-                kind=kind.value,
-                arguments=arguments,
-                created=now,
-                created_by=self._actor,
-                expires=now + hours * _HOUR,
-                sent=None,
-                answered=None,
-                withdrawn=None,
-                ok=None,
-                parts=0,
-            )
-            session.add(row)
-            session.flush()
-            shown = {} if kind is RequestKind.CERTIFICATE else arguments
-            self._record(session, "request.made", row, {"kind": kind.value} | shown)
-            return _asked(row)
+                raise _too_much_open([device])
+            return self._add(session, name, kind, arguments, hours)
+
+    def _add(
+        self,
+        session: Session,
+        device: str,
+        kind: RequestKind,
+        arguments: dict[str, Any],
+        hours: float,
+    ) -> Asked:
+        from sqlalchemy import func, select
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        now = self._now
+        last = session.scalar(select(func.max(Row.number)).where(Row.device_id == device))
+        row = Row(
+            device_id=device,
+            # By the clock, so that a database that was lost never counts from the start again:
+            # a device follows no number twice.
+            number=max((last or 0) + 1, int(now * 1_000)),
+            kind=kind.value,
+            arguments=arguments,
+            created=now,
+            created_by=self._actor,
+            expires=now + hours * _HOUR,
+            sent=None,
+            answered=None,
+            withdrawn=None,
+            ok=None,
+            parts=0,
+        )
+        session.add(row)
+        session.flush()
+        shown = {} if kind is RequestKind.CERTIFICATE else arguments
+        self._record(session, "request.made", row, {"kind": kind.value} | shown)
+        return _asked(row)
 
     def _record(
         self, session: Session, action: str, row: DeviceRequestRow, detail: dict[str, Any]
@@ -399,6 +462,16 @@ def samples_in(parts: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
         for name, found in pieces.items()
         if set(found) == set(range(wanted[name]))
     }
+
+
+def _too_much_open(devices: Sequence[str]) -> UsageError:
+    more = f" and {len(devices) - _SHOWN} more" if len(devices) > _SHOWN else ""
+    return UsageError(
+        f"too much is open already, {MAX_OPEN} requests each: "
+        + ", ".join(devices[:_SHOWN])
+        + more,
+        fix="wait for the answers, or withdraw some: edgekit fleet request list",
+    )
 
 
 def _open(now: float) -> Select[Any]:

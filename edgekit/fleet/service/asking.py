@@ -20,11 +20,12 @@ from edgekit.fleet.devices.renewal import Renewals
 from edgekit.fleet.devices.requests import Asked, RequestBook
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.keyring import Repository, read_keyring
+from edgekit.fleet.store.errors import NotFoundError
 from edgekit.fleet.telemetry.listener import FleetListener, Heard
 from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
 from edgekit_runtime.protocol import Topics
 from edgekit_runtime.reports import parse_state
-from edgekit_runtime.requests import DeviceReply, parse_reply, sign_request
+from edgekit_runtime.requests import DeviceReply, RequestKind, parse_reply, sign_request
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -179,13 +180,23 @@ class Asking:
         request = reply.result.get("request")
         if not (reply.ok and isinstance(request, str)):
             return
+        asked_for = reply.number > 0
+        if asked_for and not self._is_asked_to_renew(reply):
+            return
         try:
-            asked_for = reply.number > 0
             self._renewals.renew(reply.device, request, asked_for=asked_for)
         except UsageError as error:
             # Whoever asks without a right to it is not told; the operator reads it in the log.
             self.faulty += 1
             _log.warning("no certificate: %s", error)
+
+    def _is_asked_to_renew(self, reply: DeviceReply) -> bool:
+        try:
+            asked = self._book.get(reply.device, reply.number)
+        except NotFoundError:
+            return False
+        open_ = asked.answered is None and asked.withdrawn is None
+        return open_ and asked.kind is RequestKind.RENEW
 
 
 @contextlib.contextmanager

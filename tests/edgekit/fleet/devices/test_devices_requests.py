@@ -82,6 +82,17 @@ def test_nothing_is_kept_that_nobody_asked_for(book: RequestBook, watch: Any) ->
     assert book.answer("d1", number) == ()
 
 
+def test_of_many_all_are_asked_or_nobody(book: RequestBook) -> None:
+    for _ in range(MAX_OPEN):
+        book.ask("d2", RequestKind.LOGS)
+    with pytest.raises(UsageError, match="16 requests each: d2 "):
+        book.ask_all(["d1", "d2"], RequestKind.RESTART)
+    assert book.of("d1") == ()
+    book.withdraw("d2", book.of("d2")[0].number)
+    asked = book.ask_all(["d1", "d2"], RequestKind.RESTART)
+    assert [item.device for item in asked] == ["d1", "d2"]
+
+
 def test_a_late_answer_counts_and_one_that_says_no_has_failed(
     book: RequestBook, watch: Any
 ) -> None:
@@ -126,7 +137,7 @@ def test_what_makes_no_sense_is_not_asked(book: RequestBook) -> None:
             book.ask("d1", kind, arguments)
     for _ in range(MAX_OPEN):
         book.ask("d2", RequestKind.LOGS)
-    with pytest.raises(UsageError, match="open requests already"):
+    with pytest.raises(UsageError, match="too much is open already"):
         book.ask("d2", RequestKind.LOGS)
     assert book.of("d1") == ()
 

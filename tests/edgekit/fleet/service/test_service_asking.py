@@ -18,7 +18,8 @@ from edgekit.fleet.connection import BrokerConnection
 from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.enrolment import Application, create_enrolment_token, take_in
 from edgekit.fleet.devices.inventory import Inventory
-from edgekit.fleet.devices.requests import RequestBook
+from edgekit.fleet.devices.privacy import delete_device
+from edgekit.fleet.devices.requests import MAX_OPEN, RequestBook
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.service.asking import AGAIN_SECONDS, Asking, open_asking
 from edgekit.fleet.service.attending import attend
@@ -243,6 +244,115 @@ def test_a_device_renews_by_itself_and_gets_its_certificate_for_its_own_key_only
     device.answer(0, result={"request": own})
     wait_until(lambda: asking.turn(timeout_s=0.1) == [] and asking.faulty >= 3)
     assert len(certificates_of(database, "d1")) == 2
+
+
+@pytest.fixture
+def enrolled(database: Database, fleet: Fleet, book: RequestBook, tmp_path: Path) -> str:
+    """The signing request of d1, which was let in with that key just now."""
+    FleetAuthority.create(fleet)
+    make_key(tmp_path / "own")
+    request = signing_request(tmp_path / "own", device="d1", fleet="plant-7")
+    token = create_enrolment_token(database, device="d1", actor="test")[1]
+    application = Application(device="d1", fleet="plant-7", token=token, request=request)
+    take_in(database, fleet, application)
+    is_there(database)
+    return request
+
+
+def test_who_claims_that_it_was_asked_to_renew_was_asked(
+    database: Database, asking: Asking, book: RequestBook, device: Listening, enrolled: str
+) -> None:
+    bench = book.ask("d1", RequestKind.BENCH, {"bundle": "digits"})
+    for number in (bench.number, bench.number + 7):
+        device.answer(number, result={"request": enrolled})
+    assert take(asking)[0].number == bench.number
+    device.answer(book.ask("d1", RequestKind.LOGS).number)
+    take(asking)
+    assert len(certificates_of(database, "d1")) == 1
+    renew = book.ask("d1", RequestKind.RENEW)
+    for _ in range(2):
+        device.answer(renew.number, result={"request": enrolled})
+    take(asking)
+    assert len(certificates_of(database, "d1")) == 2
+    assert book.of("d1")[0].kind is RequestKind.CERTIFICATE
+
+
+def test_a_certificate_is_sent_however_much_else_a_device_is_asked_for(
+    database: Database, asking: Asking, book: RequestBook, device: Listening, enrolled: str
+) -> None:
+    renew = book.ask("d1", RequestKind.RENEW)
+    for _ in range(MAX_OPEN - 1):
+        book.ask("d1", RequestKind.LOGS)
+    device.answer(renew.number, result={"request": enrolled})
+    take(asking)
+    assert len(certificates_of(database, "d1")) == 2
+    assert RequestKind.CERTIFICATE in [item.kind for item in book.of("d1")]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "gone"])
+def test_answers_are_taken_in_while_the_authority_cannot_sign(
+    database: Database,
+    fleet: Fleet,
+    asking: Asking,
+    book: RequestBook,
+    device: Listening,
+    enrolled: str,
+    watch: Watch,
+    fault: str,
+) -> None:
+    key = fleet.path / "authority" / "ca-key.pem"
+    secret = key.read_bytes()
+    key.unlink()
+    if fault == "damaged":
+        key.write_bytes(secret[:60])
+    watch.now += timedelta(days=60)
+    device.answer(0, result={"request": enrolled})
+    device.answer(book.ask("d1", RequestKind.LOGS).number)
+    take(asking)
+    assert asking.faulty == 1
+    key.write_bytes(secret)
+    device.answer(0, result={"request": enrolled})
+    wait_until(lambda: asking.turn(timeout_s=0.1) == [] and len(book.of("d1")) == 2)
+    assert len(certificates_of(database, "d1")) == 2
+
+
+def test_a_device_that_is_deleted_while_it_is_asked_keeps_nobody_waiting(
+    database: Database, book: RequestBook
+) -> None:
+    Inventory(database, actor="test").add("d2")
+    gone, stays = (book.ask(name, RequestKind.LOGS) for name in ("d1", "d2"))
+    delete_device(database, "d1", actor="test")
+    book.note_sent([gone, stays])
+    assert book.get("d2", stays.number).sent is not None
+
+
+def test_what_devices_are_at_keeps_nobody_waiting(
+    database: Database, asking: Asking, book: RequestBook, device: Listening, watch: Watch
+) -> None:
+    inventory = Inventory(database, actor="test", clock=watch)
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr("edgekit.fleet.devices.requests._AT_ONCE", 3)
+        for name in [f"s{number}" for number in range(3)]:
+            inventory.hear([DeviceState(device=name, online=True)])
+            asked = book.ask(name, RequestKind.LOGS)
+            detail = f"logs (number {asked.number})"
+            event = DeviceEvent(
+                device=name,
+                sequence=1,
+                time=5.0,
+                kind="request.followed",
+                bundle="",
+                version="",
+                detail=detail,
+            )
+            assert asking.send() == 1
+            inventory.hear([], [event])
+        # They never answer, and are not asked again.
+        watch.now += timedelta(seconds=AGAIN_SECONDS)
+        is_there(database)
+        asked = book.ask("d1", RequestKind.LOGS)
+        assert asking.send() == 1
+    assert device.wait_for(1)[0].number == asked.number
 
 
 def test_who_waits_does_the_work_where_no_control_plane_runs(
