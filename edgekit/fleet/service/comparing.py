@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.inventory import Inventory
-from edgekit.fleet.experiments.ab import Answer, look
+from edgekit.fleet.experiments.ab import look
 from edgekit.fleet.experiments.assignment import assign_arms
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish_order
 from edgekit.fleet.rollouts.labels import parse_query
+from edgekit.fleet.service.looking import Looks, bring_forward
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.experiments import Experiment, ExperimentTable
 from edgekit.fleet.telemetry.ledger import Ledger
-from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.orders import BundleOrder
-
-_log = logging.getLogger(__name__)
 
 # Signing takes a millisecond or two a device: the devices are heard in between.
 _TOLD_AT_ONCE: Final = 50
@@ -39,7 +35,7 @@ class Comparisons:
         database: Where the experiments are.
         broker: Where the devices are.
         ledger: What the devices measure.
-        look_seconds: How often to look.
+        look_seconds: How often to look, for devices too.
         clock: The time.
     """
 
@@ -57,10 +53,11 @@ class Comparisons:
         self._broker = broker
         self._ledger = ledger
         self._clock = clock
-        self._look_seconds = look_seconds
+        self._looks = Looks(look_seconds)
+        # The last device that was told, of each experiment whose devices are being told.
+        self._told: dict[str, str] = {}
         self._table = ExperimentTable(database, clock=clock)
         self._inventory = Inventory(database, actor="service", clock=clock)
-        self._looked_at: dict[str, float] = {}
 
     def turn(self) -> None:
         """Bring every experiment forward a little.
@@ -68,49 +65,43 @@ class Comparisons:
         Raises:
             EnvironmentLackError: If the database cannot be used.
         """
-        for experiment in self._table.all():
-            if experiment.looked.answer is not Answer.UNDECIDED:
-                continue
-            try:
-                self._bring_forward(experiment)
-            except EdgekitError as error:
-                # One that cannot go on must not keep the others.
-                _log.warning("experiment %s: %s", experiment.id, error)
+        bring_forward("experiment", self._table.open(), self._bring_forward)
 
     def _bring_forward(self, experiment: Experiment) -> None:
         if not experiment.arms:
-            arms = assign_arms(
-                experiment.id,
-                self._inventory.labels(),
-                parse_query(experiment.query),
-                experiment.comparable_by,
-            )
-            if arms:
-                self._table.begin(experiment.id, arms)
+            self._looks.take(f"{experiment.id} devices", lambda: self._choose(experiment))
         elif experiment.told is None:
             self._tell(experiment)
-        elif time.monotonic() - self._looked_at.get(experiment.id, float("-inf")) >= (
-            self._look_seconds
-        ):
-            self._looked_at[experiment.id] = time.monotonic()
-            self._look(experiment)
+        else:
+            self._looks.take(experiment.id, lambda: self._look(experiment))
+
+    def _choose(self, experiment: Experiment) -> None:
+        arms = assign_arms(
+            experiment.id,
+            self._inventory.labels(),
+            parse_query(experiment.query),
+            experiment.comparable_by,
+        )
+        if arms:
+            self._table.begin(experiment.id, arms)
 
     def _tell(self, experiment: Experiment) -> None:
-        waiting = [
-            (device, experiment.version_of(arm))
-            for device, arm in sorted(experiment.arms.items())
-            if not self._is_told(device, experiment.bundle, experiment.version_of(arm))
-        ]
+        last = self._told.get(experiment.id, "")
+        left = sorted(device for device in experiment.arms if device > last)
+        part = left[:_TOLD_AT_ONCE]
         with connected_to(self._broker) as connection:
-            for device, version in waiting[:_TOLD_AT_ONCE]:
-                order = BundleOrder(bundle=experiment.bundle, version=version)
-                order_bundle(self._fleet, device, order, clock=self._clock)
-                publish_order(self._fleet, connection, device)
-            if len(waiting) <= _TOLD_AT_ONCE:
+            for device in part:
+                version = experiment.version_of(experiment.arms[device])
+                if not self._is_told(device, experiment.bundle, version):
+                    order = BundleOrder(bundle=experiment.bundle, version=version)
+                    order_bundle(self._fleet, device, order, clock=self._clock)
                 # What was signed before a crash may not have been sent.
-                for device in experiment.arms:
-                    publish_order(self._fleet, connection, device)
-                self._table.note_told(experiment.id)
+                publish_order(self._fleet, connection, device)
+        if part != left:
+            self._told[experiment.id] = part[-1]
+            return
+        self._table.note_told(experiment.id)
+        self._told.pop(experiment.id, None)
 
     def _is_told(self, device: str, bundle: str, version: str) -> bool:
         return any(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import replace
 from typing import Final
 
@@ -14,14 +12,12 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish_order
 from edgekit.fleet.rollouts.labels import parse_query
+from edgekit.fleet.service.looking import Looks, bring_forward
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit.fleet.store.shadows import ShadowRun, ShadowTable
-from edgekit_runtime.errors import EdgekitError
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.reports import Phase
-
-_log = logging.getLogger(__name__)
 
 # Signing takes a millisecond or two a device: the devices are heard in between.
 _TOLD_AT_ONCE: Final = 50
@@ -39,7 +35,7 @@ class Shadows:
         fleet: Whose.
         database: Where the runs are.
         broker: Where the devices are.
-        look_seconds: How often to look.
+        look_seconds: How often to look, for devices too.
         clock: The time.
     """
 
@@ -55,11 +51,10 @@ class Shadows:
         self._fleet = fleet
         self._broker = broker
         self._clock = clock
-        self._look_seconds = look_seconds
+        self._looks = Looks(look_seconds)
         self._table = ShadowTable(database, clock=clock)
         self._rollouts = RolloutTable(database, clock=clock)
         self._inventory = Inventory(database, actor="service", clock=clock)
-        self._look_at: dict[str, float] = {}
 
     def turn(self) -> None:
         """Bring every run forward a little.
@@ -67,31 +62,23 @@ class Shadows:
         Raises:
             EnvironmentLackError: If the database cannot be used.
         """
-        for run in self._table.open():
-            try:
-                self._bring_forward(run)
-            except EdgekitError as error:
-                # One that cannot go on must not keep the others.
-                _log.warning("shadow run %s: %s", run.id, error)
+        bring_forward("shadow run", self._table.open(), self._bring_forward)
 
     def _bring_forward(self, run: ShadowRun) -> None:
         if run.chosen is None and run.stopped is None:
-            chosen = self._meant(run)
-            if chosen:
-                self._table.choose(run.id, chosen)
+            self._looks.take(f"{run.id} devices", lambda: self._choose(run))
             return
-        rolled_out = {stored.plan.order.bundle for stored in self._rollouts.under_way()}
-        if run.bundle not in rolled_out:
+        if run.bundle not in self._rollouts.under_way_bundles().values():
             if run.stopped is None:
                 self._tell(run)
             else:
                 self._take_back(run)
-        began = time.monotonic()
-        if began >= self._look_at.get(run.id, 0.0):
-            self._table.look(run.id)
-            took = time.monotonic() - began
-            # A look at ten thousand devices takes seconds: then there are fewer of them.
-            self._look_at[run.id] = began + self._look_seconds * max(1.0, took)
+        self._looks.take(run.id, lambda: self._table.look(run.id))
+
+    def _choose(self, run: ShadowRun) -> None:
+        chosen = self._meant(run)
+        if chosen:
+            self._table.choose(run.id, chosen)
 
     def _meant(self, run: ShadowRun) -> list[str]:
         """The devices that are meant, and serve another version by their own account.

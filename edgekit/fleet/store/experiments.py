@@ -158,6 +158,16 @@ class ExperimentTable:
         with self._database.read() as session:
             return tuple(map(_experiment, session.scalars(query)))
 
+    def open(self) -> tuple[Experiment, ...]:
+        """Those that have no answer yet, the oldest first."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import ExperimentRow as Row
+
+        query = select(Row).where(Row.answer == Answer.UNDECIDED.value)
+        with self._database.read() as session:
+            return tuple(map(_experiment, session.scalars(query.order_by(Row.created, Row.id))))
+
     def begin(self, experiment: str, arms: Mapping[str, Arm]) -> None:
         """Decide who is in which group; only once.
 

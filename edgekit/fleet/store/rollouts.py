@@ -132,10 +132,6 @@ class RolloutTable:
         with self._database.read() as session:
             return Counter({phase: int(count) for phase, count in session.execute(query)})
 
-    def under_way(self) -> tuple[StoredRollout, ...]:
-        """Those that are not over."""
-        return tuple(self.load(rollout) for rollout in self.under_way_bundles())
-
     def under_way_bundles(self) -> dict[str, str]:
         """By id, the bundle of every rollout that is not over; no state is read for it."""
         from sqlalchemy import select

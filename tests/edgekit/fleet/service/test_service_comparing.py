@@ -33,7 +33,7 @@ class World:
     """A fleet whose devices measure what they are told to."""
 
     def __init__(self, fleet: Fleet, database, broker: RunningBroker) -> None:
-        self.fleet, self.database = fleet, database
+        self.fleet, self.database, self.broker = fleet, database, broker
         self.now = datetime.now(UTC)
         self.ledger = Ledger(database, look_seconds=0.0)
         self.table = ExperimentTable(database, clock=lambda: self.now)
@@ -134,6 +134,71 @@ def test_groups_are_chosen_once_and_each_device_is_told_once(world: World) -> No
     assert device_order(world.fleet, somebody).bundles[0].version == "1.0.0"
     orders = [device_order(world.fleet, d).version for d in DEVICES if d != somebody]
     assert set(orders) == {1}
+
+
+def test_a_turn_reads_and_signs_for_some_devices_only(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(fleet: Fleet, device: str):
+        read.append(device)
+        return device_order(fleet, device)
+
+    monkeypatch.setattr("edgekit.fleet.service.comparing._TOLD_AT_ONCE", 10)
+    monkeypatch.setattr("edgekit.fleet.service.comparing.device_order", counted)
+    world.ask()
+    world.comparisons.turn()
+    for most in (10, 20, 24):
+        assert world.table.get("e1").told is None
+        world.comparisons.turn()
+        assert len(read) == most
+    assert world.table.get("e1").told is not None
+    assert sorted(read) == DEVICES
+    versions = Counter(device_order(world.fleet, d).bundles[0].version for d in DEVICES)
+    assert versions == {"1.0.0": 12, "2.0.0": 12}
+
+
+def test_what_was_told_before_a_crash_is_sent_again_and_not_signed_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.fleet.service.comparing._TOLD_AT_ONCE", 20)
+    world.ask()
+    for _ in range(2):
+        world.comparisons.turn()
+    again = World(world.fleet, world.database, world.broker)
+    for _ in range(2):
+        again.comparisons.turn()
+    assert again.table.get("e1").told is not None
+    assert {device_order(world.fleet, d).version for d in DEVICES} == {1}
+
+
+def test_an_old_experiment_goes_on_whatever_was_asked_since(world: World) -> None:
+    world.ask("old", query="id = d00")
+    for number in range(51):
+        world.now += timedelta(seconds=1)
+        world.ask(f"new{number}", query="id = nobody")
+    for _ in range(2):
+        world.comparisons.turn()
+    assert world.table.get("old").told is not None
+
+
+def test_devices_are_looked_for_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    labels = Inventory.labels
+
+    def counted(self: Inventory):
+        looked.append("labels")
+        return labels(self)
+
+    monkeypatch.setattr(Inventory, "labels", counted)
+    seldom = Comparisons(
+        world.fleet, world.database, world.broker.address, ledger=world.ledger, look_seconds=3_600
+    )
+    world.ask(query="id = nobody")
+    for _ in range(5):
+        seldom.turn()
+    assert looked == ["labels"]
 
 
 def test_an_experiment_that_cannot_go_on_does_not_keep_the_others(world: World) -> None:

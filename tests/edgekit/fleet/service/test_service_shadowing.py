@@ -38,7 +38,7 @@ class World:
     """A fleet whose devices run 1.0.0, and report of 2.0.0 beside it."""
 
     def __init__(self, fleet: Fleet, database, broker: RunningBroker) -> None:
-        self.fleet, self.database = fleet, database
+        self.fleet, self.database, self.broker = fleet, database, broker
         self.now = datetime.now(UTC)
         self.ledger = Ledger(database)
         self.table = ShadowTable(database, clock=lambda: self.now)
@@ -111,6 +111,22 @@ def test_devices_are_told_once_and_what_they_serve_stays(world: World) -> None:
     world.turn()
     assert world.order("d1").shadow is None
     assert device_order(world.fleet, "d2").version == 2
+
+
+def test_devices_are_looked_for_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    labels = Inventory.labels
+
+    def counted(self: Inventory):
+        looked.append("labels")
+        return labels(self)
+
+    monkeypatch.setattr(Inventory, "labels", counted)
+    seldom = Shadows(world.fleet, world.database, world.broker.address, look_seconds=3_600)
+    world.ask(query="id = nobody")
+    for _ in range(5):
+        seldom.turn()
+    assert looked == ["labels"]
 
 
 def test_reports_are_added_up_judged_and_audited(world: World) -> None:
