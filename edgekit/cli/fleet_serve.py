@@ -83,9 +83,18 @@ def serve(
             key=tls_key,
         )
         stopping = threading.Event()
+        failures: list[BaseException] = []
+
+        def work_until_stopped(run: Callable[[Callable[[], bool]], None]) -> None:
+            try:
+                run(lambda: not stopping.is_set())
+            except BaseException as error:  # noqa: BLE001 - raised below, once all has ended
+                # A page of a fleet for which nobody works would look as if all were well.
+                failures.append(error)
+                server.stop()
+
         threads = [
-            threading.Thread(target=run, args=[lambda: not stopping.is_set()], name="service")
-            for run in work
+            threading.Thread(target=work_until_stopped, args=[run], name="service") for run in work
         ]
         for thread in threads:
             thread.start()
@@ -101,6 +110,8 @@ def serve(
             stopping.set()
             for thread in threads:
                 thread.join()
+    if failures:
+        raise failures[0]
     click.echo("Stopped.", err=True)
 
 

@@ -125,3 +125,20 @@ def test_the_command_serves_until_it_is_told_to_end(fleet: Fleet, end: signal.Si
     assert "Stopped." in read_until(ours, "Stopped")
     assert process.wait(30) == 0
     os.close(ours)
+
+
+def test_the_command_ends_when_nobody_works_for_the_fleet_any_more(fleet: Fleet) -> None:
+    """Whoever started it can start it again; a page alone would look as if all were well."""
+    (fleet.path / "notices.toml").write_text("[[webhook]]\nurl = 'ftp://example.com'\n")
+    command = [sys.executable, "-m", "edgekit", "fleet", "serve", "--broker", "127.0.0.1:1"]
+    done = subprocess.run(
+        [*command, "--port", "0", "--fleet", str(fleet.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "url: must begin with https:// or http://" in done.stderr
+    assert "notices.toml" in done.stderr
