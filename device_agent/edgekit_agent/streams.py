@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import logging
 import queue
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -17,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edgekit_agent.http import JSON_LENGTH
 from edgekit_agent.settings import StreamSettings
 from edgekit_agent.tls import tls_context
-from edgekit_agent.transports.mqtt import no_delay
+from edgekit_agent.transports.mqtt import BoundedClient, no_delay
 from edgekit_runtime.errors import EdgekitError, UsageError
 from edgekit_runtime.files import require_file
 
@@ -37,7 +38,35 @@ _BUSY_SECONDS: Final = 0.05
 _FIRST_DELAY_SECONDS: Final = 1
 _LONGEST_DELAY_SECONDS: Final = 60
 _CLOSE_SECONDS: Final = 5.0
+_NO_HEADER: Final = b'{"error": "the content type is none"}'
 _OTHER_PROTOCOL: Final = "Unsupported protocol version"
+
+
+# Levels, of which one may be any, and the last one all that follow.
+_FILTER: Final = re.compile(r"(?:(?:\+|[^+#/]*)/)*(?:\+|#|[^+#/]*)", re.DOTALL)
+# Topic and properties around a message.
+_AROUND_BYTES: Final = 1 << 16
+_USUAL_BYTES: Final = 64 << 20
+
+
+class _StreamClient(BoundedClient):
+    """Tries again when its broker says what makes no sense: paho's thread would end unheard."""
+
+    def loop_forever(
+        self,
+        timeout: float = 1.0,
+        retry_first_connection: bool = False,  # noqa: FBT001, FBT002 - as paho has it
+    ) -> MQTTErrorCode:
+        """As paho's, which calls it in a thread of its own."""
+        while True:
+            try:
+                return super().loop_forever(timeout, retry_first_connection)
+            except Exception as error:  # noqa: BLE001 - whatever paho stumbles over
+                where = f"{self.host}:{self.port}"
+                _log.warning("the stream's broker %s cannot be followed: %s", where, error)
+                # Half a message may have been read: begin anew, after a while.
+                self.connect_async(self.host, self.port)
+                self._reconnect_wait()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,18 +80,31 @@ class _Message:
 class ModelStream:
     """One `[[stream]]` of `agent.toml`."""
 
-    def __init__(self, settings: StreamSettings, *, address: tuple[str, int]) -> None:
+    def __init__(
+        self,
+        settings: StreamSettings,
+        *,
+        address: tuple[str, int],
+        request_bytes: int = _USUAL_BYTES,
+    ) -> None:
         """Prepare; `start` connects, and never gives up.
 
         Args:
             settings: Which messages, which model.
             address: Where the models answer over HTTP.
+            request_bytes: The largest message that they take.
 
         Raises:
-            UsageError: If the files for TLS or the password cannot be used.
+            UsageError: If the topics, or the files for TLS or the password, cannot be used.
         """
+        if not _FILTER.fullmatch(settings.topic_in):
+            raise UsageError(
+                f"topic_in = {settings.topic_in!r} is no topic filter",
+                fix="'+' stands for one whole level, '#' for all that follow: camera/+/frame",
+            )
         self._settings = settings
         self._address = address
+        self._most_packet_bytes = request_bytes + _AROUND_BYTES
         self._waiting: queue.Queue[_Message] = queue.Queue(settings.queue_messages)
         self._stop = threading.Event()
         self.answered = 0
@@ -91,7 +133,8 @@ class ModelStream:
         self._client.loop_stop()
 
     def _new_client(self) -> paho.Client:
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=self._protocol)
+        client = _StreamClient(CallbackAPIVersion.VERSION2, protocol=self._protocol)
+        client.most_packet_bytes = self._most_packet_bytes
         if self._context:
             client.tls_set_context(self._context)
         if self._settings.username:
@@ -188,6 +231,10 @@ class ModelStream:
                 connection.close()
                 self._stop.wait(_BUSY_SECONDS)
                 continue
+            except ValueError:
+                # Only who sent the message can have put such a thing into it.
+                connection.close()
+                return _NO_HEADER, _JSON
             if response.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
                 # Meanwhile the queue fills, and then drops the oldest: that is the back-pressure.
                 self._stop.wait(_BUSY_SECONDS)
@@ -234,6 +281,7 @@ def start_streams(
     *,
     address: tuple[str, int],
     tell: Callable[[str], None],
+    request_bytes: int = _USUAL_BYTES,
 ) -> list[ModelStream]:
     """Start every stream that is configured.
 
@@ -241,11 +289,12 @@ def start_streams(
         settings: Of each.
         address: Where the models answer over HTTP.
         tell: Told of a stream that cannot be started; the others are.
+        request_bytes: The largest message that they take.
     """
     streams = []
     for each in settings:
         try:
-            stream = ModelStream(each, address=address)
+            stream = ModelStream(each, address=address, request_bytes=request_bytes)
         except EdgekitError as error:
             tell(f"{each.topic_in} of {each.address}: {error}")
             continue

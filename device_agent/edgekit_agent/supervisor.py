@@ -259,6 +259,7 @@ class Supervisor:
                 self._config.streams,
                 address=self._doors.address,
                 tell=lambda text: self._updates.tell("stream.failed", detail=text),
+                request_bytes=self._config.limits.request_bytes,
             )
         self._desk.start()
         self._settle(now)

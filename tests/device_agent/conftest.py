@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulators.babbler import Babbler
 from tests.simulators.local_agent import RunningAgent, make_config
 from tests.simulators.signed_fleet import SignedFleet
 
@@ -18,3 +19,10 @@ def agent(tmp_path: Path) -> Iterator[RunningAgent]:
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def babbler() -> Iterator[Babbler]:
+    running = Babbler()
+    yield running
+    running.close()

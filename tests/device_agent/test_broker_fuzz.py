@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import socket
-import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -25,43 +22,9 @@ from edgekit_runtime.errors import EdgekitError, VerificationError
 from edgekit_runtime.media.image import decode_picture, picture_layout
 from edgekit_runtime.protocol import Topics
 from tests.simulators.authority import Authority
+from tests.simulators.babbler import Babbler
 
 CONNACK_5 = b"\x20\x03\x00\x00\x00"
-
-
-class Babbler:
-    """Answers every connection with the same bytes, and hangs up."""
-
-    def __init__(self) -> None:
-        self.says = b""
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._server.getsockname()[1])
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._server.close()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                with client, contextlib.suppress(OSError):
-                    client.settimeout(10)
-                    client.recv(4096)
-                    client.sendall(self.says)
-                    client.shutdown(socket.SHUT_WR)
-                    while client.recv(4096):
-                        continue
-
-
-@pytest.fixture(scope="module")
-def babbler() -> Iterator[Babbler]:
-    running = Babbler()
-    yield running
-    running.close()
 
 
 def packet(kind: int, body: bytes) -> bytes:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import json
-import socket
-import threading
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,6 +32,7 @@ from edgekit_runtime.orders import (
     parse_window,
 )
 from edgekit_runtime.protocol import Topics, pack_metadata, unpack_metadata
+from tests.simulators.babbler import Babbler
 from tests.simulators.layered_models import int8_weights, onnx_file, step_one_in_twenty
 from tests.simulators.signed_fleet import SignedFleet, quick_order
 from tests.simulators.tiny_bundles import affine_bundle
@@ -214,39 +211,6 @@ def test_signed_metadata_with_a_damaged_file(
     assert [target.version for target in order.targets] == ["1.0.0"]
 
 
-class RawServer:
-    """Answers every connection with the same bytes, and hangs up."""
-
-    def __init__(self) -> None:
-        self.answer = b""
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._server.getsockname()[1])
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._server.close()
-
-    def _run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                with client, contextlib.suppress(OSError):
-                    client.recv(4096)
-                    client.sendall(self.answer)
-                    client.shutdown(socket.SHUT_WR)
-                    client.recv(4096)
-
-
-@pytest.fixture(scope="module")
-def raw_server() -> Iterator[RawServer]:
-    server = RawServer()
-    yield server
-    server.close()
-
-
 HEADERS = st.lists(
     st.sampled_from(
         [b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: x", b"ETag: \xff",
@@ -267,11 +231,11 @@ BODIES = st.one_of(
 @settings(max_examples=120, deadline=None)
 @given(STATUS, HEADERS, BODIES, st.booleans())
 def test_an_answer_over_http(
-    raw_server: RawServer, status: bytes, headers: list[bytes], body: bytes, whole: bool
+    babbler: Babbler, status: bytes, headers: list[bytes], body: bytes, whole: bool
 ) -> None:
-    raw_server.answer = b"\r\n".join([status, *headers, b"", body]) if whole else body
+    babbler.says = b"\r\n".join([status, *headers, b"", body]) if whole else body
     transport = WebTransport(
-        f"http://127.0.0.1:{raw_server.port}",
+        f"http://127.0.0.1:{babbler.port}",
         tls=None,
         topics=Topics("plant"),
         device="d1",

@@ -27,10 +27,12 @@ from edgekit_agent.streams import ModelStream, start_streams
 from edgekit_agent.tls import tls_context
 from edgekit_runtime.errors import UsageError
 from tests.simulators.authority import Authority
+from tests.simulators.babbler import Babbler
 from tests.simulators.local_agent import RunningAgent, infer_body, make_config
 from tests.simulators.signed_fleet import SignedFleet
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+CONNACK_5 = b"\x20\x03\x00\x00\x00"
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
 
 
@@ -351,3 +353,54 @@ def test_a_broker_that_knows_only_3_1_1_is_spoken_to_in_it() -> None:
     server.shutdown(socket.SHUT_RDWR)
     server.close()
     thread.join(10)
+
+
+@needs_mosquitto
+def test_a_content_type_that_no_header_can_hold_ends_no_stream(port: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as models:
+        models.settimeout(0.1)
+        stream = ModelStream(settings(port), address=models.getsockname())
+        stream.start()
+        with Camera(port) as camera:
+            deadline = time.monotonic() + 30
+            asked = None
+            # The stream's own subscription is on its way.
+            while asked is None and time.monotonic() < deadline:
+                camera.publish(b"hostile", ContentType="image/\N{SNOWMAN}")
+                if camera.heard:
+                    camera.publish(b"good")
+                with contextlib.suppress(TimeoutError):
+                    asked, _ = models.accept()
+            assert asked
+            asked.settimeout(30)
+            assert asked.recv(10_000).startswith(b"POST /v2/models/double/infer")
+            asked.close()
+        stream.close()
+    assert b"content type" in camera.heard[0].payload
+
+
+def test_a_broker_that_says_too_much_or_has_an_odd_name_is_asked_again(
+    babbler: Babbler, caplog: pytest.LogCaptureFixture
+) -> None:
+    babbler.says = CONNACK_5 + b"\x30\xff\xff\xff\x7f"
+    odd = [settings(babbler.port), settings(1, host="x" * 64 + ".example")]
+    streams = [ModelStream(each, address=("127.0.0.1", 1)) for each in odd]
+    for stream in streams:
+        stream.start()
+    deadline = time.monotonic() + 30
+    counts = [0, 0]
+    while min(counts) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+        counts = [caplog.text.count(f"{each.address} cannot be followed: ") for each in odd]
+    for stream in streams:
+        stream.close()
+    assert min(counts) >= 2
+    assert "sends a packet of 268435455 bytes" in caplog.text
+
+
+def test_a_filter_that_is_none_is_told() -> None:
+    told: list[str] = []
+    odd = (settings(1, topic_in="camera/#/frame"), settings(1, topic_in="camera+"))
+    assert start_streams(odd, address=("127.0.0.1", 1), tell=told.append) == []
+    assert all("no topic filter" in text for text in told)
+    assert len(told) == 2

@@ -64,9 +64,11 @@ class BoundedClient(paho.Client):
     mind. paho would gather up to 256 MB before it shows them to anyone.
     """
 
+    most_packet_bytes = _MAX_PACKET_BYTES
+
     def _sock_recv(self, bufsize: int) -> bytes:
         """As paho's, which asks here for what is left of a packet."""
-        if bufsize > _MAX_PACKET_BYTES:
+        if bufsize > self.most_packet_bytes:
             raise ValueError(f"the broker sends a packet of {bufsize} bytes")
         return super()._sock_recv(bufsize)
 
@@ -320,7 +322,7 @@ class MqttTransport:
         """Tell of the reports that the broker has acknowledged, or would not take."""
         with self._lock:
             refused, self._too_large = self._too_large, []
-            ended = [place for place, sent in self._sent.items() if sent.is_published()]
+            ended = [place for place, sent in self._sent.items() if _has_arrived(sent)]
             told = [(*place, self._unheard.pop(self._sent.pop(place).mid, None)) for place in ended]
         for kind, key, reason in told:
             self._post(
@@ -371,6 +373,15 @@ class MqttTransport:
         client = self._client
         if client is not None and names:
             client.unsubscribe([self._topics.chunk(name) for name in names])
+
+
+def _has_arrived(sent: paho.MQTTMessageInfo) -> bool:
+    """Whether the broker has acknowledged a message."""
+    try:
+        return sent.is_published()
+    except (ValueError, RuntimeError):
+        # It was published while the connection broke, which ends this conversation by itself.
+        return False
 
 
 class _Session:
