@@ -187,8 +187,10 @@ class HostedModel:
             raise InsaneAnswerError("the model gave no finite number", where=f"{self.plan.bundle}")
         if self._samples:
             self._samples.offer(self.plan, inputs, outputs)
-        if self.tap is not None:
-            self.tap.offer(inputs, outputs, latency_ms)
+        # Once: the thread that looks for what runs beside may take it away meanwhile.
+        tap = self.tap
+        if tap is not None:
+            tap.offer(inputs, outputs, latency_ms)
         return outputs
 
 

@@ -45,16 +45,15 @@ def find_place(folder: Path, bundle: str) -> socket.socket | None:
     """A connection to what runs beside a bundle; None where nothing does."""
     if not (folder / bundle).exists():
         return None
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
+    with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
+        # Its process may have ended, or be only just beginning; or no more files can be open now.
+        channel = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         with _short(folder, bundle) as path:
             channel.settimeout(0.0)
             channel.connect(path)
-    except OSError:
-        # Its process has ended, or is only just beginning.
-        channel.close()
-        return None
-    return channel
+        undo.pop_all()
+        return channel
+    return None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_agent.shadow.frames import Frame, can_travel, send_frame
 from edgekit_agent.shadow.place import find_place, shadow_folder
@@ -77,11 +77,17 @@ class Tap:
             self._dropped += 1
             return
         self._not_before = now + self._pause
-        head = {"latency_ms": latency_ms, "dropped": self._dropped}
+        head: dict[str, Any] = {"latency_ms": latency_ms, "dropped": self._dropped}
         self._dropped = 0
         # Copies: the arrays may lie in memory that the next request is read into. One request is
         # computed at a time, so that nobody else can have filled the queue meanwhile.
-        self._queue.put_nowait(Frame(head, {name: array.copy() for name, array in arrays.items()}))
+        try:
+            copies = {name: array.copy() for name, array in arrays.items()}
+        except MemoryError:
+            # The answer was computed, and is given all the same.
+            self._dropped = head["dropped"] + 1
+            return
+        self._queue.put_nowait(Frame(head, copies))
 
     def _run(self) -> None:
         try:
@@ -129,7 +135,12 @@ class Taps:
             if model.tap is None:
                 channel = find_place(self._folder, bundle)
                 if channel is not None:
-                    model.tap = Tap(model, channel)
+                    try:
+                        model.tap = Tap(model, channel)
+                    except RuntimeError as error:
+                        # No thread can be had just now: what serves goes on, and this waits.
+                        _log.warning("what runs beside %s is not given requests: %s", bundle, error)
+                        channel.close()
 
 
 def _is_closed(channel: socket.socket) -> bool:

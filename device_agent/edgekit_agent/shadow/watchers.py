@@ -65,26 +65,29 @@ class _Process:
         self._place = place
         self._wake = wake
         self._stopping = False
-        self._reports, reports_write = os.pipe()
-        life_read, self._life = os.pipe()
         order = beside.order
-        plan = ShadowPlan(
-            candidate=beside.candidate,
-            active=beside.active,
-            run=order.run,
-            rate=order.rate,
-            max_per_second=order.max_per_second,
-            tolerance=order.tolerance,
-            place=str(place),
-            reports=reports_write,
-            life=life_read,
-        )
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgekit_agent.shadow.worker", plan.to_json()],
-            pass_fds=(reports_write, life_read),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
+        with contextlib.ExitStack() as undo:
+            # Nothing stays open if a process cannot be had.
+            self._reports, reports_write = _pipe(undo)
+            life_read, self._life = _pipe(undo)
+            plan = ShadowPlan(
+                candidate=beside.candidate,
+                active=beside.active,
+                run=order.run,
+                rate=order.rate,
+                max_per_second=order.max_per_second,
+                tolerance=order.tolerance,
+                place=str(place),
+                reports=reports_write,
+                life=life_read,
+            )
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edgekit_agent.shadow.worker", plan.to_json()],
+                pass_fds=(reports_write, life_read),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+            undo.pop_all()
         os.close(reports_write)
         os.close(life_read)
         self._thread = threading.Thread(
@@ -217,7 +220,12 @@ class Watchers:
                 told.append((bundle, ShadowEnded(digest=beside.candidate.digest, reason=reason)))
                 continue
             if running is None:
-                self._running[bundle] = _Process(beside, place=self._place, wake=self._wake)
+                try:
+                    self._running[bundle] = _Process(beside, place=self._place, wake=self._wake)
+                except OSError as error:
+                    reason = f"this device cannot start it: {error.strerror or error}"
+                    ended = ShadowEnded(digest=beside.candidate.digest, reason=reason)
+                    told.append((bundle, ended))
                 continue
             told += self._look(bundle, running, now)
         return told
@@ -263,6 +271,14 @@ def available_memory_bytes() -> int | None:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return None
+
+
+def _pipe(undo: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe that `undo` closes."""
+    ends = os.pipe()
+    for end in ends:
+        undo.callback(os.close, end)
+    return ends
 
 
 def _add(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +19,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit_agent.machine import ShadowEnded
+from edgekit_agent.plans import ModelPlan
 from edgekit_agent.shadow.counting import Comparison, Meaning
 from edgekit_agent.shadow.frames import Frame, can_travel, receive_frame, send_frame
-from edgekit_agent.shadow.place import close_place, find_place, open_place
-from edgekit_agent.shadow.tap import Tap
+from edgekit_agent.shadow.place import close_place, find_place, open_place, shadow_folder
+from edgekit_agent.shadow.plans import Beside
+from edgekit_agent.shadow.tap import Tap, Taps
+from edgekit_agent.shadow.watchers import Watchers
+from edgekit_runtime.orders import ShadowOrder
 
 PLAIN = Meaning(task="regression", labels={})
 CLASSES = Meaning(task="classification", labels={})
@@ -243,3 +250,66 @@ def test_what_runs_beside_another_version_is_left_alone() -> None:
     with tapped(active="another") as (tap, end):
         wait_until(lambda: tap.ended)
         assert end.channel.recv(1) == b""
+
+
+def test_no_memory_for_a_copy_costs_an_input_and_no_answer() -> None:
+    class Lean:
+        dtype, nbytes = np.dtype("f4"), 4
+
+        def copy(self) -> None:
+            raise MemoryError
+
+    with tapped(rate=1.0) as (tap, _):
+        wait_until(lambda: tap._rate == 1.0)
+        tap.offer({"x": Lean()}, {}, 1.0)  # type: ignore[dict-item]
+        assert tap._dropped == 1
+
+
+def test_what_runs_beside_waits_while_the_server_can_have_no_more_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    model: Any = SimpleNamespace(tap=None)
+    with open_place(shadow_folder(tmp_path), "double"):
+        Taps(tmp_path).look({"double": model})
+    assert model.tap is None
+
+
+def test_nothing_is_found_while_no_more_files_can_be_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with open_place(tmp_path, "double"):
+        monkeypatch.setattr(socket, "socket", none)
+        assert find_place(tmp_path, "double") is None
+
+
+def test_a_device_that_cannot_start_one_says_so_and_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    plan = ModelPlan(
+        bundle="double", version="2", digest="d", folder="f", variant="v", runtime="r", threads=1
+    )
+    order = ShadowOrder(version="2", digest="0" * 64, length=1, run="r1")
+    beside = Beside(candidate=plan, active=plan, order=order, seconds=0.0)
+    watchers = Watchers(tmp_path, wake=lambda: None, free_bytes=lambda: None)
+    monkeypatch.setattr(subprocess, "Popen", none)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    told = watchers.tick({"double": beside}, 0.0)
+    assert told == [
+        (
+            "double",
+            ShadowEnded(
+                digest="d", reason="this device cannot start it: Resource temporarily unavailable"
+            ),
+        )
+    ]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
