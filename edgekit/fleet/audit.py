@@ -75,13 +75,11 @@ def record(
 
     Call it last in the transaction: from here to its end all other writers of the log wait.
     """
-    from sqlalchemy import text
-
+    from edgekit.fleet.store.inserts import write_alone
     from edgekit.fleet.store.tables import AuditRow
 
     session.flush()
-    if session.connection().dialect.name == "postgresql":
-        session.execute(text("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE"))
+    write_alone(session, AuditRow)
     head = head_of(session)
     entry = AuditRow(
         sequence=head.sequence + 1,

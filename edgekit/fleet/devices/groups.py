@@ -10,6 +10,7 @@ from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.rollouts.labels import parse_query
 from edgekit.fleet.store.errors import NotFoundError
+from edgekit.fleet.store.inserts import insert_new
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,11 +44,9 @@ def save_group(
         )
     text = parse_query(query).text
     with database.write() as session:
-        row = session.get(GroupRow, name, with_for_update=True)
-        if row is None:
-            session.add(GroupRow(name=name, query=text, created=clock().timestamp()))
-        else:
-            row.query = text
+        new = {"name": name, "query": text, "created": clock().timestamp()}
+        insert_new(session, GroupRow, [new], returning=["name"])
+        session.get_one(GroupRow, name, with_for_update=True).query = text
         record(
             session,
             actor=actor,

@@ -29,6 +29,7 @@ from edgekit.fleet.registry.rows import (
     read_entries,
     require_row,
 )
+from edgekit.fleet.store.inserts import write_alone
 from edgekit_runtime.bundle.archive import SUFFIX, BundleArchive
 from edgekit_runtime.errors import GateFailedError, UsageError, VerificationError
 from edgekit_runtime.files import sha256_of
@@ -104,6 +105,7 @@ class Registry:
             _require_same(find_row(session, manifest.name, manifest.version), digest, place)
         self._keep(bundle, digest)
         with self.database.write() as session:
+            write_alone(session, VersionRow)
             known = find_row(session, manifest.name, manifest.version)
             _require_same(known, digest, place)
             if known is not None:
@@ -279,6 +281,9 @@ class Registry:
         if stage is Stage.RETIRED:
             raise UsageError("a version is not promoted into retirement", fix="retire it")
         with self.database.write() as session:
+            # All of them, always in one order: two that are promoted at once wait for each other.
+            mine = select(VersionRow.id).where(VersionRow.bundle == bundle).order_by(VersionRow.id)
+            session.execute(mine.with_for_update())
             row = require_row(session, bundle, version, change=True)
             before = Stage(row.stage)
             if before is Stage.RETIRED:

@@ -18,6 +18,7 @@ from edgekit.fleet.experiments.ab import (
 from edgekit.fleet.experiments.assignment import Arm
 from edgekit.fleet.rollouts.labels import parse_query
 from edgekit.fleet.store.errors import NotFoundError
+from edgekit.fleet.store.inserts import write_alone
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.protocol import require_id
 
@@ -103,6 +104,7 @@ class ExperimentTable:
             raise UsageError("both versions are the same", where=experiment)
         now = self._clock().timestamp()
         with self._database.write() as session:
+            write_alone(session, ExperimentRow)
             if session.get(ExperimentRow, experiment) is not None:
                 raise UsageError(
                     f"there is an experiment {experiment!r} already", fix="choose another id"

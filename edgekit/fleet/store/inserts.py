@@ -1,4 +1,4 @@
-"""Insert many rows, those that are new or all; the same on SQLite and PostgreSQL."""
+"""Insert rows, one or many, those that are new or all; the same on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -54,6 +54,20 @@ def put_rows(
     # the database as one statement of many rows, not as many statements.
     returned = changing.returning(columns[min(keys)])
     session.connection().execute(returned, list(rows)).close()
+
+
+def write_alone(session: Session, table: type[Base]) -> None:
+    """Let nobody else write to a table until the transaction ends; reading goes on.
+
+    For whoever looks whether a row is there before making it: on SQLite a writer is alone anyway,
+    on PostgreSQL two would both see that it is not. Call it before any row is locked: others
+    write to rows that they have locked, and would wait for us while we wait for them.
+    """
+    from sqlalchemy import text
+
+    if session.connection().dialect.name == "postgresql":
+        name = table.__table__.name  # type: ignore[attr-defined]
+        session.execute(text(f'LOCK TABLE "{name}" IN SHARE ROW EXCLUSIVE MODE'))
 
 
 def _insert(session: Session) -> Any:

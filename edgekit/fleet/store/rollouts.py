@@ -17,6 +17,7 @@ from edgekit.fleet.rollouts.state import (
 )
 from edgekit.fleet.rollouts.store import StaleRevisionError, StoredRollout
 from edgekit.fleet.store.errors import NotFoundError
+from edgekit.fleet.store.inserts import write_alone
 from edgekit_runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class RolloutTable:
         check_plan(plan)
         state = RolloutState()
         with self._database.write() as session:
+            write_alone(session, RolloutRow)
             known = session.get(RolloutRow, plan.id)
             if known is not None:
                 if plan_from_json(known.plan, where=plan.id) == plan:

@@ -18,7 +18,7 @@ from edgekit.fleet.experiments.shadow import (
 )
 from edgekit.fleet.rollouts.labels import parse_query
 from edgekit.fleet.store.errors import NotFoundError
-from edgekit.fleet.store.inserts import insert_new
+from edgekit.fleet.store.inserts import insert_new, write_alone
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.protocol import require_id
@@ -176,6 +176,7 @@ class ShadowTable:
         require_id(run, kind="shadow run")
         parse_query(query)
         with self._database.write() as session:
+            write_alone(session, Row)
             if session.get(Row, run) is not None:
                 raise UsageError(f"there is a shadow run {run!r} already", fix="choose another id")
             other = session.scalar(select(Row.id).where(Row.bundle == bundle, Row.ended.is_(None)))
