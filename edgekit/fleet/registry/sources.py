@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -62,7 +63,8 @@ def import_bundle(
             origin=dict(fetched.origin),
         )
     for name, value in fetched.metrics.items():
-        if re.fullmatch(METRIC_PATTERN, name):
+        # A run that diverged says NaN of its loss: that is no figure to choose by.
+        if re.fullmatch(METRIC_PATTERN, name) and math.isfinite(value):
             entry = registry.add_metric(entry.bundle, entry.version, name, value)
     return entry
 

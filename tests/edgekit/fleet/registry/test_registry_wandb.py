@@ -74,9 +74,8 @@ def test_a_bundle_comes_with_the_figures_and_the_revision_of_its_run(
 ) -> None:
     bundle = make_version()
     weights = tmp_path / "weights.pt"
-    run = SimpleNamespace(
-        id="run7", commit="abc123", summary={"loss": 0.25, "epochs": 3, "name": "x", "done": True}
-    )
+    summary = {"loss": 0.25, "epochs": 3, "name": "x", "done": True, "val_loss": float("nan")}
+    run = SimpleNamespace(id="run7", commit="abc123", summary=summary)
     files = {"weights.pt": Entry(weights, 10), "out/digits.ekb": Entry(bundle, 10)}
     serve(Artifact(files, run))
     entry = import_bundle(registry, f"wandb:{NAME}", tags={"team": "vision"})
