@@ -57,7 +57,8 @@ class Gates:
         deadline_seconds: When the gates have not passed by then, the candidate is rolled back.
         max_error_share: Largest share of requests that may fail, 0 to 1.
         max_insane_share: Largest share of answers that may hold NaN or infinity, 0 to 1.
-        max_p90_ms: Largest 90th percentile of the model's latency; 0 for no limit.
+        max_p90_ms: Largest 90th percentile of the model's latency, of ten answers at least even
+            where `min_requests` says fewer; 0 for no limit.
         max_psi: Largest population stability index of any input or output against the bundle's
             reference, beyond what chance makes of so few requests; 0 for no limit.
         max_nonfinite_share: Largest share of the values of any input or output that has a reference

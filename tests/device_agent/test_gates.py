@@ -37,6 +37,10 @@ def stats(requests: int, *, errors: int = 0, insane: int = 0, latency_ms: float 
         (stats(50, latency_ms=9), Gates(max_p90_ms=5), 0.0, Verdict.FAILED, "90th percentile"),
         (stats(5, latency_ms=9), Gates(max_p90_ms=5), 0.0, Verdict.PENDING, ""),
         (stats(50, latency_ms=4), Gates(max_p90_ms=5), 99.0, Verdict.PASSED, ""),
+        (stats(9, latency_ms=4), Gates(max_p90_ms=5), 99.0, Verdict.PENDING, ""),
+        (stats(10, latency_ms=4), Gates(max_p90_ms=5), 99.0, Verdict.PASSED, ""),
+        (stats(10, latency_ms=9), Gates(min_requests=2, max_p90_ms=5), 99.0, Verdict.FAILED, "p"),
+        (stats(9), Gates(max_p90_ms=5, deadline_seconds=60), 60.0, Verdict.FAILED, "of the 10"),
     ],
 )
 def test_gates(
