@@ -23,7 +23,12 @@ from edgekit_runtime.durable import sync_folder, write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import sha256_of
-from edgekit_runtime.sealing.keys import KeySource, read_keys
+from edgekit_runtime.sealing.keys import (
+    KeySource,
+    StorageKey,
+    StorageLockedError,
+    read_keys,
+)
 from edgekit_runtime.sealing.vault import Encryption
 
 FILE: Final = "storage.toml"
@@ -153,8 +158,9 @@ def move_storage(
         copied = 0
         if setting != known:
             copied = _copy_chunks(*chunk_pair, chunk_sizes, lambda done: progress(done, total))
+            there = bundle_pair[1].sizes()
             for done, name in enumerate(sorted(bundle_sizes), start=len(chunk_sizes) + 1):
-                copied += _copy_bundle(*bundle_pair, name)
+                copied += _copy_bundle(*bundle_pair, name, is_there=name in there)
                 progress(done, total)
             _write(fleet, setting)
     sizes = [*chunk_sizes.values(), *bundle_sizes.values()]
@@ -179,14 +185,14 @@ def encrypt_storage(
 
     Raises:
         StorageLockedError: If the key file is missing, malformed, or may be read by others.
-        UsageError: If `storage.toml` is invalid.
+        UsageError: If `storage.toml` is invalid, or the file lacks a key of the one until now.
         VerificationError: If a blob is damaged, or encrypted with a key that is not here.
         EnvironmentLackError: If the storage cannot be reached.
     """
     with fleet.locked():
         known = read_storage(fleet)
         if key_file is not None:
-            read_keys(KeySource("file", str(key_file.absolute())))
+            _require_older_keys(known, read_keys(KeySource("file", str(key_file.absolute()))))
             setting = replace(known, key_file=str(key_file.absolute()), encrypted=True)
         elif known.key_file:
             setting = replace(known, encrypted=False)
@@ -206,6 +212,24 @@ def encrypt_storage(
         if not setting.encrypted:
             _write(fleet, replace(setting, key_file=""))
     return converted
+
+
+def _require_older_keys(known: StorageSetting, keys: tuple[StorageKey, ...]) -> None:
+    """What is there could not be read with a file that lacks the keys of before."""
+    if not known.key_file:
+        return
+    try:
+        older = read_keys(KeySource("file", known.key_file))
+    except StorageLockedError:
+        # It was moved, or is lost: the new one is all that there is.
+        return
+    lacking = {key.id for key in older} - {key.id for key in keys}
+    if lacking:
+        raise UsageError(
+            f"the file lacks {len(lacking)} of the keys that blobs are encrypted with",
+            where=known.key_file,
+            fix="put its keys below the new one; or write everything plain first: --plain",
+        )
 
 
 def _chunks(fleet: Fleet, setting: StorageSetting) -> Storage:
@@ -240,9 +264,9 @@ def _copy_chunks(
     return copied
 
 
-def _copy_bundle(source: Storage, target: Storage, name: str) -> bool:
+def _copy_bundle(source: Storage, target: Storage, name: str, *, is_there: bool) -> bool:
     digest = name.partition(".")[0]
-    if name in target.sizes():
+    if is_there:
         with target.opened(name) as file:
             if sha256_of(file) == digest:
                 return False

@@ -331,6 +331,29 @@ def test_keys_that_are_missing_or_others_are_named_and_damage_is_repaired(
         open_chunks(fleet).get(names[0])
 
 
+def test_a_key_file_that_opens_nothing_of_what_is_there_changes_nothing(
+    fleet: Fleet, make_bundle: Callable[..., Path], key: Path
+) -> None:
+    release_bundle(fleet, make_bundle())
+    names = list(open_images(fleet).chunk_names())
+    before = dict(open_chunks(fleet).get_all(names))
+    encrypt_storage(fleet, key)
+    other = key.with_name("other")
+    write_new_key(other, rotate=False)
+    with pytest.raises(UsageError, match="lacks 1 of the keys"):
+        encrypt_storage(fleet, other)
+    assert read_storage(fleet).key_file == str(key)
+    assert dict(open_chunks(fleet).get_all(names)) == before
+    # With the older key below its own it opens all, and takes the other file's place.
+    other.write_text(other.read_text() + key.read_text())
+    assert encrypt_storage(fleet, other) == len(names)
+    key.unlink()
+    assert dict(open_chunks(fleet).get_all(names)) == before
+    # A file that was moved: what it held before cannot be known any more.
+    other.rename(key)
+    assert encrypt_storage(fleet, key) == 0
+
+
 def test_the_command_encrypts_shows_and_takes_back(
     fleet: Fleet, make_bundle: Callable[..., Path], key: Path
 ) -> None:
