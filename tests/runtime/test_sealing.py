@@ -135,6 +135,24 @@ def test_a_key_file_is_made_for_its_owner_alone_and_rotated(tmp_path: Path) -> N
         write_new_key(tmp_path / "none", rotate=True)
 
 
+def test_a_rotated_key_stays_its_owners_and_nobody_elses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator rotates the key of an agent that runs as another user."""
+    path = key_file(tmp_path).find()
+    # What a rotation that was cut off, or somebody else, has left.
+    partial = path.with_name(f".{path.name}.new")
+    partial.write_text("left")
+    partial.chmod(0o644)
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "fchown", lambda _file, *owner: given.append(owner))
+    owner = path.stat()
+    write_new_key(path, rotate=True)
+    assert given == [(owner.st_uid, owner.st_gid)]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not partial.exists()
+
+
 @pytest.mark.parametrize(
     "text", ["", "# nothing\n", "abc\n", "0" * 63 + "\n", "g" * 64 + "\n", ("0" * 64 + "\n") * 17]
 )

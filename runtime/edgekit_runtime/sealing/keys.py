@@ -140,7 +140,7 @@ def write_new_key(path: Path, *, rotate: bool) -> int:
     """Make a key file, or put a new key before those of one.
 
     Args:
-        path: Of the file; its mode becomes 0600.
+        path: Of the file; its mode becomes 0600, and its owner stays.
         rotate: Whether there is one already, whose keys are kept below the new one.
 
     Returns:
@@ -169,8 +169,14 @@ def write_new_key(path: Path, *, rotate: bool) -> int:
         )
     partial = path.with_name(f".{path.name}.new")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # What is there keeps its mode, which need not be this one.
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            if rotate and hasattr(os, "fchown"):
+                # The agent must be able to read it, whoever rotates.
+                before = path.stat()
+                os.fchown(descriptor, before.st_uid, before.st_gid)
             file.write(_HEADER + "".join(f"{text}\n" for text in texts))
             file.flush()
             os.fsync(file.fileno())

@@ -84,12 +84,10 @@ class Vault:
         Args:
             fresh: Whether to look for the key file again, though its keys are known.
         """
-        if fresh:
-            self._keys = ()
-        if self._keys or not (self.seals or self._found_sealed):
+        if (self._keys and not fresh) or not (self.seals or self._found_sealed):
             return ""
         try:
-            self._load()
+            self._load(fresh=fresh)
         except StorageLockedError as error:
             return str(error)
         return ""
@@ -263,9 +261,16 @@ class Vault:
                 where=str(self._folder),
                 fix="configure the key again, if only to have everything written plain",
             )
-        if fresh or not self._keys:
-            self._keys = read_keys(self._encryption.key)
-        return self._keys
+        # Read once: another thread may find meanwhile that they are gone.
+        keys = self._keys
+        if fresh or not keys:
+            try:
+                keys = read_keys(self._encryption.key)
+            except StorageLockedError:
+                self._keys = ()
+                raise
+            self._keys = keys
+        return keys
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
