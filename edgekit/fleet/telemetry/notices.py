@@ -26,6 +26,7 @@ import contextlib
 import fnmatch
 import hashlib
 import hmac
+import http.client
 import json
 import logging
 import os
@@ -66,6 +67,14 @@ _ANSWER_SECONDS: Final = 10.0
 _COMMAND_SECONDS: Final = 3_600.0
 _GOODBYE_SECONDS: Final = 15.0
 _MAX_TARGETS: Final = 32
+# HTTPException: an answer that is no HTTP. ValueError: a URL that no request can be made of.
+_FAILURES: Final = (
+    OSError,
+    http.client.HTTPException,
+    subprocess.SubprocessError,
+    ValueError,
+    EdgekitError,
+)
 _SECTIONS: Final = frozenset({"webhook", "command", "mlflow", "mqtt", "retraining", "alarms"})
 
 
@@ -295,7 +304,7 @@ class Messenger:
                 elif self._broker is not None:
                     with connected_to(self._broker) as connection:
                         connection.publish([(self._topic, notice.to_json())])
-            except (OSError, subprocess.SubprocessError, EdgekitError) as error:
+            except _FAILURES as error:
                 _log.warning("%s could not be told of %s: %s", _name(target), notice.kind, error)
             else:
                 return True

@@ -110,8 +110,8 @@ class RetrainingCalls:
             _log.info("%s: there was a call for retraining lately", notice.text)
             return
         state.called[bundle] = now
-        asked = self._ask(notice)
-        if asked and len(state.waiting) < _MOST_WAITING:
+        asked = self._ask(notice) if len(state.waiting) < _MOST_WAITING else []
+        if asked:
             until = now + self._settings.wait_seconds
             state.waiting.append({"until": until, "asked": asked, "notice": notice.to_document()})
             state.write(self._database)
@@ -131,12 +131,11 @@ class RetrainingCalls:
         self._looked = now
         state = _State.read(self._database)
         due = [w for w in state.waiting if now >= w["until"] or self._is_answered(w, now)]
-        if not due:
-            return
-        told = [self._filled(waiting) for waiting in due]
-        state.waiting = [waiting for waiting in state.waiting if waiting not in due]
-        state.write(self._database)
-        for notice in told:
+        for waiting in due:
+            # One after the other: each may hold many samples.
+            notice = self._filled(waiting)
+            state.waiting.remove(waiting)
+            state.write(self._database)
             self._tell(notice)
 
     def _ask(self, notice: Notice) -> list[list[Any]]:

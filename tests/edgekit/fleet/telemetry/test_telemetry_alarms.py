@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import http.server
 import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -181,6 +182,29 @@ def test_nobody_there_is_counted_and_stops_nothing() -> None:
     messenger.tell(NOTICE)
     messenger.close()
     assert (messenger.sent, messenger.lost) == (0, 3)
+
+
+def test_an_answer_that_is_no_http_is_counted_and_stops_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "told"
+    code = f"import pathlib; pathlib.Path({str(out)!r}).touch()"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        targets = [
+            Target(kinds=("*",), url=f"http://127.0.0.1:{server.getsockname()[1]}/hook"),
+            Target(kinds=("*",), url="http://127.0.0.1:9/no address"),
+            Target(kinds=("*",), url="http://127.0.0.1:9/größe"),
+            Target(kinds=("*",), argv=(sys.executable, "-c", code)),
+        ]
+        messenger = Messenger(targets, fleet="plant-7", pause=lambda _seconds: None)
+        messenger.tell(NOTICE)
+        server.settimeout(60)
+        for _ in range(3):
+            caller, _address = server.accept()
+            with caller:
+                caller.recv(4096)
+                caller.sendall(b"nonsense\r\n")
+        messenger.close()
+    assert (messenger.sent, messenger.lost) == (1, 3)
+    assert out.exists()
 
 
 def test_a_command_gets_the_notice(tmp_path: Path) -> None:
