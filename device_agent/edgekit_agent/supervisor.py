@@ -351,7 +351,7 @@ class Supervisor:
             self._bring_storage_in_form()
         for change in self._reporting.tick(self._doors.totals, self._agent_rss_bytes, now):
             self._tell_drift(change)
-        self._desk.tick(connected=self._connected)
+        self._desk.tick(connected=self._connected, now=now)
         self._service.alive(now)
         state = self._state()
         if self._connected and replace(state, time=0.0) != self._published:
@@ -488,9 +488,8 @@ class Supervisor:
 
     def _on_report(self, report: ReportTaken | ReportTooLarge | ReportUnheard) -> None:
         match report:
-            case ReportUnheard(kind=ReportKind.REPLIES):
-                # Who asks listens, or connects again as we do: it goes again then.
-                return
+            case ReportUnheard(kind=ReportKind.REPLIES, key=key):
+                self._desk.on_unheard(key)
             case ReportUnheard(kind=kind, key=key, reason=reason):
                 self._reporting.on_unheard(kind, key, reason)
             case ReportTooLarge(kind=ReportKind.REPLIES, key=key, most_bytes=most):

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -362,6 +363,21 @@ def test_a_queue_of_a_lost_key_is_dropped_and_counted(tmp_path: Path) -> None:
     assert kept.events(without=(), most=9) == []
     assert kept.dropped == 2
     assert kept.last_event == 7
+    kept.close()
+
+
+def test_many_messages_of_a_lost_key_are_dropped_at_once(tmp_path: Path) -> None:
+    encryption = encrypted(tmp_path)
+    kept = store(tmp_path, encryption)
+    kept.add(*(window(60.0 * place) for place in range(sys.getrecursionlimit())))
+    kept.close()
+    assert encryption.key
+    encryption.key.find().unlink()
+    kept = store(tmp_path, encrypted(tmp_path))
+    # A broker that takes only the smallest messages: each is of one window.
+    kept.make_smaller(0, 1)
+    assert kept.next_batch() is None
+    assert kept.dropped == sys.getrecursionlimit()
     kept.close()
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 from edgekit_agent.config import AgentConfig
 from edgekit_agent.jobs import JobThread
 from edgekit_agent.requests.worker import WorkerPlan
+from edgekit_agent.resending import Resending
 from edgekit_agent.workers import run_worker
 from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import EdgekitError, VerificationError
@@ -110,6 +111,7 @@ class Desk:
         self._waiting = 0
         self._replies: OrderedDict[int, bytes] = OrderedDict()
         self._keys = 0
+        self._unheard = Resending[int]()
         self._renew_at: float | None = None
         self._retry_seconds = _RETRY_SECONDS
 
@@ -128,12 +130,18 @@ class Desk:
 
     def on_connected(self) -> None:
         """Send every reply that has not arrived."""
+        self._unheard.clear()
         for key, message in self._replies.items():
             self._send(key, message)
 
     def on_taken(self, key: int) -> None:
         """Forget a reply that has arrived."""
+        self._unheard.on_heard()
         self._replies.pop(key, None)
+
+    def on_unheard(self, key: int) -> None:
+        """Keep a reply that nobody hears: whoever asked may be away, and come back."""
+        self._unheard.note(key)
 
     def accept(self, proven: RequestProven) -> bool:
         """Write the number of a proven request down; whether it is to be carried out.
@@ -203,7 +211,20 @@ class Desk:
             self._renew_at = known.time
             self._retry_seconds = _RETRY_SECONDS
 
-    def tick(self, *, connected: bool) -> None:
+    def tick(self, *, connected: bool, now: float) -> None:
+        """Send again what nobody heard, and ask for a new certificate when it is time.
+
+        Args:
+            connected: Whether there is a broker.
+            now: Seconds on a clock that never goes back.
+        """
+        if connected:
+            for key in self._unheard.due(now):
+                if key in self._replies:
+                    self._send(key, self._replies[key])
+        self._renew(connected=connected)
+
+    def _renew(self, *, connected: bool) -> None:
         """Ask for a new certificate when it is time, and again if none comes."""
         now = self._wall_clock()
         if not connected or self._renew_at is None or now < self._renew_at:
@@ -225,16 +246,17 @@ class Desk:
 
     def _prove(self, data: bytes, last: int, now: float) -> None:
         found = self._worker("prove", data, last=last, now=now)
-        if "error" in found:
-            self._post(RequestProven(refusal=str(found["error"]), arguments={}))
-            return
-        self._post(
-            RequestProven(
+        try:
+            proven = RequestProven(
                 number=int(found["number"]),
                 kind=RequestKind(found["kind"]),
                 arguments=dict(found["arguments"]),
             )
-        )
+        except (KeyError, TypeError, ValueError):
+            # Whatever became of it: it does not wait any more.
+            refusal = str(found.get("error", "the worker said nothing"))
+            proven = RequestProven(refusal=refusal, arguments={})
+        self._post(proven)
 
     def _answer(self, number: int, work: Callable[[], Iterable[dict[str, Any]]]) -> None:
         try:

@@ -12,6 +12,7 @@ from typing import Final
 
 from edgekit_agent.live_stats import LiveStats
 from edgekit_agent.plans import ModelPlan
+from edgekit_agent.resending import Resending
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.recorder import DriftChange, Recorder, ShadowTotals, Totals
 from edgekit_agent.telemetry.spool import take_counted
@@ -30,9 +31,6 @@ LOOK_SECONDS: Final = 10.0
 _EVENT_WINDOW: Final = 20
 _BATCH_WINDOW: Final = 1
 _MAX_ELSEWHERE: Final = 64
-# What came to the broker and no further goes again: a control plane may just be coming back.
-FIRST_RETRY_SECONDS: Final = 2.0
-_LONGEST_RETRY_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +93,7 @@ class Reporting:
         self._connected = False
         self._under_way: dict[ReportKind, set[int]] = {kind: set() for kind in ReportKind}
         # Of what is under way, what came to the broker and no further.
-        self._unheard: set[tuple[ReportKind, int]] = set()
-        self._retry_at: float | None = None
-        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._unheard = Resending[tuple[ReportKind, int]]()
         self.trouble = ""
         # Gives what versions did beside those that serve; another one once there are any.
         self.shadows: Callable[[], ShadowTotals] = dict
@@ -149,7 +145,7 @@ class Reporting:
     def on_taken(self, kind: ReportKind, key: int) -> None:
         """Forget what has arrived, and send what comes next."""
         self._under_way[kind].discard(key)
-        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._unheard.on_heard()
         if kind is ReportKind.EVENTS:
             self._guarded(lambda: self._store.forget_event(key))
         elif kind is ReportKind.TELEMETRY:
@@ -158,9 +154,9 @@ class Reporting:
 
     def on_unheard(self, kind: ReportKind, key: int, reason: str) -> None:
         """Keep what nobody hears, and try again after a while."""
-        if not self._unheard and self._retry_seconds == FIRST_RETRY_SECONDS:
+        if self._unheard.begins:
             _log.warning("the broker has nobody to give %s to: %s", kind, reason)
-        self._unheard.add((kind, key))
+        self._unheard.note((kind, key))
 
     def on_too_large(self, kind: ReportKind, key: int, most_bytes: int) -> None:
         """Make smaller what the broker would not take, and send that."""
@@ -220,16 +216,10 @@ class Reporting:
 
     def _retry(self, now: float) -> None:
         """Send again what nobody heard, when its time has come."""
-        if not self._unheard:
-            self._retry_at = None
-        elif self._retry_at is None:
-            self._retry_at = now + self._retry_seconds
-            self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_RETRY_SECONDS)
-        elif now >= self._retry_at:
-            self._retry_at = None
-            for kind, key in self._unheard:
-                self._under_way[kind].discard(key)
-            self._unheard.clear()
+        again = self._unheard.due(now)
+        for kind, key in again:
+            self._under_way[kind].discard(key)
+        if again:
             self._flush()
 
     def _flush(self) -> None:

@@ -140,18 +140,18 @@ class TelemetryStore:
             sqlite3.Error: If the disk is full or failing.
             StorageLockedError: If they are encrypted, and the key is missing.
         """
-        found = self._database.execute("SELECT min(batch) FROM rows").fetchone()[0]
-        if found is None:
-            found = self._mark_batch()
-        if found is None:
-            return None
-        rows = self._database.execute(
-            "SELECT sequence, body FROM rows WHERE batch = ? ORDER BY sequence", (found,)
-        ).fetchall()
-        with self._database:
-            rows = self._opened("rows", rows)
-        if not rows:
-            return self.next_batch()
+        rows: list[tuple[int, bytes]] = []
+        while not rows:
+            found = self._database.execute("SELECT min(batch) FROM rows").fetchone()[0]
+            if found is None:
+                found = self._mark_batch()
+            if found is None:
+                return None
+            rows = self._database.execute(
+                "SELECT sequence, body FROM rows WHERE batch = ? ORDER BY sequence", (found,)
+            ).fetchall()
+            with self._database:
+                rows = self._opened("rows", rows)
         stream = self._meta("stream", lambda: os.urandom(8).hex())
         message = pack_batch(self._device, stream, self.dropped, rows)
         return StoredBatch(number=found, message=message)

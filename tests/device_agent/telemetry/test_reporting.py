@@ -16,10 +16,11 @@ import pytest
 
 from edgekit_agent.hosted import HostedModel, InsaneAnswerError
 from edgekit_agent.live_stats import LiveStats, read_stats
+from edgekit_agent.resending import FIRST_SECONDS
 from edgekit_agent.settings import TelemetrySettings
 from edgekit_agent.telemetry.gauges import DeviceProbe
 from edgekit_agent.telemetry.recorder import Recorder
-from edgekit_agent.telemetry.reporting import FIRST_RETRY_SECONDS, Reporting
+from edgekit_agent.telemetry.reporting import Reporting
 from edgekit_agent.telemetry.spool import write_counted
 from edgekit_agent.transports.arrivals import ReportKind
 from edgekit_runtime.bundle.archive import entry_of
@@ -188,9 +189,9 @@ def test_what_nobody_hears_is_kept_and_goes_again(tmp_path: Path) -> None:
     reports.note_event(event(3))
     reports.on_taken(ReportKind.EVENTS, 3)
     sent.clear()
-    tick(100.0 + FIRST_RETRY_SECONDS / 2)
+    tick(100.0 + FIRST_SECONDS / 2)
     assert sent == []
-    tick(100.0 + FIRST_RETRY_SECONDS)
+    tick(100.0 + FIRST_SECONDS)
     assert sent == [(ReportKind.EVENTS, 1), (ReportKind.EVENTS, 2)]
     # Nobody again: the pauses become longer, and nothing is forgotten.
     for now in range(103, 155):
