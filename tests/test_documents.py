@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from edgekit.cli import edgekit
+from edgekit_agent.cli import cli as agent
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -101,3 +107,46 @@ def test_pictures_say_in_words_what_they_show() -> None:
             shown.add((path or re.findall(r'src="([^"]*)"', tag)[0]).rsplit("/", 1)[-1])
     kept = {path.name for path in (ROOT / "docs/pictures").iterdir()}
     assert kept == shown
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Everything that a page has people type of edgekit's own, in blocks and between words."""
+    whole = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:sh|console|)\n(.*?)^```", whole, re.DOTALL | re.MULTILINE)
+    lines = [line.partition(" # ")[0] for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`([^`]+)`", _FENCED.sub("", whole))
+    for line in lines:
+        for part in re.split(r"&&|\||;", line):
+            # After "-n" it is a namespace.
+            found = re.search(
+                r"(?:^|[ /(])(?<!-n )(edgekit(?:-agent)? [a-z].*)", " ".join(part.split())
+            )
+            if found:
+                yield found[1].split()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for words in commands(page):
+        said = " ".join(words)
+        command: click.Command = edgekit if words[0] == "edgekit" else agent
+        rest = words[1:]
+        while rest and isinstance(command, click.Group) and re.fullmatch(r"[a-z-]+", rest[0]):
+            under = command.get_command(click.Context(command), rest.pop(0))
+            assert under is not None, said
+            command = under
+        known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+        asked = {word.strip("[]").partition("=")[0] for word in rest}
+        assert {word for word in asked if re.fullmatch(r"--[a-z][a-z0-9-]*", word)} <= known, said
+
+
+def test_commands_are_found_at_all() -> None:
+    assert sum(1 for page in PAGES for _ in commands(page)) > 200
+
+
+def test_extras_that_are_named_exist() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = set(tomllib.load(file)["project"]["optional-dependencies"])
+    for page in PAGES:
+        for names in re.findall(r"edgekit\[([a-z0-9,-]+)\]", page.read_text(encoding="utf-8")):
+            assert set(names.split(",")) <= extras, f"{page.name}: {names}"
