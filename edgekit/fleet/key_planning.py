@@ -21,6 +21,8 @@ from edgekit.fleet.keyring import (
     Keyring,
     Repository,
     RevokedKey,
+    keyring_json,
+    parse_keyring,
     read_keyring,
     require_finished,
 )
@@ -100,9 +102,10 @@ def first_change(fleet: Fleet, ring: Keyring, *, clock: Clock = utc_now) -> KeyC
     """The change that makes the first roots of a fleet, and a list without any targets.
 
     Raises:
-        UsageError: If a role has fewer keys than must sign together.
+        UsageError: If a role has fewer keys than must sign together, or there are too many.
     """
     _check_thresholds(ring, {})
+    _check_readable(ring)
     expires = clock() + timedelta(days=fleet.expiries.root)
     parts = {
         repository: RepositoryChange(
@@ -257,9 +260,23 @@ def _check(ring: Keyring, wanted: Keyring, edit: KeyEdit) -> None:
             faults.append(f"another key is called {key.name}")
     if any(key.public is None for key in wanted.keys):
         faults.append("the list of keys and the roots do not belong together")
+    if edit.revoke is not None and not edit.revoke.strip():
+        faults.append("a key is not revoked without a reason: lost, stolen, Ben has left, …")
     if faults:
         raise UsageError("; ".join(dict.fromkeys(faults)), fix="see: edgekit keys show")
     _check_thresholds(wanted, {key.name: key for key in edit.remove})
+    _check_readable(wanted)
+
+
+def _check_readable(ring: Keyring) -> None:
+    """What could not be read again would leave a fleet without a list of its keys."""
+    try:
+        parse_keyring(keyring_json(ring), folder=ring.folder)
+    except VerificationError as error:
+        raise UsageError(
+            f"the list of keys cannot hold that: {error.what.partition(': ')[2]}",
+            fix="make it shorter",
+        ) from error
 
 
 def _check_thresholds(ring: Keyring, removed: Mapping[str, FleetKey]) -> None:

@@ -158,6 +158,28 @@ def test_what_a_stolen_key_signs_counts_no_more(busy: Fleet, device: Open, tmp_p
     assert online.verify().order_version == 1
 
 
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 1025])
+def test_a_reason_that_cannot_be_kept_changes_nothing(busy: Fleet, reason: str) -> None:
+    before = everything(busy.path)
+    with pytest.raises(UsageError, match="reason"):
+        revoke_key(busy, "image-online", Signing(), reason=reason)
+    assert everything(busy.path) == before
+    revoke_key(busy, "image-online", Signing(), reason="x" * 1024)
+    assert pending_change(busy) is None
+    assert [key.name for key in read_keyring(busy).revoked] == ["image-online"]
+
+
+def test_more_keys_than_a_list_may_hold_change_nothing(
+    busy: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.fleet.keyring._MOST_KEYS", len(read_keyring(busy).keys))
+    eva = person(tmp_path, "eva")
+    before = everything(busy.path)
+    with pytest.raises(UsageError, match="keys"):
+        add_key(busy, eva, [(Repository.IMAGE, "targets")], Signing())
+    assert everything(busy.path) == before
+
+
 def test_a_revoked_key_never_comes_back(busy: Fleet, tmp_path: Path) -> None:
     eva, ben = person(tmp_path, "eva"), person(tmp_path, "ben")
     for key in (eva, ben):
