@@ -39,7 +39,8 @@ def add(bundle: Path, folder: Path, passphrase: str | None, as_json: bool) -> No
         return
     click.echo(
         f"{made.bundle} {made.version}: {made.chunks} chunks, {size(made.wire_bytes)} on the wire; "
-        f"{size(made.new_wire_bytes)} of them new to this fleet"
+        f"{size(made.new_wire_bytes)} of them new to this fleet. "
+        "Next: edgekit fleet publish"
     )
 
 
