@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from tuf.api.metadata import Metadata, Root
@@ -286,9 +287,16 @@ def _sign_orders_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> No
         role: ring.signers(Repository.DIRECTOR, role)
         for role in ("targets", "snapshot", "timestamp")
     }
+    signing = Lock()
     for device in ordered_devices(fleet):
         orders = BulkDeviceOrders(
-            fleet, device, root=root, proven=set(), sign_with=signers.__getitem__, clock=clock
+            fleet,
+            device,
+            root=root,
+            proven=set(),
+            sign_with=signers.__getitem__,
+            signing=signing,
+            clock=clock,
         )
         orders.sign_again(part.final)
 

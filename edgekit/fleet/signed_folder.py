@@ -114,16 +114,11 @@ class SignedFolder(Repository):
             VerificationError: If the keys that sign are not trusted by the root.
         """
         md.signatures.clear()
-        for signer in self._sign_with(role):
-            add_signature(md, signer)
+        self._sign(role, md)
         self._prove(role, md, str(self._folder))
         name = f"{role}.json" if role == Timestamp.type else f"{md.signed.version}.{role}.json"
         folder = self._root_folder if role == Root.type else self._folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        write_bytes(folder / name, md.to_bytes())
+        self._write(role, folder / name, md.to_bytes())
 
     def require_signer(self, role: str) -> None:
         """Fail now, and not halfway, if the keys of a role cannot be used.
@@ -212,6 +207,17 @@ class SignedFolder(Repository):
             ) from error
         self._prove(role, metadata, str(path))
         return metadata
+
+    def _sign(self, role: str, md: Metadata[Any]) -> None:
+        for signer in self._sign_with(role):
+            add_signature(md, signer)
+
+    def _write(self, _role: str, path: Path, data: bytes) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(path.parent, error) from error
+        write_bytes(path, data)
 
     def _prove(self, role: str, metadata: Metadata[Any], where: str) -> None:
         signed = metadata.signed

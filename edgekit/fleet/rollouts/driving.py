@@ -15,6 +15,7 @@ from edgekit.fleet.rollouts.state import Decision, RolloutState
 from edgekit.fleet.rollouts.store import RolloutStore, StaleRevisionError, StoredRollout
 from edgekit.fleet.telemetry.notices import Notice
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.orders import target_path
 
 OnDecision = Callable[[RolloutPlan, Decision], None]
 _TRIES: Final = 20
@@ -50,17 +51,17 @@ def change_rollout(
     return _change_once(store, rollout, decide)
 
 
-def require_released(fleet: Fleet, plan: RolloutPlan) -> None:
-    """Go on only if the version may be installed at all.
+def require_released(fleet: Fleet, bundle: str, version: str) -> None:
+    """Go on only if a version may be installed at all.
 
     Raises:
         UsageError: If it is not released.
     """
     targets = open_images(fleet).published_targets().targets
-    if plan.order.target_path not in targets:
+    if target_path(bundle, version) not in targets:
         known = sorted({path.rpartition("/")[0].replace("/", "@") for path in targets})
         raise UsageError(
-            f"{plan.bundle} {plan.version} is not released",
+            f"{bundle} {version} is not released",
             fix=f"release it: edgekit release add; released are: {', '.join(known) or 'none'}",
         )
 

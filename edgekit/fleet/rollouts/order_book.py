@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.clock import Clock, utc_now
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 # Others may sign between two batches; a batch takes a second or so.
 BATCH: Final = 100
 _MOST_PROVEN: Final = 1_000
+# Most of the time of an order goes by in waiting for the disk, which takes many at once.
+_SIDE_BY_SIDE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,7 @@ class OrderBook:
         self._devices = str(fleet.devices)
         self._entries: dict[str, tuple[tuple[int, int], Entry]] = {}
         self._signers: dict[str, Sequence[Signer]] = {}
+        self._signing = Lock()
         self._proven: set[tuple[str, bytes]] = set()
         self._root: Root | None = None
         self._roots_mark = 0
@@ -101,18 +107,26 @@ class OrderBook:
             self._signers.clear()
             self._proven.clear()
             self._root = None
-            with self._fleet.locked():
+            by_device: dict[str, list[Order]] = {}
+            for action in waiting[start : start + BATCH]:
+                by_device.setdefault(action.device, []).append(action)
+            with self._fleet.locked(), ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
                 images = open_images(self._fleet).published_targets()
-                messages = [
-                    self.message(action.device)
-                    for action in waiting[start : start + BATCH]
-                    if self._tell(action, images) is not Fate.OVERTAKEN
-                ]
+                told = threads.map(partial(self._tell_device, images=images), by_device.values())
+                messages = [message for message in told if message is not None]
             yield messages
 
     def message(self, device: str) -> tuple[str, bytes]:
         """Topic and message of a device's present order."""
         return self._topics.order(device), pack_metadata(self._open(device).published())
+
+    def _tell_device(
+        self, actions: Sequence[Order], *, images: Targets
+    ) -> tuple[str, bytes] | None:
+        fates = [self._tell(action, images) for action in actions]
+        if all(fate is Fate.OVERTAKEN for fate in fates):
+            return None
+        return self.message(actions[0].device)
 
     def _tell(self, action: Order, images: Targets) -> Fate:
         entry = self.entry(action.device)
@@ -161,6 +175,7 @@ class OrderBook:
             root=self._root,
             proven=self._proven,
             sign_with=self._sign_with,
+            signing=self._signing,
             clock=self._clock,
         )
 

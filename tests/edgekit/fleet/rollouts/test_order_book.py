@@ -78,3 +78,18 @@ def test_an_order_that_somebody_has_changed_is_not_built_upon(
         book.entry("d1")
     with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
         tell(book, Order(device="d1", bundle="double", order=NEW, after=1, expected=OLD))
+
+
+def test_many_are_told_at_once_and_one_device_one_after_the_other(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    devices = [f"d{number}" for number in range(150)]
+    actions = [Order(device=name, bundle="double", order=OLD, after=0) for name in devices]
+    # The second intent for a device is built upon what the first has made.
+    actions.insert(1, Order(device="d0", bundle="double", order=NEW, after=1, expected=OLD))
+    messages = tell(book, *actions)
+    assert set(messages) == {f"edgekit/v1/plant-7/devices/{name}/order" for name in devices}
+    assert device_order(fleet, "d0").bundles == (NEW,)
+    assert book.entry("d0") == Entry(2, (NEW,))
+    for name in devices[1:]:
+        assert messages[f"edgekit/v1/plant-7/devices/{name}/order"] == packed_order(fleet, name)
+        assert device_order(fleet, name).bundles == (OLD,)
