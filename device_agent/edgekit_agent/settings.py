@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -227,7 +228,7 @@ def read_tls(reader: FieldReader, base: Path) -> Tls:
 
 def _is_here(host: str) -> bool:
     """Whether nobody else hears what is sent there."""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    return host in {"localhost", "::1"} or bool(re.fullmatch(r"127(\.\d{1,3}){3}", host))
 
 
 def read_encryption_section(reader: FieldReader, base: Path) -> Encryption:

@@ -300,6 +300,7 @@ def test_a_streams_own_broker_is_read_from_the_configuration(tmp_path: Path) -> 
     assert load('username = "u"\npassword_file = "p"\n').tls is None
     for wrong, fault in (
         ('host = "b"\nusername = "u"\npassword_file = "p"\n', "to b in the clear: needs tls"),
+        ('host = "127.example"\nusername = "u"\npassword_file = "p"\n', "in the clear: needs tls"),
         ('password_file = "p"\n', "needs a username"),
         ('[stream.tls]\nca = "a"\nkey = "k"\n', "certificate and key come together"),
         ('[stream.tls]\nca = "a"\ncrl = "c"\n', "crl: is not known"),
