@@ -68,6 +68,7 @@ def start(
     """Begin the run NAME: VERSION of BUNDLE beside whatever version of it serves."""
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.experiments.shadow import settings_from_json
+    from edgekit.fleet.rollouts.driving import require_released
     from edgekit.fleet.store.shadows import ShadowTable
 
     settings = settings_from_json(
@@ -79,7 +80,9 @@ def start(
         },
         where=name,
     )
-    with opened_database(folder, database) as (_, opened):
+    with opened_database(folder, database) as (fleet, opened):
+        # A slip of the pen would wait for its devices for ever.
+        require_released(fleet, bundle, version)
         made = ShadowTable(opened).create(
             name,
             bundle=bundle,

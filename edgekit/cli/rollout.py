@@ -100,7 +100,7 @@ def start(
         emit_json(plan.to_json())
         return
     with opened_database(folder, database) as (fleet, opened):
-        require_released(fleet, plan)
+        require_released(fleet, plan.bundle, plan.version)
         RolloutTable(opened).create(plan)
         if not as_json:
             stages = ", ".join(f"{stage.name} ({stage.size})" for stage in plan.stages)

@@ -418,7 +418,7 @@ def _require(session: Session, run: str, *, change: bool = True) -> ShadowRunRow
 
     row = session.get(ShadowRunRow, run, with_for_update=change)
     if row is None:
-        raise NotFoundError(f"there is no shadow run {run!r}")
+        raise NotFoundError(f"there is no shadow run {run!r}", fix="see: edgekit fleet shadow list")
     return row
 
 

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli import edgekit
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.release import release_bundle
 from edgekit_runtime.errors import EdgekitError
+
+
+@pytest.fixture
+def released(fleet: Fleet, make_bundle: Callable[..., Path]) -> Fleet:
+    for name in ("digits", "bells"):
+        release_bundle(fleet, make_bundle("2.0.0", name=name))
+    return fleet
+
 
 START = ("start", "s1", "digits", "2.0.0", "--devices", "site=berlin")
 
@@ -15,7 +27,8 @@ def run(fleet: Fleet, *words: str) -> Result:
     return CliRunner().invoke(edgekit, ["fleet", "shadow", *words, "--fleet", str(fleet.path)])
 
 
-def test_a_run_is_begun_listed_shown_and_stopped(fleet: Fleet) -> None:
+def test_a_run_is_begun_listed_shown_and_stopped(released: Fleet) -> None:
+    fleet = released
     options = ("--rate", "0.5", "--hours", "2", "--memory-mb", "100", "--min-agreement", "0.9")
     made = run(fleet, *START, *options, "--json")
     assert made.exit_code == 0, made.output
@@ -32,12 +45,15 @@ def test_a_run_is_begun_listed_shown_and_stopped(fleet: Fleet) -> None:
     assert json.loads(run(fleet, "list", "--json").output)[0]["state"] == "being stopped"
 
 
-def test_what_makes_no_sense_is_refused(fleet: Fleet) -> None:
+def test_what_makes_no_sense_is_refused(released: Fleet) -> None:
+    fleet = released
     assert run(fleet, *START).exit_code == 0
     for words, what in (
         (START, "already"),
         (("start", "s2", "digits", "2.0.0"), "has not ended"),
         (("start", "s2", "bells", "2.0.0", "--rate", "2"), "rate"),
+        (("start", "s2", "bells", "2.0.1"), "bells 2.0.1 is not released"),
+        (("start", "s2", "b c", "x"), "b c x is not released"),
         (("show", "nothing"), "no shadow run"),
         (("stop", "nothing"), "no shadow run"),
     ):
