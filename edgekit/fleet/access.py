@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import re
-import secrets
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
+from edgekit.fleet.secret_tokens import is_genuine, make_token, token_id
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import GateFailedError, UsageError
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from edgekit.fleet.store.tables import TokenRow
 
 _NAME: Final = r"[^\x00-\x1f\x7f]{1,64}"
-_TOKEN: Final = re.compile(r"ekt_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+_PREFIX: Final = "ekt"
 _SECRET_BYTES: Final = 32
 # Written down at most this often, so that a reader is no writer.
 _USE_NOTED_SECONDS: Final = 300.0
@@ -127,12 +126,12 @@ def create_token(
     if days is not None and not 1 <= days <= MAX_DAYS:
         raise UsageError(f"{days} days is not between 1 and {MAX_DAYS}")
     now = clock().timestamp()
-    identifier, secret = secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES)
+    made = make_token(_PREFIX)
     row = TokenRow(
-        id=identifier,
+        id=made.id,
         name=name,
         role=role.value,
-        secret_sha256=_hash(secret),
+        secret_sha256=made.secret_sha256,
         created=now,
         expires=None if days is None else now + days * 86_400.0,
         revoked=None,
@@ -144,11 +143,11 @@ def create_token(
             session,
             actor=actor,
             action="token.created",
-            subject=f"token {identifier}",
+            subject=f"token {made.id}",
             detail={"name": name, "role": role.value, "days": days},
             clock=clock,
         )
-    return _token(row), f"ekt_{identifier}_{secret}"
+    return _token(row), made.text
 
 
 def revoke_token(
@@ -200,14 +199,12 @@ def check_token(database: Database, text: str, *, clock: Clock = utc_now) -> Acc
     from edgekit.fleet.store.tables import TokenRow
 
     now = clock().timestamp()
-    match = _TOKEN.fullmatch(text.strip())
+    identifier = token_id(_PREFIX, text)
     row = None
-    if match:
+    if identifier:
         with database.read() as session:
-            row = session.get(TokenRow, match[1])
-    # The same work whether the token is known or not, so that its time tells nothing.
-    known = row.secret_sha256 if row else _hash("")
-    right = secrets.compare_digest(_hash(match[2] if match else text), known)
+            row = session.get(TokenRow, identifier)
+    right = is_genuine(_PREFIX, text, row.secret_sha256 if row else None)
     if row is None or not right or not _is_valid(row, now):
         raise UnknownTokenError(
             "this token is not known, or not valid any more",
@@ -229,11 +226,6 @@ def has_admin(database: Database, *, clock: Clock = utc_now) -> bool:
 
 def _is_valid(token: Token | TokenRow, now: float) -> bool:
     return token.revoked is None and (token.expires is None or now < token.expires)
-
-
-def _hash(secret: str) -> str:
-    # 256 random bits cannot be guessed, so they need no slow hash as passwords do.
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _token(row: TokenRow) -> Token:

@@ -15,9 +15,10 @@ alone. The revocation list is the authority's whole memory; the broker reads the
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -241,12 +242,22 @@ class FleetAuthority:
             VerificationError: If the list of those revoked until now is damaged.
             EnvironmentLackError: If the list cannot be written.
         """
-        # Not the lock of those who sign orders: a device is shut out while a rollout goes on.
-        with self.fleet.locked(_LOCK, wait_s=_PATIENCE_SECONDS):
+        with self.held():
             known = self.revoked()
             new = {serial: clock() for serial in serials}
             number = self._revocations_number() + 1
             _write_revocations(self._list(new | known, number, clock), folder_of(self.fleet))
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the list of revoked certificates as it is, while it is copied.
+
+        Raises:
+            EnvironmentLackError: If somebody else holds it for long.
+        """
+        # Not the lock of those who sign orders: a device is shut out while a rollout goes on.
+        with self.fleet.locked(_LOCK, wait_s=_PATIENCE_SECONDS):
+            yield
 
     def revoked(self) -> dict[int, datetime]:
         """The serials of all that are revoked, and since when.

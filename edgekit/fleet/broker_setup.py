@@ -300,7 +300,9 @@ def install_revocations(authority: FleetAuthority) -> Path:
         EnvironmentLackError: If the folder cannot be written.
     """
     path = broker_folder(authority.fleet) / "crl.pem"
-    write_bytes(path, authority.revocations.read_bytes())
+    # Or an older list would take the place of one that somebody has made meanwhile.
+    with authority.held():
+        write_bytes(path, authority.revocations.read_bytes())
     return path
 
 
@@ -355,7 +357,9 @@ def issue_to_folder(
             write_secret(folder / f"{stem}-key.pem", key)
     except FileExistsError as error:
         raise UsageError(
-            "there is a key already, and keys are never overwritten", where=str(error.filename)
+            "there is a key already, and keys are never overwritten",
+            where=str(error.filename),
+            fix="choose another folder: --out",
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error

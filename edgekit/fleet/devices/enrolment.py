@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ from edgekit.fleet.devices.certificates import (
 from edgekit.fleet.devices.facts import MAX_LABELS, require_labels
 from edgekit.fleet.devices.inventory import make_known, require_device
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.secret_tokens import is_genuine, make_token, token_id
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.protocol import require_id
@@ -32,8 +30,7 @@ if TYPE_CHECKING:
     from edgekit.fleet.store.tables import EnrolmentTokenRow
 
 MAX_HOURS: Final = 24 * 365
-_TOKEN: Final = re.compile(r"eke_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-_SECRET_BYTES: Final = 32
+_PREFIX: Final = "eke"
 _HOUR: Final = 3_600.0
 
 
@@ -134,11 +131,11 @@ def create_enrolment_token(
     now = clock().timestamp()
     if device is not None:
         require_id(device, kind="device")
-    identifier, secret = secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES)
+    made = make_token(_PREFIX)
     row = EnrolmentTokenRow(
-        id=identifier,
+        id=made.id,
         device_id=device,
-        secret_sha256=_hash(secret),
+        secret_sha256=made.secret_sha256,
         labels=wanted,
         created=now,
         created_by=actor,
@@ -155,11 +152,11 @@ def create_enrolment_token(
             session,
             actor=actor,
             action="enrolment.token_created",
-            subject=f"enrolment token {identifier}",
+            subject=f"enrolment token {made.id}",
             detail={"hours": hours, "labels": wanted} | _named(session, device),
             clock=clock,
         )
-    return _token(row), f"eke_{identifier}_{secret}"
+    return _token(row), made.text
 
 
 def list_enrolment_tokens(database: Database) -> tuple[EnrolmentToken, ...]:
@@ -275,13 +272,13 @@ def note_refusal(
         reason: Why, without the device's name, for which its pseudonym stands.
         clock: The time.
     """
-    match = _TOKEN.fullmatch(application.token.strip())
+    identifier = token_id(_PREFIX, application.token)
     with database.write() as session:
         record(
             session,
             actor="enrolment",
             action="enrolment.refused",
-            subject=f"enrolment token {match[1] if match else 'of another form'}",
+            subject=f"enrolment token {identifier or 'of another form'}",
             detail={"reason": reason[:300]} | _named(session, application.device),
             clock=clock,
         )
@@ -366,12 +363,9 @@ def _known_token(session: Session, text: str) -> str:
     """
     from edgekit.fleet.store.tables import EnrolmentTokenRow
 
-    match = _TOKEN.fullmatch(text.strip())
-    row = session.get(EnrolmentTokenRow, match[1]) if match else None
-    # The same work whether the token is known or not, so that its time tells nothing.
-    right = secrets.compare_digest(
-        _hash(match[2] if match else text), row.secret_sha256 if row else _hash("")
-    )
+    identifier = token_id(_PREFIX, text)
+    row = session.get(EnrolmentTokenRow, identifier) if identifier else None
+    right = is_genuine(_PREFIX, text, row.secret_sha256 if row else None)
     if row is None or not right:
         raise RefusedTokenError(
             "it is not known",
@@ -402,11 +396,6 @@ def _named(session: Session, device: str | None) -> dict[str, str]:
         return {"device": require_device(session, device).pseudonym}
     except NotFoundError:
         return {}
-
-
-def _hash(secret: str) -> str:
-    # 256 random bits cannot be guessed, so they need no slow hash as passwords do.
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _token(row: EnrolmentTokenRow) -> EnrolmentToken:

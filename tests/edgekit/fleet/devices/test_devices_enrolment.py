@@ -12,6 +12,7 @@ from cryptography import x509
 
 from edgekit.fleet.audit import read_audit, verify_audit
 from edgekit.fleet.authority import FleetAuthority
+from edgekit.fleet.broker_setup import install_revocations
 from edgekit.fleet.devices.certificates import (
     certificates_of,
     revoke_device,
@@ -150,6 +151,27 @@ def test_of_many_who_come_at_once_as_one_device_one_is_let_in(door: Door) -> Non
     assert len([answer for answer in said if answer.startswith("-----BEGIN")]) == 1, said
     assert len([a for a in said if "a device of this id has a certificate" in a]) == len(keys) - 1
     assert len(certificates_of(door.database, "cam-1")) == 1
+
+
+def test_all_that_are_shut_out_at_once_are_on_the_brokers_list(
+    door: Door, fleet: Fleet, authority: FleetAuthority
+) -> None:
+    broker = fleet.path / "mosquitto"
+    broker.mkdir()
+    install_revocations(authority)
+    names = [f"cam-{number}" for number in range(6)]
+    for name in names:
+        door.come(door.token(), name, key=name)
+    together = threading.Barrier(len(names))
+
+    def shut_out(name: str) -> int:
+        together.wait(30)
+        return revoke_device(door.database, fleet, name, actor="alice", clock=door.clock)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        assert list(pool.map(shut_out, names)) == [1] * len(names)
+    assert len(authority.revoked()) == len(names)
+    assert (broker / "crl.pem").read_bytes() == authority.revocations.read_bytes()
 
 
 def test_expired_revoked_and_foreign_tokens_are_refused_with_the_reason(door: Door) -> None:
