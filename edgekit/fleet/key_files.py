@@ -94,7 +94,11 @@ def make_own_key(
         )
     path = folder / f"{name}.pub.json"
     if path.exists():
-        raise UsageError("there is a key of this name already", where=str(path))
+        raise UsageError(
+            "there is a key of this name already, and keys are never overwritten",
+            where=str(path),
+            fix="use it, or choose another name",
+        )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if uri is None:
@@ -106,6 +110,7 @@ def make_own_key(
         raise UsageError(
             "there is a key of this name already, and keys are never overwritten",
             where=str(error.filename),
+            fix="use it, or choose another name",
         ) from error
     except OSError as error:
         raise unwritable(folder, error) from error

@@ -33,9 +33,14 @@ def fetch_from_mlflow(source: str, folder: Path) -> Fetched:
 
     kind, _, rest = source.partition(":")
     parts = rest.strip("/").split("/")
+    if kind == "models" and len(parts) != 2:  # noqa: PLR2004 - name and version
+        # Before MLflow is asked: where no server is named it makes a database in this folder.
+        raise UsageError(
+            "this names no version of a model", where=source, fix="write it as models:/NAME/VERSION"
+        )
     try:
         client = MlflowClient()
-        run = _run_of_model(client, parts, source) if kind == "models" else parts[0]
+        run = _run_of_model(client, *parts) if kind == "models" else parts[0]
         mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder))
         data = client.get_run(run).data if run else None
     except MlflowException as error:
@@ -53,12 +58,8 @@ def fetch_from_mlflow(source: str, folder: Path) -> Fetched:
     )
 
 
-def _run_of_model(client: Any, parts: list[str], source: str) -> str:
-    if len(parts) != 2:  # noqa: PLR2004 - name and version
-        raise UsageError(
-            "this names no version of a model", where=source, fix="models:/NAME/VERSION"
-        )
-    return str(client.get_model_version(*parts).run_id or "")
+def _run_of_model(client: Any, name: str, version: str) -> str:
+    return str(client.get_model_version(name, version).run_id or "")
 
 
 def export_to_mlflow(entry: BundleVersion, file: Path, experiment: str) -> str:

@@ -79,9 +79,11 @@ def _own(
 ) -> contextlib.AbstractContextManager[Asking]:
     if broker is None:
         raise UsageError(
-            "nothing is sent yet: no control plane runs, and the broker is not known",
+            "it is written down, and nothing is sent yet: no control plane runs, and the broker is "
+            "not known",
             where=str(fleet.path),
-            fix="run: edgekit fleet serve, which sends what waits; or give --broker",
+            fix="run: edgekit fleet serve, which sends what waits; next time give --broker, or "
+            "--wait 0",
         )
     name = f"edgekit-asking-{fleet.id}-{secrets.token_hex(4)}"
     return open_asking(fleet, database, broker, name=name, lasting=False)
