@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit.fleet.devices.inventory import Device
 from edgekit.fleet.devices.requests import Asked, RequestBook
 from edgekit.fleet.folder import Fleet
-from edgekit_runtime.errors import GateFailedError, UsageError
+from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.files import sha256_of
 from edgekit_runtime.reports import ShadowPhase
@@ -197,7 +197,7 @@ def predict_measured(
     from edgekit_benchmarks.bench import run_bench
     from edgekit_benchmarks.plan import Plan
 
-    name, data, _ = _released_model(fleet, measured)
+    name, data = _released_model(fleet, measured)
     with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as folder:
         path = Path(folder) / name
         path.write_bytes(data)
@@ -239,7 +239,8 @@ def calibrate_device(
 ) -> Calibrated:
     """Write a private profile of a device from everything that it measured.
 
-    Of a model that was measured several times the newest measurement counts.
+    Of a model that was measured several times the newest measurement counts; what is not released
+    any more counts no more.
 
     Args:
         fleet: Whose releases hold the models.
@@ -249,7 +250,7 @@ def calibrate_device(
         name: The new profile's; None for the board's and the device's.
 
     Raises:
-        UsageError: If nothing can be learned from them, or a name is none.
+        UsageError: If nothing can be learned from the newest, or a name is none.
         EnvironmentLackError: If the file cannot be written.
     """
     from edgekit_benchmarks.anchor import calibrate_runs, require_board
@@ -258,10 +259,16 @@ def calibrate_device(
     board = require_board(base).name
     runs: dict[tuple[str, str, str, int], RecordedRun] = {}
     for item in measurements:
-        model, _ = predict_measured(fleet, item, [board])
-        _, _, digest = _released_model(fleet, item)
-        key = (digest, item.runtime, item.runtime_version, item.threads)
-        runs.setdefault(key, _run(item, sha256=digest, counts=model.counts))
+        try:
+            digest = _model_sha256(fleet, item)
+            key = (digest, item.runtime, item.runtime_version, item.threads)
+            if key not in runs:
+                model, _ = predict_measured(fleet, item, [board])
+                runs[key] = _run(item, sha256=digest, counts=model.counts)
+        except EdgekitError:
+            # Of what was measured weeks ago some is retired by now, and is learned from no more.
+            if item is first:
+                raise
     numbers = ", ".join(str(item.number) for item in measurements[:3])
     path, profile, anchors = calibrate_runs(
         list(runs.values()),
@@ -307,11 +314,16 @@ def _day(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
 
 
-def _released_model(fleet: Fleet, measured: Measured) -> tuple[str, bytes, str]:
-    """The model file of a variant: its name, its content and its SHA-256."""
+def _released_model(fleet: Fleet, measured: Measured) -> tuple[str, bytes]:
+    """The model file of a variant: its name and its content."""
     manifest, read = _release(fleet, measured.bundle, measured.version)
     file = manifest.variant(measured.variant).file
-    return Path(file).name, read(file), manifest.files[file].sha256
+    return Path(file).name, read(file)
+
+
+def _model_sha256(fleet: Fleet, measured: Measured) -> str:
+    manifest, _ = _release(fleet, measured.bundle, measured.version)
+    return manifest.files[manifest.variant(measured.variant).file].sha256
 
 
 def _digests(fleet: Fleet, bundle: str, version: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,13 @@ def test_a_profile_is_learnt_from_all_that_a_device_measured(
     origin = profile.calibrations[0].sources[0]
     assert origin.startswith("measured on the device Oven_7 of the fleet plant-7, ")
     assert str(newest.number) in origin
+    # What was retired since, or never was, keeps nobody from learning from the rest.
+    gone = replace(measured[1], version="0.9.0")
+    other = replace(measured[1], variant="of another bundle")
+    made = calibrate_device(fleet, [measured[0], gone, other], base="raspberrypi4")
+    assert made.anchors == (anchor,)
+    with pytest.raises(UsageError, match=r"meter 0\.9\.0 is not released"):
+        calibrate_device(fleet, [gone, measured[0]], base="raspberrypi4")
     # Learnt from the learnt profile, it is the same again: no factor counts twice.
     again = calibrate_device(fleet, measured, base=made.profile)
     assert (again.profile, again.path) == (made.profile, made.path)
