@@ -28,7 +28,7 @@ from edgekit.fleet.store.tables import AlarmRow
 from edgekit.fleet.telemetry.ledger import Ledger, Measured
 from edgekit.fleet.telemetry.screening import Screened
 from edgekit_runtime.orders import BundleOrder
-from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState
+from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState, ShadowPhase, ShadowState
 from edgekit_runtime.reports import Phase as BundlePhase
 from edgekit_runtime.shadow import OutputGaps, ShadowCounts
 from edgekit_runtime.telemetry import (
@@ -100,11 +100,29 @@ def _state(number: int, name: str) -> DeviceState:
         order_version=number % 4 + 1,
         bundles={
             "digits": BundleState(
-                phase=phase, active=active, variant="litert-int8", previous="1.3.2", reason=reason
+                phase=phase,
+                active=active,
+                variant="litert-int8",
+                previous="1.3.2",
+                reason=reason,
+                shadow=_beside("digits-1.5-beside", "1.5.0") if number < 40 else None,
             ),
-            "bells": BundleState(phase=BundlePhase.ACTIVE, active="0.9.1"),
+            "bells": BundleState(
+                phase=BundlePhase.ACTIVE,
+                active="0.9.1",
+                shadow=_beside("bells-1.0-beside", "1.0.0", crashed=number == 42)
+                if 40 <= number < 43
+                else None,
+            ),
         },
     )
+
+
+def _beside(run: str, version: str, *, crashed: bool = False) -> ShadowState:
+    if crashed:
+        reason = "it crashed (signal 11)"
+        return ShadowState(run=run, version=version, phase=ShadowPhase.ENDED, reason=reason)
+    return ShadowState(run=run, version=version, phase=ShadowPhase.WATCHING)
 
 
 def _events(names: list[str]) -> list[DeviceEvent]:
