@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,22 @@ def test_the_supervisor_imports_nothing_that_only_an_update_needs() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == ""
+
+
+@pytest.mark.skipif(find_spec("socks") is not None, reason="PySocks is installed: paho asks for it")
+def test_paho_brings_neither_http_nor_email() -> None:
+    program = (
+        "import sys\n"
+        "from edgekit_agent.transports.lean_paho import load_paho\n"
+        "load_paho()\n"
+        "import edgekit_agent.transports.mqtt\n"
+        "print(*sorted(set(sys.modules) & {'http.client', 'email', 'urllib.request'}))\n"
+        # Whoever wants it has it.
+        "from urllib import request\n"
+        "import urllib.request\n"
+        "print(request.Request is urllib.request.Request)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "\nTrue\n"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from edgekit_agent.config import AgentConfig, Mirror, Stick
 from edgekit_agent.transports.arrivals import Arrival, Transport
+from edgekit_agent.transports.lean_paho import load_paho
 from edgekit_agent.transports.several import MakeTransport, SeveralTransports
 from edgekit_runtime.protocol import Topics
 
@@ -63,6 +64,7 @@ def _mirror(mirror: Mirror, device: str, topics: Topics) -> MakeTransport:
 
 
 def _broker(config: AgentConfig, topics: Topics, will: bytes) -> MakeTransport:
+    load_paho()
     from edgekit_agent.transports.mqtt import MqttTransport
 
     def make(post: Callable[[Arrival], None]) -> Transport:
