@@ -91,7 +91,10 @@ def test_counters_add_up_and_travel() -> None:
 def test_a_gate_judges_their_share(share: float, requests: int, verdict: Verdict) -> None:
     gates = Gates(min_seconds=0.0, max_nonfinite_share=share)
     features = {"input:x": FeatureCounts(expected=(1.0,), counts=(8,), nonfinite=2)}
-    found = judge(LiveStats(requests=requests), gates, seconds=1.0, features=features)
+    stats = LiveStats(requests=requests)
+    for _ in range(requests):
+        stats.latency.add(1.0)
+    found = judge(stats, gates, seconds=1.0, features=features)
     assert found.verdict is verdict
     if verdict is Verdict.FAILED:
         assert "0.2 of the values of input:x are NaN or infinity" in found.reason
