@@ -187,19 +187,24 @@ def revoke(certificates: tuple[str, ...], folder: Path) -> None:
 
 
 @authority.command()
-@_hosts_option
+@click.option(
+    "--broker-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name or an address by which devices reach the broker; repeatable.  [default: those "
+    "that it has]",
+)
 @fleet_option
 def renew(hosts: tuple[str, ...], folder: Path) -> None:
-    """Make the broker's and the control plane's certificates anew, before they end.
-
-    Name the broker's hosts as when it was made.
-    """
+    """Make the broker's and the control plane's certificates anew, before they end."""
     from edgekit.fleet.authority import FleetAuthority
     from edgekit.fleet.broker_setup import BrokerPlan, broker_folder, renew_certificates
     from edgekit.fleet.folder import Fleet
 
     fleet = Fleet.open(folder)
-    ends = renew_certificates(FleetAuthority.load(fleet), hosts=BrokerPlan(hosts=hosts).all_hosts)
+    named = BrokerPlan(hosts=hosts).all_hosts if hosts else ()
+    ends = renew_certificates(FleetAuthority.load(fleet), hosts=named)
     click.echo(
         f"{broker_folder(fleet) / 'broker.pem'}: holds until {ends:%Y-%m-%d}. Carry it to the "
         "broker, and send mosquitto a SIGHUP"

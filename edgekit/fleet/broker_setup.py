@@ -25,7 +25,7 @@ from edgekit.fleet.broker_address import (
     connection_folder,
     own_certificate,
 )
-from edgekit.fleet.certificates import read_authority
+from edgekit.fleet.certificates import names_served, read_authority, read_chain
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.secret_files import replace_secret, write_secret
@@ -247,17 +247,23 @@ def _set_up(authority: FleetAuthority, plan: BrokerPlan, clock: Clock) -> Broker
 
 
 def renew_certificates(
-    authority: FleetAuthority, *, hosts: Sequence[str], clock: Clock = utc_now
+    authority: FleetAuthority, *, hosts: Sequence[str] = (), clock: Clock = utc_now
 ) -> datetime:
     """Make the broker's and the control plane's certificates anew; nothing else changes.
+
+    Args:
+        authority: Signs.
+        hosts: The broker's names and addresses; none for those that it has.
+        clock: The time of signing.
 
     Returns:
         When they end.
 
     Raises:
-        UsageError: If a name is none.
+        UsageError: If a name is none, or none is given and there is no broker's certificate yet.
         EnvironmentLackError: If the fleet's folder cannot be written.
     """
+    hosts = hosts or _present_hosts(authority.fleet)
     check_hosts(hosts)
     server, server_key = authority.issue("broker", hosts=tuple(hosts), clock=clock)
     client, client_key = authority.issue(CONTROL_PLANE, clock=clock)
@@ -273,6 +279,14 @@ def renew_certificates(
         except OSError as error:
             raise unwritable(path, error) from error
     return min(server.expires, client.expires)
+
+
+def _present_hosts(fleet: Fleet) -> tuple[str, ...]:
+    path = broker_folder(fleet) / "broker.pem"
+    try:
+        return names_served(read_chain(path.read_bytes(), str(path))[0])
+    except OSError:
+        return ()
 
 
 def _check_plan(plan: BrokerPlan, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _MAX_REQUEST_BYTES: Final = 64 * 1024
 _LEAST_RSA_BITS: Final = 2048
+# Of a serial number at most (RFC 5280, 4.1.2.2: 20 octets, and positive).
+_SERIAL_BITS: Final = 159
 
 
 def subject_of(fleet: str, name: str) -> x509.Name:
@@ -232,12 +235,25 @@ def serial_of(text: str) -> int:
     path = Path(text)
     if path.is_file():
         return read_chain(path.read_bytes(), text)[0].serial_number
-    try:
-        return int(text, 16)
-    except ValueError as error:
+    if not re.fullmatch(r"[0-9A-Fa-f]{1,40}", text) or not 0 < int(text, 16) < 1 << _SERIAL_BITS:
         raise UsageError(
-            "this is neither a certificate's file nor a serial number", where=text[:80]
-        ) from error
+            "this is neither a certificate's file nor a serial number",
+            where=text[:80],
+            fix="give a PEM file that is there, or the number in hexadecimal digits",
+        )
+    return int(text, 16)
+
+
+def names_served(certificate: x509.Certificate) -> tuple[str, ...]:
+    """The names and addresses of a server that its certificate holds."""
+    from cryptography import x509
+
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    addresses = found.get_values_for_type(x509.IPAddress)
+    return (*found.get_values_for_type(x509.DNSName), *map(str, addresses))
 
 
 def hash_for(key: CertificateIssuerPrivateKeyTypes) -> Any:

@@ -9,13 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner, Result
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 
+from edgekit.cli import edgekit
 from edgekit.fleet.authority import CERTIFICATE, KEY, FleetAuthority, folder_of
+from edgekit.fleet.broker_setup import broker_folder
+from edgekit.fleet.certificates import names_served
 from edgekit.fleet.folder import Fleet
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.errors import VerificationError as DamagedError
@@ -223,3 +227,38 @@ def test_damage_is_named(fleet: Fleet) -> None:
     with pytest.raises(DamagedError, match="no certificate in PEM") as caught:
         FleetAuthority.load(fleet)
     assert "backup" in str(caught.value.fix)
+
+
+def run(fleet: Fleet, *words: str) -> Result:
+    given = ["fleet", "authority", words[0], "--fleet", str(fleet.path), *words[1:]]
+    return CliRunner().invoke(edgekit, given)
+
+
+def broker_names(fleet: Fleet) -> set[str]:
+    pem = (broker_folder(fleet) / "broker.pem").read_bytes()
+    return set(names_served(x509.load_pem_x509_certificates(pem)[0]))
+
+
+def test_a_broker_keeps_its_names_when_its_certificate_is_renewed(fleet: Fleet) -> None:
+    missing = run(fleet, "renew").exception
+    assert isinstance(missing, UsageError)
+    made = run(fleet, "init", "--broker-host", "broker.example.com", "--broker-host", "10.0.0.7")
+    assert made.exit_code == 0, made.output
+    names = broker_names(fleet)
+    assert {"broker.example.com", "10.0.0.7", "localhost"} <= names
+    before = (broker_folder(fleet) / "broker.pem").read_bytes()
+    assert run(fleet, "renew").exit_code == 0
+    assert (broker_folder(fleet) / "broker.pem").read_bytes() != before
+    assert broker_names(fleet) == names
+    assert run(fleet, "renew", "--broker-host", "other.example.com").exit_code == 0
+    assert "other.example.com" in broker_names(fleet)
+    assert "broker.example.com" not in broker_names(fleet)
+
+
+@pytest.mark.parametrize("text", ["zz", "-5", "0", "f" * 40, "f" * 50, "0x1f", "1_0"])
+def test_what_is_no_certificate_cannot_be_revoked(fleet: Fleet, text: str) -> None:
+    authority = FleetAuthority.create(fleet)
+    refused = run(fleet, "revoke", "--", text).exception
+    assert isinstance(refused, UsageError)
+    assert "neither a certificate's file nor a serial number" in refused.what
+    assert authority.revoked() == {}
