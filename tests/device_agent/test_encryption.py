@@ -481,13 +481,16 @@ def write_config(agent: RunningAgent) -> Path:
     return path
 
 
-def test_a_missing_key_is_told_and_everything_goes_on_when_it_is_back(
-    agent: RunningAgent, tmp_path: Path
-) -> None:
+def without_key(agent: RunningAgent) -> tuple[Path, Path]:
+    """Serve a model and lose the key; where it was, and where it is now."""
     agent.install("1.0.0", 2.0)
-    key = agent.config.encryption.key
-    assert key
-    key.find().rename(tmp_path / "away")
+    assert agent.config.encryption.key
+    key = agent.config.encryption.key.find()
+    return key, key.rename(key.with_name("away"))
+
+
+def test_a_missing_key_is_told_and_everything_goes_on_when_it_is_back(agent: RunningAgent) -> None:
+    key, away = without_key(agent)
     restart(agent, agent.config.encryption)
     agent.wait_for(lambda: "storage.locked" in agent.kinds())
     agent.wait_for(lambda: "storage key cannot be read" in agent.bundle().get("reason", ""))
@@ -498,41 +501,31 @@ def test_a_missing_key_is_told_and_everything_goes_on_when_it_is_back(
     agent.wait_for(lambda: "update.waiting" in agent.kinds())
     status = json.loads(agent.config.status_file.read_bytes())
     assert "storage key cannot be read" in status["storage"]
-    (tmp_path / "away").rename(key.find())
+    away.rename(key)
     agent.wait_for(lambda: "storage.unlocked" in agent.kinds())
     agent.wait_for(lambda: agent.bundle().get("active") == "1.1.0" and agent.is_active("double"))
     assert agent.answer() == [3.0, 6.0, 9.0, 12.0]
     assert "update.rejected" not in agent.kinds()
 
 
-def test_a_key_that_goes_away_while_it_runs_is_no_models_fault(
-    agent: RunningAgent, tmp_path: Path
-) -> None:
-    agent.install("1.0.0", 2.0)
-    key = agent.config.encryption.key
-    assert key
-    key.find().rename(tmp_path / "away")
+def test_a_key_that_goes_away_while_it_runs_is_no_models_fault(agent: RunningAgent) -> None:
+    key, away = without_key(agent)
     assert agent.server_pid
     os.kill(agent.server_pid, signal.SIGKILL)
     agent.wait_for(lambda: "storage.locked" in agent.kinds())
     # Meanwhile the server is started again and again, and cannot load anything.
     time.sleep(2)
     assert agent.bundle()["active"] == "1.0.0"
-    (tmp_path / "away").rename(key.find())
+    away.rename(key)
     agent.wait_for(lambda: agent.served_versions() == ["1.0.0"])
     # Once for the kill.
     assert agent.kinds().count("server.crashed") <= 1
     assert "update.rolled_back" not in agent.kinds()
 
 
-def test_a_wrong_key_is_told_and_the_models_are_fetched_anew(
-    agent: RunningAgent, tmp_path: Path
-) -> None:
-    agent.install("1.0.0", 2.0)
-    key = agent.config.encryption.key
-    assert key
-    key.find().rename(tmp_path / "away")
-    write_new_key(key.find(), rotate=False)
+def test_a_wrong_key_is_told_and_the_models_are_fetched_anew(agent: RunningAgent) -> None:
+    key, _ = without_key(agent)
+    write_new_key(key, rotate=False)
     restart(agent, agent.config.encryption)
     agent.wait_for(lambda: agent.served_versions() == ["1.0.0"] and agent.is_active("double"))
     assert agent.answer() == [2.0, 4.0, 6.0, 8.0]

@@ -7,9 +7,8 @@ import json
 import os
 import re
 import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from edgekit.fleet.store.database import open_fleet_database
 from edgekit.quickstart.device import Device
 from edgekit_agent.cli import cli as agent
 from edgekit_runtime.orders import BundleOrder, Gates
+from tests.simulators.background_work import running
 from tests.simulators.local_agent import infer_body
 from tests.simulators.tiny_bundles import (
     WIDTH,
@@ -52,38 +52,29 @@ LIVE = [-1.5, 0.75, -0.5, 1.0]
 def asked(port: int) -> Iterator[list[tuple[int, Any]]]:
     """An application that asks all the time, and what it is answered."""
     answers: list[tuple[int, Any]] = []
-    stopping = threading.Event()
 
-    def run() -> None:
+    def ask(goes_on: Callable[[], bool]) -> None:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while not stopping.wait(0.02):
+        while goes_on():
+            time.sleep(0.02)
             client.request("POST", "/v2/models/meter/infer", json.dumps(infer_body(LIVE)))
             response = client.getresponse()
             answers.append((response.status, json.loads(response.read())))
         client.close()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with running(ask):
         yield answers
-    finally:
-        stopping.set()
-        thread.join()
 
 
 @contextmanager
 def served(fleet: Fleet, broker: Any) -> Iterator[None]:
     """The control plane at work."""
     database = open_fleet_database(fleet)
-    stopping = threading.Event()
     service = FleetService(fleet, database, broker.address)
-    thread = threading.Thread(target=service.run, kwargs={"goes_on": lambda: not stopping.is_set()})
-    thread.start()
     try:
-        yield
+        with running(lambda goes_on: service.run(goes_on=goes_on)):
+            yield
     finally:
-        stopping.set()
-        thread.join()
         database.close()
 
 

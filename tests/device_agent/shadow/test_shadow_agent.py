@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from edgekit_runtime.sealing.keys import KeySource, write_new_key
 from edgekit_runtime.sealing.vault import Encryption
 from edgekit_runtime.shadow import ShadowCounts, merge_shadows
 from edgekit_runtime.telemetry import parse_batch
+from tests.simulators.background_work import running
 from tests.simulators.local_agent import RunningAgent, make_config
 from tests.simulators.signed_fleet import SignedFleet, quick_order
 from tests.simulators.tiny_bundles import (
@@ -85,29 +86,24 @@ def short_windows(folder: Path, fleet: SignedFleet) -> AgentConfig:
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[ShadowAgent]:
     fleet = SignedFleet()
-    running = ShadowAgent(config=short_windows(tmp_path, fleet), fleet=fleet)
-    running.start()
-    yield running
-    running.stop()
+    made = ShadowAgent(config=short_windows(tmp_path, fleet), fleet=fleet)
+    made.start()
+    yield made
+    made.stop()
 
 
 @contextmanager
 def traffic(agent: ShadowAgent) -> Iterator[list[tuple[int, Any]]]:
     """An application that asks all the time; every answer is looked at in the end."""
     answers: list[tuple[int, Any]] = []
-    stopping = threading.Event()
 
-    def ask() -> None:
-        while not stopping.wait(0.01):
+    def ask(goes_on: Callable[[], bool]) -> None:
+        while goes_on():
             answers.append(agent.infer(LIVE))
+            time.sleep(0.01)
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
+    with running(ask):
         yield answers
-    finally:
-        stopping.set()
-        thread.join()
     assert answers
     served = [2 * value for value in LIVE]
     for status, document in answers:
