@@ -31,6 +31,7 @@ MAX_HOURS: Final = 24.0 * 90
 # Of one device: it holds a few at a time, and whoever floods it shuts it off from others.
 MAX_OPEN: Final = 16
 _AT_ONCE: Final = 1_000
+_READ_AT_ONCE: Final = 500
 _SHOWN: Final = 5
 _MAX_PARTS: Final = 200
 _MAX_LINES: Final = 1_000
@@ -292,6 +293,20 @@ class RequestBook:
         """
         with self.database.read() as session:
             return _asked(_require(session, require_device(session, device).id, number))
+
+    def look_again(self, asked: Sequence[Asked]) -> tuple[Asked, ...]:
+        """How these requests stand now, in the same order; those that are gone as they were."""
+        from sqlalchemy import select, tuple_
+
+        from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+        now: dict[tuple[str, int], Asked] = {}
+        with self.database.read() as session:
+            for start in range(0, len(asked), _READ_AT_ONCE):
+                names = [(a.device, a.number) for a in asked[start : start + _READ_AT_ONCE]]
+                query = select(Row).where(tuple_(Row.device_id, Row.number).in_(names))
+                now |= {(item.device, item.number): item for item in _read(session, query)}
+        return tuple(now.get((item.device, item.number), item) for item in asked)
 
     def answer(self, device: str, number: int) -> tuple[dict[str, Any], ...]:
         """The parts of the answer that are there, in their order."""

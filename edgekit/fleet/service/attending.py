@@ -66,7 +66,7 @@ def attend(
                 asking.turn(timeout_s=_LOOK_SECONDS)
             else:
                 time.sleep(_LOOK_SECONDS)
-            standing = tuple(book.get(item.device, item.number) for item in asked)
+            standing = book.look_again(asked)
             progress(standing)
             if time.monotonic() >= deadline or not any(
                 item.standing(time.time()) in _OPEN for item in standing

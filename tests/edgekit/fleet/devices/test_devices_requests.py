@@ -82,6 +82,22 @@ def test_nothing_is_kept_that_nobody_asked_for(book: RequestBook, watch: Any) ->
     assert book.answer("d1", number) == ()
 
 
+def test_many_are_looked_at_again_together(
+    book: RequestBook, watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.fleet.devices.requests._READ_AT_ONCE", 2)
+    asked = [book.ask(name, RequestKind.LOGS) for name in ("d2", "d1", "d2", "d1", "d2")]
+    assert book.look_again(asked) == tuple(asked)
+    book.take([reply(asked[3].number), reply(asked[4].number, device="d2", ok=False)])
+    now = watch().timestamp()
+    standing = ["waiting", "waiting", "waiting", "done", "failed"]
+    assert [item.standing(now) for item in book.look_again(asked)] == standing
+    delete_device(book.database, "d2", actor="test")
+    standing[4] = "waiting"
+    assert [item.standing(now) for item in book.look_again(asked)] == standing
+    assert book.look_again([]) == ()
+
+
 def test_of_many_all_are_asked_or_nobody(book: RequestBook) -> None:
     for _ in range(MAX_OPEN):
         book.ask("d2", RequestKind.LOGS)
