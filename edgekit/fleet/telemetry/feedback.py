@@ -131,6 +131,8 @@ def give_feedback(
             else:
                 wanted.setdefault((device, item.id), item)
         new = _remember(session, wanted, now)
+        # In the same transaction: what is remembered is counted, whenever the power is cut.
+        count_feedback(session, _sums(wanted, new), now=now)
         if new:
             counts = {"pieces": len(new), "right": sum(wanted[key].right for key in new)}
             counts["wrong"] = sum(wanted[key].wrong for key in new)
@@ -138,8 +140,6 @@ def give_feedback(
                 session, actor=actor, action="feedback.given", subject="fleet", detail=counts,
                 clock=clock,
             )  # fmt: skip
-        # In the same transaction: what is remembered is counted, whenever the power is cut.
-        count_feedback(session, _sums(wanted, new), now=now)
     return Counted(
         counted=len(new), known=len(items) - len(refused) - len(new), refused=tuple(refused)
     )
@@ -213,7 +213,8 @@ def _remember(
             "right": item.right,
             "wrong": item.wrong,
         }
-        for (device, identifier), item in wanted.items()
+        # In one order: two who give the same at once wait for each other, not both.
+        for (device, identifier), item in sorted(wanted.items(), key=lambda pair: pair[0])
     ]
     found = insert_new(session, FeedbackRow, rows, returning=["device_id", "id"])
     return [(row.device_id, row.id) for row in found]
