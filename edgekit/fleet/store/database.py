@@ -175,7 +175,11 @@ def _url(address: str | Path) -> URL:
         return url.set(drivername="sqlite+pysqlite")
     if kind in ("postgresql", "postgres"):
         require("psycopg", extra="postgres")
-        return url.set(drivername="postgresql+psycopg")
+        # libpq takes it there as well, and there nobody would hide it in errors and files.
+        named = url.query.get("password")
+        if isinstance(named, str):
+            url = url.set(password=url.password or named)
+        return url.difference_update_query(["password"]).set(drivername="postgresql+psycopg")
     raise UsageError(
         f"there is no support for the database {kind!r}",
         fix="take PostgreSQL (postgresql://…) or a file for SQLite",

@@ -11,7 +11,13 @@ from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from edgekit.fleet.store.database import Database, migration_config, open_database
+from edgekit.fleet.folder import Fleet
+from edgekit.fleet.store.database import (
+    Database,
+    migration_config,
+    open_database,
+    open_fleet_database,
+)
 from edgekit.fleet.store.tables import Base, DeviceBundleRow, DeviceRow, SettingRow
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from simulators.databases import url_of
@@ -134,6 +140,16 @@ def test_an_address_that_is_none_is_refused_without_its_password() -> None:
     with pytest.raises(UsageError, match="cannot be read") as caught:
         open_database("post gres://u:secret@h:port/n")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("address", ["me:hush@127.0.0.1:9/x?", "me@127.0.0.1:9/x?password=hush&"])
+def test_a_password_is_hidden_wherever_it_stands(fleet: Fleet, address: str) -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(EnvironmentLackError, match="cannot be used") as caught:
+        open_fleet_database(fleet, f"postgresql://{address}sslmode=disable")
+    assert "hush" not in str(caught.value)
+    mark = (fleet.path / "database.txt").read_text()
+    assert mark == "postgresql+psycopg://me:***@127.0.0.1:9/x?sslmode=disable\n"
 
 
 def test_a_server_that_is_not_there_is_named_without_the_password() -> None:
