@@ -169,7 +169,7 @@ def _serve(
         )
         crowd.start()
     except EnvironmentLackError as error:
-        pipe.send(EnvironmentLackError(error.what))
+        pipe.send(error)
         return
     with crowd:
         pipe.send("ready")
