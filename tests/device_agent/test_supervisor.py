@@ -60,6 +60,8 @@ def test_two_bundles_are_served_side_by_side_and_one_is_withdrawn(agent: Running
         agent.release(name, "1.0.0", affine_bundle(name, "1.0.0", scale))
     agent.order(quick_order("double", "1.0.0"), quick_order("triple", "1.0.0"))
     agent.wait_for(lambda: agent.is_active("double") and agent.is_active("triple"))
+    # These gates ask for no time in use: the server before may still take a last connection.
+    agent.wait_for(lambda: agent.served_versions("triple") == ["1.0.0"])
     assert agent.answer("double")[0] == 2.0
     assert agent.answer("triple")[0] == 3.0
     agent.order(quick_order("double", "1.0.0"))
