@@ -20,7 +20,7 @@ from edgekit.cli.fleet_request import request
 from edgekit.cli.fleet_serve import serve
 from edgekit.cli.fleet_shadow import shadow
 from edgekit.cli.fleet_storage import storage
-from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
+from edgekit.cli.render import emit_json, plural, say, size, table, wait_for_interrupt
 from edgekit.cli.rollout import rollout
 from edgekit.cli.simulate import simulate
 
@@ -165,8 +165,9 @@ def publish(folder: Path, broker: str | None, as_json: bool) -> None:
         emit_json(asdict(done))
         return
     click.echo(
-        f"{done.broker}, {done.protocol}: {done.chunks} chunks ({size(done.chunk_bytes)}), "
-        f"metadata ({size(done.metadata_bytes)}), {done.orders} orders"
+        f"{done.broker}, {done.protocol}: {plural(done.chunks, 'chunk')} "
+        f"({size(done.chunk_bytes)}), metadata ({size(done.metadata_bytes)}), "
+        f"{plural(done.orders, 'order')}"
     )
 
 
@@ -197,8 +198,8 @@ def export(target: Path, folder: Path, devices: tuple[str, ...], as_json: bool) 
         emit_json(asdict(done) | {"folder": str(done.folder)})
         return
     click.echo(
-        f"{done.folder}: {done.chunks} chunks ({size(done.chunk_bytes)}), {done.written} of them "
-        f"written now, metadata, {done.orders} orders"
+        f"{done.folder}: {plural(done.chunks, 'chunk')} ({size(done.chunk_bytes)}), "
+        f"{done.written} of them written now, metadata, {plural(done.orders, 'order')}"
     )
 
 
@@ -259,7 +260,8 @@ def status(folder: Path, broker: str | None, wait: float, as_json: bool) -> None
         rows.append([device.device, online, ordered or "-", says or "-"])
     click.echo(table(rows, head=["device", "online", "ordered", "says it runs"]))
     click.echo(
-        f"{len(seen.releases)} releases; metadata holds until {seen.metadata_expires:%Y-%m-%d}"
+        f"{plural(len(seen.releases), 'release')}; "
+        f"metadata holds until {seen.metadata_expires:%Y-%m-%d}"
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.fleet_options import fleet_option, passphrase_option
-from edgekit.cli.render import emit_json, size, table
+from edgekit.cli.render import emit_json, plural, size, table
 
 
 @click.group()
@@ -38,7 +38,8 @@ def add(bundle: Path, folder: Path, passphrase: str | None, as_json: bool) -> No
         emit_json(asdict(made))
         return
     click.echo(
-        f"{made.bundle} {made.version}: {made.chunks} chunks, {size(made.wire_bytes)} on the wire; "
+        f"{made.bundle} {made.version}: {plural(made.chunks, 'chunk')}, "
+        f"{size(made.wire_bytes)} on the wire; "
         f"{size(made.new_wire_bytes)} of them new to this fleet. "
         "Next: edgekit fleet publish"
     )

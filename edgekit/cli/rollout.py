@@ -20,7 +20,7 @@ from edgekit.cli.fleet_options import (
     opened_database,
 )
 from edgekit.cli.interrupting import interruptible
-from edgekit.cli.render import emit_json, say, table
+from edgekit.cli.render import emit_json, plural, say, table
 from edgekit.cli.rollout_options import plan_options
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def _show(stored: StoredRollout) -> None:
         f"rollout {plan.id} of {plan.bundle} {plan.version}, made by {plan.created_by}: "
         f"{state.phase.value}" + (f", {state.reason}" if state.reason else "")
     )
-    click.echo(f"group: {plan.query or 'all devices'} ({len(state.members)} devices)\n")
+    click.echo(f"group: {plan.query or 'all devices'} ({plural(len(state.members), 'device')})\n")
     bounds = stage_bounds(plan.stages, len(state.members))
     rows = []
     for number, stage in enumerate(plan.stages):
