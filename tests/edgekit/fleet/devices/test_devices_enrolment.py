@@ -88,7 +88,7 @@ def test_a_token_gives_one_device_its_certificate_and_labels(
 
 def test_a_token_is_kept_nowhere_and_is_worth_nothing_with_another_secret(door: Door) -> None:
     text = door.token()
-    secret = text.rpartition("_")[2]
+    secret = text.split("_", 2)[2]
     assert secret not in str(list_enrolment_tokens(door.database))
     for wrong in (text[:-1] + ("A" if text[-1] != "A" else "B"), "eke_", "", "ekt" + text[3:]):
         with pytest.raises(RefusedTokenError, match="not known"):
