@@ -102,7 +102,7 @@ def plan_of(stages: int) -> RolloutPlan:
         stages=tuple(Stage(name=f"{s:g}%", percent=s, criteria=criteria) for s in sizes),
         created_by="perf",
         created=0.0,
-        device_timeout_seconds=300.0,
+        device_timeout_seconds=60.0,
     )
 
 

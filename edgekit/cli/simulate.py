@@ -26,6 +26,7 @@ _OF_DEVICES = (
     *("devices", "reject", "roll_back", "degrade", "vanish", "fetch_seconds", "fetch", "seed"),
     *("requests_per_second", "telemetry_seconds", "attach", "broker"),
 )
+_BATCHES_PER_SECOND = 100.0
 # Of a fleet that exists the size is not known before its devices are told something.
 _USUAL_BUNDLE_BYTES = 1 << 20
 _RATES = (
@@ -63,8 +64,8 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--telemetry-seconds",
     type=click.FloatRange(0, min_open=True),
-    help="Of theirs, between two batches of measurements.  [default: 10, or 5 of ours if that "
-    "is longer]",
+    help="Of theirs, between two batches of measurements.  [default: 10; longer where it would be "
+    "less than 5 of ours, or more than 100 batches in one of ours]",
 )
 @click.option(
     "--fetch",
@@ -137,7 +138,8 @@ def simulate(
         vanish=vanish,
         fetch_seconds=fetch_seconds,
         requests_per_second=requests_per_second,
-        telemetry_seconds=telemetry_seconds or max(10.0, 5.0 * pace),
+        telemetry_seconds=telemetry_seconds
+        or max(10.0, 5.0 * pace, devices * pace / _BATCHES_PER_SECOND),
     )
     chosen = parse_fetch(fetch) if fetch is not None else None
     if attach is not None:

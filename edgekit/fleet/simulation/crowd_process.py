@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -18,6 +19,7 @@ from edgekit_runtime.errors import EnvironmentLackError
 
 _ANSWER_SECONDS: Final = 60.0
 _START_SECONDS: Final = 600.0
+_LOOK_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class CrowdProcess:
         behaviour: What they do.
         fetch: What they really fetch.
         speed: How many seconds pass for them in one of ours.
+        goes_on: Asked while they connect, which takes minutes where they are many.
     """
 
     def __init__(
@@ -58,7 +61,9 @@ class CrowdProcess:
         behaviour: Behaviour,
         fetch: FetchPlan | None = None,
         speed: float = 1.0,
+        goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
+        self._goes_on = goes_on
         self.names = tuple(device_name(number) for number in range(count))
         self._speed = speed
         self._began = (time.time(), time.monotonic())
@@ -73,7 +78,14 @@ class CrowdProcess:
         theirs.close()
 
     def __enter__(self) -> CrowdProcess:
-        self._answer(_START_SECONDS)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._pipe.poll(_LOOK_SECONDS) and time.monotonic() < deadline:
+            if not self._goes_on():
+                # It does not listen before all are connected.
+                self._process.kill()
+                self.stop()
+                raise KeyboardInterrupt
+        self._answer(0.0)
         return self
 
     def __exit__(
@@ -120,7 +132,7 @@ class CrowdProcess:
     def _answer(self, seconds: float) -> object:
         try:
             answer = self._pipe.recv() if self._pipe.poll(seconds) else None
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             answer = None
         if isinstance(answer, EnvironmentLackError):
             self.stop()

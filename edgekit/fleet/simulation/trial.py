@@ -43,6 +43,7 @@ from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.orders import BundleOrder, Gates
 
 BEFORE: Final = "0.0.1"
+_COUNTED_PER_SECOND: Final = 5_000
 _RUNTIMES: Final = ("onnxruntime", "litert", "tflite-runtime")
 
 
@@ -127,9 +128,10 @@ def try_rollout(
         settings: What the trial is like.
         on_decision: Told of the engine's decisions.
         say: Told of the progress.
-        goes_on: Asked now and then.
+        goes_on: Asked now and then: a rollout under way is ended in good order.
 
     Raises:
+        KeyboardInterrupt: If it does not go on before the rollout has begun.
         EnvironmentLackError: If no broker can be started, or it lets not all devices in.
     """
     with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as name:
@@ -137,7 +139,7 @@ def try_rollout(
         fleet = _make_fleet(folder, plan, settings)
         with start_broker(folder / "broker") as broker:
             say(f"{broker.name} at {broker.address}; telling {settings.devices} devices")
-            _tell_before(fleet, plan, settings, broker)
+            _tell_before(fleet, plan, settings, broker, goes_on)
             crowd = CrowdProcess(
                 fleet,
                 broker.address,
@@ -145,9 +147,10 @@ def try_rollout(
                 behaviour=replace(settings.behaviour, only_version=plan.version),
                 fetch=settings.fetch or usual_fetch(settings.devices, settings.bundle_bytes),
                 speed=settings.speed,
+                goes_on=goes_on,
             )
             with crowd:
-                _settle(crowd, plan)
+                _settle(crowd, plan, goes_on)
                 say(f"{settings.devices} devices are connected and run {plan.bundle} {BEFORE}")
                 with closing(open_fleet_database(fleet)) as database:
                     return _run(
@@ -222,7 +225,7 @@ def _peak_rss_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _settle(crowd: CrowdProcess, plan: RolloutPlan) -> None:
+def _settle(crowd: CrowdProcess, plan: RolloutPlan, goes_on: Callable[[], bool]) -> None:
     wanted = {f"{plan.bundle} {BEFORE} (active)": len(crowd.names)}
     # Slow devices take longer, and many need the processor for a while.
     deadline = time.monotonic() + 60.0 + len(crowd.names) / 50
@@ -232,17 +235,25 @@ def _settle(crowd: CrowdProcess, plan: RolloutPlan) -> None:
                 f"the devices did not install the version before: {crowd.figures().phases}",
                 fix="simulate fewer devices",
             )
-        time.sleep(0.1)
+        if not goes_on():
+            raise KeyboardInterrupt
+        # Devices that are counted do nothing else meanwhile.
+        time.sleep(max(0.1, len(crowd.names) / _COUNTED_PER_SECOND))
 
 
 def _tell_before(
-    fleet: Fleet, plan: RolloutPlan, settings: TrialSettings, broker: RunningBroker
+    fleet: Fleet,
+    plan: RolloutPlan,
+    settings: TrialSettings,
+    broker: RunningBroker,
+    goes_on: Callable[[], bool],
 ) -> None:
     order = BundleOrder(bundle=plan.bundle, version=BEFORE, gates=Gates(min_seconds=0.0))
     names = [device_name(number) for number in range(settings.devices)]
     actions = [Order(device=name, bundle=plan.bundle, order=order, after=0) for name in names]
     for _ in OrderBook(fleet).carry_out(actions):
-        continue
+        if not goes_on():
+            raise KeyboardInterrupt
     publish(fleet, broker.address)
 
 

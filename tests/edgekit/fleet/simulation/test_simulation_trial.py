@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import subprocess
 import sys
 
@@ -55,6 +56,23 @@ def test_a_version_that_goes_wrong_in_live_use_is_taken_back_from_the_canaries()
     assert len(report.state.devices) == 5
     assert report.crowd.phases == {"model 0.0.1 (active)": 25}
     assert report.wrong == ()
+
+
+@needs_mosquitto
+@pytest.mark.parametrize("answers", [0, 1, 3])
+def test_before_the_rollout_it_ends_as_soon_as_it_is_told_to(answers: int) -> None:
+    """While orders are signed, while devices connect, and while they install."""
+    asked = iter([True] * answers)
+    begun = []
+    with pytest.raises(KeyboardInterrupt):
+        try_rollout(
+            make_plan(100.0),
+            TrialSettings(devices=5, behaviour=Behaviour(fetch_seconds=60.0), speed=1.0),
+            on_decision=lambda _plan, decision: begun.append(decision),
+            goes_on=lambda: next(asked, False),
+        )
+    assert not begun
+    assert not multiprocessing.active_children()
 
 
 FETCH = FetchPlan(everything=0.04, index=True)
