@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BATCH: Final = 100
 _MOST_PROVEN: Final = 1_000
 # Most of the time of an order goes by in waiting for the disk, which takes many at once.
-_SIDE_BY_SIDE: Final = 16
+_SIDE_BY_SIDE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
