@@ -274,10 +274,7 @@ def renew_certificates(
         own_certificate(authority.fleet.path): client_key + client.pem.encode(),
     }
     for path, content in files.items():
-        try:
-            replace_secret(path, content)
-        except OSError as error:
-            raise unwritable(path, error) from error
+        replace_secret(path, content)
     return min(server.expires, client.expires)
 
 

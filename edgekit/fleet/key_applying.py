@@ -127,8 +127,8 @@ def apply_first(
                 raise unwritable(folder, error) from error
             _write_root(folder, part.roots[0])
         _publish_first(fleet, change.repositories[Repository.IMAGE], ring, clock)
+        replace_secret(staging / KEYS_FILE, keyring_json(ring))
         try:
-            replace_secret(staging / KEYS_FILE, keyring_json(ring))
             staging.replace(fleet.keys)
             sync_folder(fleet.path)
         except OSError as error:
@@ -253,10 +253,7 @@ def _carry_through(fleet: Fleet, change: KeyChange, record: Record, clock: Clock
     for repository, part in change.repositories.items():
         if part.roots:
             _write_root(root_folder(fleet, repository), part.roots[0])
-    try:
-        replace_secret(fleet.keys / KEYS_FILE, keyring_json(change.ring))
-    except OSError as error:
-        raise unwritable(fleet.keys / KEYS_FILE, error) from error
+    replace_secret(fleet.keys / KEYS_FILE, keyring_json(change.ring))
     _sign_images_again(fleet, change.repositories[Repository.IMAGE], clock)
     _sign_orders_again(fleet, change.repositories[Repository.DIRECTOR], clock)
     for repository, part in change.repositories.items():

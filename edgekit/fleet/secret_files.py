@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
-from edgekit_runtime.durable import discard, sync_folder
+from edgekit_runtime.durable import PRIVATE, write_bytes
 
 
 def write_secret(path: Path, data: bytes) -> None:
@@ -15,7 +14,7 @@ def write_secret(path: Path, data: bytes) -> None:
     Raises:
         OSError: If it exists, or cannot be written.
     """
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE)
     with os.fdopen(handle, "wb") as file:
         file.write(data)
         file.flush()
@@ -26,18 +25,6 @@ def replace_secret(path: Path, data: bytes) -> None:
     """Replace a file's content, durably and all at once; its mode is 0600.
 
     Raises:
-        OSError: If it cannot be written; the old content is still whole.
+        EnvironmentLackError: If it cannot be written; the old content is still whole.
     """
-    # mkstemp makes files that only their owner may read.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        discard(temporary)
-        raise
-    sync_folder(path.parent)
+    write_bytes(path, data, mode=PRIVATE)

@@ -7,9 +7,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from edgekit_runtime.errors import EnvironmentLackError
+
+# Modes of files: what everybody may read, and what only its owner may.
+ORDINARY: Final = 0o644
+PRIVATE: Final = 0o600
 
 
 def sync_folder(folder: Path) -> None:
@@ -24,8 +28,12 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, mode: int = ORDINARY) -> Iterator[IO[bytes]]:
     """Open a file that takes the place of `path` on success and leaves no trace on failure.
+
+    Args:
+        path: The file; its folder exists.
+        mode: Who may read it; until it is whole nobody but its owner may.
 
     Raises:
         EnvironmentLackError: If the folder cannot be written or the disk is full.
@@ -40,8 +48,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only their owner may read; an artifact is an ordinary file.
-        temporary.chmod(0o644)
+        # mkstemp makes files that only their owner may read.
+        temporary.chmod(mode)
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
@@ -58,13 +66,18 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = ORDINARY) -> None:
     """Replace a file's content, durably and all at once.
+
+    Args:
+        path: The file; its folder exists.
+        data: All of its content.
+        mode: Who may read it; until it is whole nobody but its owner may.
 
     Raises:
         EnvironmentLackError: If the folder cannot be written or the disk is full.
     """
-    with replacing(path) as file:
+    with replacing(path, mode=mode) as file:
         file.write(data)
 
 

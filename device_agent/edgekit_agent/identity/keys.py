@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit_agent.settings import Tls
-from edgekit_runtime.durable import sync_folder, unwritable
+from edgekit_runtime.durable import ORDINARY, PRIVATE, unwritable, write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.extras import require
 
@@ -19,8 +17,6 @@ if TYPE_CHECKING:
 # Of its life, what may have passed before a certificate is renewed.
 RENEW_SHARE: Final = 2 / 3
 MAX_PEM_BYTES: Final = 64 * 1024
-_SECRET_MODE: Final = 0o600
-_PUBLIC_MODE: Final = 0o644
 
 
 def make_key(path: Path) -> None:
@@ -139,22 +135,9 @@ def write_pem(path: Path, data: bytes, *, secret: bool) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes files that only their owner may read.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(_SECRET_MODE if secret else _PUBLIC_MODE)
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
+    write_bytes(path, data, mode=PRIVATE if secret else ORDINARY)
 
 
 def _load_key(path: Path) -> EllipticCurvePrivateKey:
