@@ -10,6 +10,7 @@ number is signed as text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -215,6 +216,11 @@ class BundleOrder:
             },
             **shadow,
         }
+
+
+def order_of(orders: Iterable[BundleOrder], bundle: str) -> BundleOrder | None:
+    """What a device's orders say of a bundle; None for nothing."""
+    return next((order for order in orders if order.bundle == bundle), None)
 
 
 def target_path(bundle: str, version: str) -> str:

@@ -20,7 +20,7 @@ from edgekit.fleet.keyring import Repository, read_keyring
 from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order
-from edgekit_runtime.orders import BundleOrder
+from edgekit_runtime.orders import BundleOrder, order_of
 from edgekit_runtime.protocol import Topics, pack_metadata
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Entry:
 
     def of(self, bundle: str) -> BundleOrder | None:
         """What it says of a bundle."""
-        return next((item for item in self.bundles if item.bundle == bundle), None)
+        return order_of(self.bundles, bundle)
 
 
 _NOTHING: Final = Entry(0, ())

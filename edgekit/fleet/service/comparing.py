@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.inventory import Inventory
@@ -13,14 +11,11 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish_order
 from edgekit.fleet.rollouts.labels import parse_query
-from edgekit.fleet.service.looking import Looks, bring_forward
+from edgekit.fleet.service.looking import TOLD_AT_ONCE, Looks, bring_forward
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.experiments import Experiment, ExperimentTable
 from edgekit.fleet.telemetry.ledger import Ledger
-from edgekit_runtime.orders import BundleOrder
-
-# Signing takes a millisecond or two a device: the devices are heard in between.
-_TOLD_AT_ONCE: Final = 50
+from edgekit_runtime.orders import BundleOrder, order_of
 
 
 class Comparisons:
@@ -88,7 +83,7 @@ class Comparisons:
     def _tell(self, experiment: Experiment) -> None:
         last = self._told.get(experiment.id, "")
         left = sorted(device for device in experiment.arms if device > last)
-        part = left[:_TOLD_AT_ONCE]
+        part = left[:TOLD_AT_ONCE]
         with connected_to(self._broker) as connection:
             for device in part:
                 version = experiment.version_of(experiment.arms[device])
@@ -104,10 +99,8 @@ class Comparisons:
         self._told.pop(experiment.id, None)
 
     def _is_told(self, device: str, bundle: str, version: str) -> bool:
-        return any(
-            (order.bundle, order.version) == (bundle, version)
-            for order in device_order(self._fleet, device).bundles
-        )
+        order = order_of(device_order(self._fleet, device).bundles, bundle)
+        return order is not None and order.version == version
 
     def _look(self, experiment: Experiment) -> None:
         since = experiment.told or experiment.created

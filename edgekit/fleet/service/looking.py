@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from edgekit_runtime.errors import EdgekitError
+
+# Signing takes a millisecond or two a device: the devices are heard in between.
+TOLD_AT_ONCE: Final = 50
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from functools import partial
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
@@ -12,15 +12,12 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish_order
 from edgekit.fleet.rollouts.labels import parse_query
-from edgekit.fleet.service.looking import Looks, bring_forward
+from edgekit.fleet.service.looking import TOLD_AT_ONCE, Looks, bring_forward
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit.fleet.store.shadows import ShadowRun, ShadowTable
-from edgekit_runtime.orders import BundleOrder
+from edgekit_runtime.orders import BundleOrder, order_of
 from edgekit_runtime.reports import Phase
-
-# Signing takes a millisecond or two a device: the devices are heard in between.
-_TOLD_AT_ONCE: Final = 50
 
 
 class Shadows:
@@ -62,13 +59,16 @@ class Shadows:
         Raises:
             EnvironmentLackError: If the database cannot be used.
         """
-        bring_forward("shadow run", self._table.open(), self._bring_forward)
+        runs = self._table.open()
+        if runs:
+            busy = frozenset(self._rollouts.under_way_bundles().values())
+            bring_forward("shadow run", runs, partial(self._bring_forward, busy=busy))
 
-    def _bring_forward(self, run: ShadowRun) -> None:
+    def _bring_forward(self, run: ShadowRun, *, busy: frozenset[str]) -> None:
         if run.chosen is None and run.stopped is None:
             self._looks.take(f"{run.id} devices", lambda: self._choose(run))
             return
-        if run.bundle not in self._rollouts.under_way_bundles().values():
+        if run.bundle not in busy:
             if run.stopped is None:
                 self._tell(run)
             else:
@@ -99,7 +99,7 @@ class Shadows:
         ]
 
     def _tell(self, run: ShadowRun) -> None:
-        waiting = self._table.waiting(run.id, told=False, most=_TOLD_AT_ONCE)
+        waiting = self._table.waiting(run.id, told=False, most=TOLD_AT_ONCE)
         if not waiting:
             return
         with connected_to(self._broker) as connection:
@@ -117,7 +117,7 @@ class Shadows:
                 self._table.note_told(run.id, device)
 
     def _take_back(self, run: ShadowRun) -> None:
-        told = self._table.waiting(run.id, told=True, most=_TOLD_AT_ONCE)
+        told = self._table.waiting(run.id, told=True, most=TOLD_AT_ONCE)
         if not told:
             self._table.look(run.id)
             self._table.note_ended(run.id)
@@ -142,5 +142,4 @@ class Shadows:
 
     def _order(self, device: str, bundle: str) -> BundleOrder | None:
         """What a device is told of a bundle."""
-        orders = device_order(self._fleet, device).bundles
-        return next((order for order in orders if order.bundle == bundle), None)
+        return order_of(device_order(self._fleet, device).bundles, bundle)

@@ -354,7 +354,6 @@ def killed_at(step: int, patch: pytest.MonkeyPatch, change: Callable[[], None]) 
         return count
 
     patch.setattr(durable, "replacing", counted(durable.replacing))
-    patch.setattr(key_applying, "replace_secret", counted(key_applying.replace_secret))
     patch.setattr(key_applying, "_remove_retired", counted(key_applying._remove_retired))
     try:
         change()

@@ -145,7 +145,7 @@ def test_a_turn_reads_and_signs_for_some_devices_only(
         read.append(device)
         return device_order(fleet, device)
 
-    monkeypatch.setattr("edgekit.fleet.service.comparing._TOLD_AT_ONCE", 10)
+    monkeypatch.setattr("edgekit.fleet.service.comparing.TOLD_AT_ONCE", 10)
     monkeypatch.setattr("edgekit.fleet.service.comparing.device_order", counted)
     world.ask()
     world.comparisons.turn()
@@ -162,7 +162,7 @@ def test_a_turn_reads_and_signs_for_some_devices_only(
 def test_what_was_told_before_a_crash_is_sent_again_and_not_signed_anew(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgekit.fleet.service.comparing._TOLD_AT_ONCE", 20)
+    monkeypatch.setattr("edgekit.fleet.service.comparing.TOLD_AT_ONCE", 20)
     world.ask()
     for _ in range(2):
         world.comparisons.turn()
@@ -183,15 +183,7 @@ def test_an_old_experiment_goes_on_whatever_was_asked_since(world: World) -> Non
     assert world.table.get("old").told is not None
 
 
-def test_devices_are_looked_for_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[str] = []
-    labels = Inventory.labels
-
-    def counted(self: Inventory):
-        looked.append("labels")
-        return labels(self)
-
-    monkeypatch.setattr(Inventory, "labels", counted)
+def test_devices_are_looked_for_now_and_then(world: World, looked: list[str]) -> None:
     seldom = Comparisons(
         world.fleet, world.database, world.broker.address, ledger=world.ledger, look_seconds=3_600
     )

@@ -113,15 +113,7 @@ def test_devices_are_told_once_and_what_they_serve_stays(world: World) -> None:
     assert device_order(world.fleet, "d2").version == 2
 
 
-def test_devices_are_looked_for_now_and_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    looked: list[str] = []
-    labels = Inventory.labels
-
-    def counted(self: Inventory):
-        looked.append("labels")
-        return labels(self)
-
-    monkeypatch.setattr(Inventory, "labels", counted)
+def test_devices_are_looked_for_now_and_then(world: World, looked: list[str]) -> None:
     seldom = Shadows(world.fleet, world.database, world.broker.address, look_seconds=3_600)
     world.ask(query="id = nobody")
     for _ in range(5):
