@@ -356,9 +356,13 @@ class RequestBook:
         from edgekit.fleet.store.inserts import insert_new
         from edgekit.fleet.store.tables import ReplyPartRow
 
-        done = []
+        done: list[Asked] = []
+        answers = tuple(replies)
+        if not answers:
+            # Asked every second: whoever has nothing to write does not lock.
+            return done
         with self.database.write() as session:
-            for reply in replies:
+            for reply in answers:
                 row = _find(session, reply.device, reply.number, change=True)
                 # One that is expired was asked for all the same: its answer comes from far.
                 if row is None or row.answered is not None or row.withdrawn is not None:
