@@ -12,12 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from edgekit_runtime.fields import FieldReader
-
 LEAST_MS: Final = 0.001
 RATIO: Final = 1.1
 BUCKETS: Final = 200
-MAX_COUNT: Final = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +43,6 @@ class LatencySketch:
             count for at, count in self.counts.items() if LEAST_MS * RATIO**at >= milliseconds
         )
         return above / self.count if self.counts else 0.0
-
-    def to_json(self) -> list[list[int]]:
-        """The sketch as it travels: [bucket, count] of every bucket."""
-        return [[position, count] for position, count in sorted(self.counts.items())]
-
-
-def read_sketch(reader: FieldReader, name: str) -> LatencySketch:
-    """Read what `LatencySketch.to_json` made; faults gather in the reader."""
-    counts: dict[int, int] = {}
-    for item in reader.sequence(name, optional=True, most=BUCKETS):
-        match item:
-            case [int(position), int(count)] if 0 <= position < BUCKETS and 0 <= count <= MAX_COUNT:
-                counts[position] = counts.get(position, 0) + count
-            case _:
-                reader.fault(name, "must be a list of [bucket, count]")
-                break
-    return LatencySketch({position: count for position, count in counts.items() if count})
 
 
 def bucket_of(milliseconds: float) -> int:
