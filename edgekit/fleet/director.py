@@ -9,6 +9,7 @@ from typing import Final
 
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
+from tuf.repository import AbortEdit
 
 from edgekit.fleet.clock import Clock
 from edgekit.fleet.folder import Fleet
@@ -75,6 +76,9 @@ class DeviceOrders(SignedFolder):
         targets = _order_targets(orders, images)
         with self.edit_targets() as metadata:
             self._check_owner(metadata)
+            if metadata.targets == targets and metadata.version > self.current()[0]:
+                # Signed before a crash, and seen by nobody: it is finished, and no other made.
+                raise AbortEdit
             metadata.unrecognized_fields[ORDER_FIELD] = {"device": self.device}
             metadata.targets = targets
         self.commit()

@@ -11,6 +11,7 @@ from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import packed_order
 from edgekit.fleet.rollouts.engine import Order
 from edgekit.fleet.rollouts.order_book import Entry, OrderBook
+from edgekit_runtime.durable import write_bytes
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.orders import BundleOrder
 from tests.edgekit.fleet.rollouts.conftest import release
@@ -93,3 +94,35 @@ def test_many_are_told_at_once_and_one_device_one_after_the_other(fleet: Fleet) 
     for name in devices[1:]:
         assert messages[f"edgekit/v1/plant-7/devices/{name}/order"] == packed_order(fleet, name)
         assert device_order(fleet, name).bundles == (OLD,)
+
+
+@pytest.mark.parametrize("written", [1, 2])
+@pytest.mark.parametrize("told_before", [False, True])
+def test_what_a_crash_left_half_signed_is_finished_and_not_made_anew(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, written: int, told_before: bool
+) -> None:
+    """Cut off behind the order itself, and behind the snapshot: the timestamp is missing."""
+    before = 1 if told_before else 0
+    if told_before:
+        tell(OrderBook(fleet), Order(device="d1", bundle="double", order=OLD, after=0))
+    action = Order(
+        device="d1", bundle="double", order=NEW, after=before, expected=OLD if told_before else None
+    )
+    left = iter(range(written))
+
+    def cut_off(path: Path, data: bytes) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write_bytes(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("edgekit.fleet.signed_folder.write_bytes", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            tell(OrderBook(fleet), action)
+    assert device_order(fleet, "d1").version == before
+    tell(OrderBook(fleet), action)
+    assert device_order(fleet, "d1").version == before + 1
+    assert device_order(fleet, "d1").bundles == (NEW,)
+    # What was published is told anew by a new order: a device takes it as the wish to try again.
+    order_bundle(fleet, "d1", NEW)
+    assert device_order(fleet, "d1").version == before + 2
