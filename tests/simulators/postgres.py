@@ -72,8 +72,9 @@ class PostgresServer:
         log = self.folder / "log"
         self._run("pg_ctl", "-D", self.folder / "data", "-w", "-l", log, "-o", options, "start")
 
-    def stop(self) -> None:
-        self._run("pg_ctl", "-D", self.folder / "data", "-w", "-m", "fast", "stop")
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it; "immediate" as a crash does, and the next start recovers."""
+        self._run("pg_ctl", "-D", self.folder / "data", "-w", "-m", mode, "stop")
 
     def remove(self) -> None:
         if (self.folder / "data" / "postmaster.pid").exists():
