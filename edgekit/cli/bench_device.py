@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.fleet_options import broker_address, opened_database
+from edgekit.cli.fleet_options import broker_if_known, opened_database
 from edgekit.cli.render import emit_json, milliseconds, say, size, table
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def bench_device(
             profiles=profiles,
             calibrate=calibrate,
             seconds=wait,
-            broker=broker_address(fleet, broker) if broker or fleet.broker else None,
+            broker=broker_if_known(fleet, broker),
             actor=local_actor(),
             progress=say,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.fleet_options import (
-    broker_address,
+    broker_if_known,
     broker_option,
     database_option,
     fleet_option,
@@ -210,7 +210,7 @@ def delete(device: str, yes: bool, folder: Path, database: str | None, broker: s
     if not yes:
         click.confirm(f"Delete all that is held on {device}?", abort=True)
     with opened_database(folder, database) as (fleet, opened):
-        address = broker_address(fleet, broker) if broker or fleet.broker else None
+        address = broker_if_known(fleet, broker)
         pseudonym = erase_device(opened, fleet, device, broker=address, actor=local_actor())
     click.echo(f"{device}: deleted; the audit log knows it as {pseudonym}")
 

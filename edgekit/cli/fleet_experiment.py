@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.fleet_options import database_option, fleet_option, json_option, opened_database
+from edgekit.cli.fleet_options import (
+    broker_if_known,
+    broker_option,
+    database_option,
+    fleet_option,
+    json_option,
+    opened_database,
+)
 from edgekit.cli.render import emit_json, table
 
 
@@ -47,6 +54,7 @@ def experiment() -> None:
 )
 @fleet_option
 @database_option
+@broker_option
 @json_option
 def start(
     name: str,
@@ -61,11 +69,13 @@ def start(
     comparable_by: tuple[str, ...],
     folder: Path,
     database: str | None,
+    broker: str | None,
     as_json: bool,
 ) -> None:
     """Begin the experiment NAME: VERSION_A of BUNDLE, which is known, against VERSION_B."""
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.experiments.ab import question_from_json
+    from edgekit.fleet.installable import require_installable
     from edgekit.fleet.store.experiments import ExperimentTable
 
     asked = {
@@ -74,7 +84,9 @@ def start(
         "alpha": alpha,
         "most_seconds": most_days * 86_400,
     }
-    with opened_database(folder, database) as (_, opened):
+    with opened_database(folder, database) as (fleet, opened):
+        versions = {version_a, version_b}
+        require_installable(fleet, bundle, versions, broker=broker_if_known(fleet, broker))
         made = ExperimentTable(opened).create(
             name,
             bundle=bundle,

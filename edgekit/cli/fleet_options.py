@@ -81,6 +81,11 @@ def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:
     return parse_broker(text, fleet=opened.path)
 
 
+def broker_if_known(opened: Fleet, text: str | None) -> BrokerAddress | None:
+    """The broker that is named, or the one published to last; None before anything was."""
+    return broker_address(opened, text) if text or opened.broker else None
+
+
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
     """Labels that were written as NAME=VALUE.
 

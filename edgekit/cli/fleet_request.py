@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgekit.cli.fleet_options import (
-    broker_address,
+    broker_if_known,
     broker_option,
     database_option,
     fleet_option,
@@ -219,7 +219,7 @@ def _ask(
         asked = book.ask_all(names, RequestKind(kind), arguments, hours=hours)
         say(f"asked {plural(len(asked), 'device')} for {kind}")
         if wait > 0:
-            address = broker_address(fleet, broker) if broker or fleet.broker else None
+            address = broker_if_known(fleet, broker)
             asked = list(
                 attend(
                     fleet,

@@ -10,6 +10,7 @@ import click
 
 from edgekit.cli.fleet_options import (
     broker_address,
+    broker_if_known,
     broker_option,
     database_option,
     fleet_option,
@@ -76,7 +77,7 @@ def serve(
             if share:
                 work.append(SharedHearing(fleet, opened, address).run)
         server = PageServer(
-            ControlPlane(fleet=fleet, database=opened),
+            ControlPlane(fleet=fleet, database=opened, broker=broker_if_known(fleet, broker)),
             host=host,
             port=port,
             certificate=tls_certificate,

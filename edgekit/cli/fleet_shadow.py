@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.fleet_options import database_option, fleet_option, json_option, opened_database
+from edgekit.cli.fleet_options import (
+    broker_if_known,
+    broker_option,
+    database_option,
+    fleet_option,
+    json_option,
+    opened_database,
+)
 from edgekit.cli.render import emit_json, table
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ def shadow() -> None:
 @click.option("--alpha", default=0.05, show_default=True, help="Probability of a false answer.")
 @fleet_option
 @database_option
+@broker_option
 @json_option
 def start(
     name: str,
@@ -62,13 +70,14 @@ def start(
     free_mb: int,
     folder: Path,
     database: str | None,
+    broker: str | None,
     as_json: bool,
     **asked: float,
 ) -> None:
     """Begin the run NAME: VERSION of BUNDLE beside whatever version of it serves."""
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.experiments.shadow import settings_from_json
-    from edgekit.fleet.rollouts.driving import require_released
+    from edgekit.fleet.installable import require_installable
     from edgekit.fleet.store.shadows import ShadowTable
 
     settings = settings_from_json(
@@ -81,8 +90,7 @@ def start(
         where=name,
     )
     with opened_database(folder, database) as (fleet, opened):
-        # A slip of the pen would wait for its devices for ever.
-        require_released(fleet, bundle, version)
+        require_installable(fleet, bundle, [version], broker=broker_if_known(fleet, broker))
         made = ShadowTable(opened).create(
             name,
             bundle=bundle,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.fleet_options import (
-    broker_address,
+    broker_if_known,
     broker_option,
     database_option,
     fleet_option,
@@ -277,7 +277,7 @@ def retire(
     from edgekit.fleet.registry.retirement import retire as retire_version
 
     fleet = Fleet.open(folder)
-    address = broker_address(fleet, broker) if broker or fleet.broker else None
+    address = broker_if_known(fleet, broker)
     with _opened(folder, database) as opened:
         done = retire_version(
             opened, fleet, *parse_name(name), passphrase=passphrase, broker=address

@@ -13,6 +13,7 @@ import click
 
 from edgekit.cli.fleet_options import (
     broker_address,
+    broker_if_known,
     broker_option,
     database_option,
     fleet_option,
@@ -83,7 +84,7 @@ def start(
         --stage canary=5 --stage 25% --stage 100% --min-seconds 3600 --min-requests 1000
     """
     from edgekit.cli.rollout_options import plan_of_options
-    from edgekit.fleet.rollouts.driving import require_released
+    from edgekit.fleet.installable import require_installable
     from edgekit.fleet.rollouts.plan import check_plan, plan_from_json
     from edgekit.fleet.store.rollouts import RolloutTable
     from edgekit_runtime.errors import UsageError
@@ -100,7 +101,8 @@ def start(
         emit_json(plan.to_json())
         return
     with opened_database(folder, database) as (fleet, opened):
-        require_released(fleet, plan.bundle, plan.version)
+        address = broker_if_known(fleet, broker)
+        require_installable(fleet, plan.bundle, [plan.version], broker=address)
         RolloutTable(opened).create(plan)
         if not as_json:
             stages = ", ".join(f"{stage.name} ({stage.size})" for stage in plan.stages)

@@ -8,7 +8,8 @@ from edgekit.fleet.access import Access, Role
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.inventory import Device, Inventory
 from edgekit.fleet.devices.requests import RequestBook
-from edgekit.fleet.folder import Fleet
+from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.installable import require_installable
 from edgekit.fleet.registry.catalogue import Registry
 from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.store.database import Database
@@ -24,11 +25,13 @@ class ControlPlane:
     Attributes:
         fleet: Its folder.
         database: Its memory; other replicas may share it.
+        broker: Where the devices are; by default the one that was published to last.
         clock: The time.
     """
 
     fleet: Fleet
     database: Database
+    broker: BrokerAddress | None = None
     clock: Clock = utc_now
 
     def inventory(self, access: Access) -> Inventory:
@@ -58,6 +61,10 @@ class ControlPlane:
     def shadows(self) -> ShadowTable:
         """The versions that run beside those that serve."""
         return ShadowTable(self.database, clock=self.clock)
+
+    def require_installable(self, bundle: str, *versions: str) -> None:
+        """Go on only if devices can get these versions: see there."""
+        require_installable(self.fleet, bundle, set(versions), broker=self.broker)
 
     @property
     def now(self) -> float:

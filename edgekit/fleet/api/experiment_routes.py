@@ -30,6 +30,7 @@ def create(plane: Plane, access: ReleaseManager, form: ExperimentForm) -> dict[s
         "alpha": form.alpha,
         "most_seconds": form.most_seconds,
     }
+    plane.require_installable(form.bundle, form.version_a, form.version_b)
     made = plane.experiments.create(
         form.id,
         bundle=form.bundle,

@@ -36,6 +36,7 @@ def create(plane: Plane, access: ReleaseManager, form: RolloutForm) -> dict[str,
     made = {"created_by": access.name, "created": plane.now}
     head = {"format": FORMAT, "format_version": FORMAT_VERSION}
     plan = plan_from_json(head | form.plan | made, where="the request")
+    plane.require_installable(plan.bundle, plan.version)
     plane.rollouts.create(plan)
     return summary(plane.rollouts.load(plan.id))
 

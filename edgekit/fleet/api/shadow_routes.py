@@ -27,6 +27,7 @@ def create(plane: Plane, access: ReleaseManager, form: ShadowForm) -> dict[str, 
     """Run a version beside the one that serves, on the devices that are meant."""
     asked = form.model_dump()
     names = {name: asked.pop(name) for name in ("id", "bundle", "version", "query")}
+    plane.require_installable(names["bundle"], names["version"])
     made = plane.shadows.create(
         names["id"],
         bundle=names["bundle"],

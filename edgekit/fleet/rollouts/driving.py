@@ -9,13 +9,10 @@ from dataclasses import asdict
 from typing import Final
 
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.repositories import open_images
 from edgekit.fleet.rollouts.plan import RolloutPlan
 from edgekit.fleet.rollouts.state import Decision, RolloutState
 from edgekit.fleet.rollouts.store import RolloutStore, StaleRevisionError, StoredRollout
 from edgekit.fleet.telemetry.notices import Notice
-from edgekit_runtime.errors import UsageError
-from edgekit_runtime.orders import target_path
 
 OnDecision = Callable[[RolloutPlan, Decision], None]
 _TRIES: Final = 20
@@ -49,21 +46,6 @@ def change_rollout(
             return _change_once(store, rollout, decide)
         time.sleep(_PAUSE_SECONDS)
     return _change_once(store, rollout, decide)
-
-
-def require_released(fleet: Fleet, bundle: str, version: str) -> None:
-    """Go on only if a version may be installed at all.
-
-    Raises:
-        UsageError: If it is not released.
-    """
-    targets = open_images(fleet).published_targets().targets
-    if target_path(bundle, version) not in targets:
-        known = sorted({path.rpartition("/")[0].replace("/", "@") for path in targets})
-        raise UsageError(
-            f"{bundle} {version} is not released",
-            fix=f"release it: edgekit release add; released are: {', '.join(known) or 'none'}",
-        )
 
 
 def _change_once(

@@ -1,23 +1,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli import edgekit
+from edgekit.fleet.broker import start_broker
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
 from edgekit_runtime.errors import EdgekitError
 
 
 @pytest.fixture
-def released(fleet: Fleet, make_bundle: Callable[..., Path]) -> Fleet:
+def released(fleet: Fleet, make_bundle: Callable[..., Path], tmp_path: Path) -> Iterator[Fleet]:
+    """A fleet with two bundles published, and one that is only released."""
     for name in ("digits", "bells"):
         release_bundle(fleet, make_bundle("2.0.0", name=name))
-    return fleet
+    with start_broker(tmp_path / "broker") as running:
+        publish(fleet, running.address)
+        release_bundle(fleet, make_bundle("2.1.0", name="bells", model=b"new"))
+        yield fleet
 
 
 START = ("start", "s1", "digits", "2.0.0", "--devices", "site=berlin")
@@ -53,6 +59,7 @@ def test_what_makes_no_sense_is_refused(released: Fleet) -> None:
         (("start", "s2", "digits", "2.0.0"), "has not ended"),
         (("start", "s2", "bells", "2.0.0", "--rate", "2"), "rate"),
         (("start", "s2", "bells", "2.0.1"), "bells 2.0.1 is not released"),
+        (("start", "s2", "bells", "2.1.0"), "bells 2.1.0 is released, but not published"),
         (("start", "s2", "b c", "x"), "b c x is not released"),
         (("show", "nothing"), "no shadow run"),
         (("stop", "nothing"), "no shadow run"),

@@ -12,9 +12,13 @@ import pytest
 from edgekit.fleet.access import Role, create_token
 from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.api.serving import PageServer
+from edgekit.fleet.broker import start_broker
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.keys import init_keys
+from edgekit.fleet.publisher import publish
 from edgekit.fleet.registry.catalogue import Registry
+from edgekit.fleet.release import release_bundle
 from edgekit.fleet.storage.setting import open_bundles
 from edgekit.fleet.store.database import Database
 from edgekit_runtime.reports import BundleState, DeviceEvent, DeviceState, Phase
@@ -140,6 +144,18 @@ def populated(site: Site, make_bundle: Callable[..., object]) -> Site:
     registry.add(make_bundle("1.0.0"))  # type: ignore[arg-type]
     registry.add(make_bundle("2.0.0", model=b"other"))  # type: ignore[arg-type]
     return site
+
+
+@pytest.fixture
+def offered(populated: Site, tmp_path: Path, make_bundle: Callable[..., Path]) -> Iterator[Site]:
+    """The same, with versions 1.0.0 and 2.0.0 released and published."""
+    fleet = populated.plane.fleet
+    init_keys(fleet)
+    release_bundle(fleet, make_bundle("1.0.0"))
+    release_bundle(fleet, make_bundle("2.0.0", model=b"other"))
+    with start_broker(tmp_path / "broker") as running:
+        publish(fleet, running.address)
+        yield populated
 
 
 @pytest.fixture

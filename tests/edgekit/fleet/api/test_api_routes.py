@@ -198,20 +198,20 @@ def test_versions_are_shown_compared_and_promoted(populated, admin: httpx.Client
     assert admin.get(f"{API}/versions/digits/9.0.0").status_code == 404
 
 
-def test_a_rollout_is_made_paused_resumed_and_stopped(populated, plan) -> None:
+def test_a_rollout_is_made_paused_resumed_and_stopped(offered, plan) -> None:
     from dataclasses import replace
 
     from edgekit.fleet.rollouts.state import Phase
 
-    maker = populated.client(Role.RELEASE_MANAGER, "maker")
-    second = populated.client(Role.RELEASE_MANAGER, "second")
+    maker = offered.client(Role.RELEASE_MANAGER, "maker")
+    second = offered.client(Role.RELEASE_MANAGER, "second")
     made = maker.post(f"{API}/rollouts", json={"plan": plan})
     assert made.status_code == 201, made.text
     assert (made.json()["phase"], made.json()["created_by"]) == ("new", "maker")
     assert maker.post(f"{API}/rollouts/r1/approval").status_code == 409
     assert second.post(f"{API}/rollouts/r1/approval").status_code == 200
     # What the engine would do.
-    store = populated.plane.rollouts
+    store = offered.plane.rollouts
     stored = store.load("r1")
     store.save("r1", replace(stored.state, phase=Phase.RUNNING), revision=stored.revision)
     paused = maker.post(f"{API}/rollouts/r1/pause", json={"reason": "lunch"}).json()
@@ -342,26 +342,26 @@ def test_a_database_that_cannot_be_used_is_said(site, admin, monkeypatch) -> Non
         assert (answer.status_code, answer.json()["where"]) == (503, "there")
 
 
-def test_a_rollout_that_a_command_line_made_is_seen_and_paused_too(populated, plan) -> None:
+def test_a_rollout_that_a_command_line_made_is_seen_and_paused_too(offered, plan) -> None:
     from dataclasses import replace
 
     from edgekit.fleet.rollouts.plan import FORMAT, FORMAT_VERSION, plan_from_json
     from edgekit.fleet.rollouts.state import Phase
     from edgekit.fleet.store.rollouts import RolloutTable
 
-    table = RolloutTable(populated.plane.database)
+    table = RolloutTable(offered.plane.database)
     head = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": "x", "created": 1.0}
     made = plan_from_json(head | plan, where="here")
     table.create(made)
     table.save("r1", replace(table.load("r1").state, phase=Phase.RUNNING), revision=1)
-    operator = populated.client(Role.OPERATOR)
+    operator = offered.client(Role.OPERATOR)
     assert operator.get(f"{API}/status").json()["rollouts"] == {"running": 1}
     assert [r["id"] for r in operator.get(f"{API}/rollouts").json()] == ["r1"]
     assert operator.post(f"{API}/rollouts/r1/pause", json={}).json()["phase"] == "paused"
     assert table.load("r1").state.phase is Phase.PAUSED
     audited = operator.get(f"{API}/audit", params={"subject": "rollout r1"}).json()
     assert [entry["actor"] for entry in audited] == ["a-operator", "x"]
-    again = populated.client(Role.ADMIN).post(f"{API}/rollouts", json={"plan": plan})
+    again = offered.client(Role.ADMIN).post(f"{API}/rollouts", json={"plan": plan})
     assert again.status_code == 400
     assert "already" in again.json()["what"]
 

@@ -7,14 +7,14 @@ from edgekit.fleet.access import Role
 ASKED = {"id": "s1", "bundle": "digits", "version": "1.0.0", "query": "site=berlin", "rate": 0.5}
 
 
-def test_a_run_is_made_shown_and_stopped(populated) -> None:
-    manager = populated.client(Role.RELEASE_MANAGER)
+def test_a_run_is_made_shown_and_stopped(offered) -> None:
+    manager = offered.client(Role.RELEASE_MANAGER)
     made = manager.post("/api/v1/shadows", json=ASKED)
     assert made.status_code == 201, made.text
     assert made.json()["settings"]["rate"] == 0.5
     assert made.json()["created_by"] == "a-release-manager"
-    populated.plane.shadows.choose("s1", ["oven-1"])
-    operator, viewer = populated.client(Role.OPERATOR), populated.client(Role.VIEWER)
+    offered.plane.shadows.choose("s1", ["oven-1"])
+    operator, viewer = offered.client(Role.OPERATOR), offered.client(Role.VIEWER)
     shown = operator.get("/api/v1/shadows/s1").json()
     assert list(shown["devices"]) == ["oven-1"]
     assert shown["state"] == "running"
@@ -37,8 +37,8 @@ def test_a_run_is_made_shown_and_stopped(populated) -> None:
         ({"more": 1}, 422),
     ],
 )
-def test_what_makes_no_sense_is_refused(populated, change: dict[str, object], status: int) -> None:
-    manager = populated.client(Role.RELEASE_MANAGER)
+def test_what_makes_no_sense_is_refused(offered, change: dict[str, object], status: int) -> None:
+    manager = offered.client(Role.RELEASE_MANAGER)
     assert manager.post("/api/v1/shadows", json=ASKED | change).status_code == status
 
 

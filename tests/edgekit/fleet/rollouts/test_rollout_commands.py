@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from edgekit.cli.fleet import fleet as fleet_group
-from edgekit.fleet.broker import RunningBroker
+from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import init_keys
+from edgekit.fleet.publisher import publish
 from edgekit.fleet.simulation.behaviour import Behaviour
 from edgekit.fleet.simulation.crowd import Crowd
 from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
@@ -42,12 +44,15 @@ def refused(folder: Path, *arguments: str) -> EdgekitError:
 
 
 @pytest.fixture
-def quiet_fleet(tmp_path: Path) -> Path:
-    """A fleet with a release and no broker."""
+def quiet_fleet(tmp_path: Path) -> Iterator[Path]:
+    """A fleet without devices: 2.0.0 is published, 3.0.0 only released."""
     made = Fleet.create(tmp_path / "fleet", "plant-7")
     init_keys(made)
     release(made, "2.0.0", tmp_path)
-    return made.path
+    with start_broker(tmp_path / "broker") as running:
+        publish(made, running.address)
+        release(made, "3.0.0", tmp_path)
+        yield made.path
 
 
 def test_a_plan_can_be_looked_at_written_down_and_taken_again(
@@ -97,6 +102,7 @@ def test_people_decide_and_it_is_on_record(quiet_fleet: Path) -> None:
         (("rollout", "start"), "no bundle is named"),
         (("rollout", "start", "double"), "'double' names no version"),
         (("rollout", "start", "double@9.0.0"), "double 9.0.0 is not released"),
+        (("rollout", "start", "double@3.0.0"), "double 3.0.0 is released, but not published"),
         ((*START, "--stage", "many"), "'many' is no stage"),
         ((*START, "--stage", "5", "--stage", "3"), "each count must be larger"),
         ((*START, "--approve-from", "x"), "there is no stage 'x'"),

@@ -1,0 +1,69 @@
+"""What devices could not get is refused at once, whoever asks for it, and with the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgekit.fleet.access import Role
+from edgekit.fleet.folder import BrokerAddress
+from edgekit.fleet.keys import init_keys
+from edgekit.fleet.release import release_bundle
+
+ORDERS = {
+    "rollouts": {
+        "plan": {
+            "id": "x1",
+            "order": {"bundle": "digits", "version": "2.0.0"},
+            "stages": [{"name": "all", "percent": 100}],
+        }
+    },
+    "shadows": {"id": "x1", "bundle": "digits", "version": "2.0.0"},
+    "experiments": {
+        "id": "x1",
+        "bundle": "digits",
+        "version_a": "1.0.0",
+        "version_b": "2.0.0",
+        "metric": "errors",
+        "margin": 0.02,
+    },
+}
+wanted = pytest.mark.parametrize("kind", ORDERS)
+
+
+@wanted
+def test_a_version_that_is_not_released_or_not_published_is_refused(
+    populated, make_bundle: Callable[..., Path], kind: str
+) -> None:
+    manager = populated.client(Role.RELEASE_MANAGER)
+    fleet = populated.plane.fleet
+    init_keys(fleet)
+    answer = manager.post(f"/api/v1/{kind}", json=ORDERS[kind])
+    assert answer.status_code == 400
+    assert "not released" in answer.json()["what"]
+    for version in ("1.0.0", "2.0.0"):
+        release_bundle(fleet, make_bundle(version, model=version.encode()))
+    answer = manager.post(f"/api/v1/{kind}", json=ORDERS[kind])
+    assert answer.status_code == 400
+    problem = answer.json()
+    assert "released, but not published" in problem["what"]
+    assert problem["fix"] == "run: edgekit fleet publish --broker HOST:PORT"
+    assert manager.get(f"/api/v1/{kind}").json() == []
+
+
+@wanted
+def test_what_is_published_is_begun(offered, kind: str) -> None:
+    manager = offered.client(Role.RELEASE_MANAGER)
+    answer = manager.post(f"/api/v1/{kind}", json=ORDERS[kind])
+    assert answer.status_code == 201, answer.text
+    assert [item["id"] for item in manager.get(f"/api/v1/{kind}").json()] == ["x1"]
+
+
+def test_a_broker_that_is_away_is_said_to_be(offered) -> None:
+    offered.plane.fleet.with_broker(BrokerAddress("127.0.0.1", 1))
+    manager = offered.client(Role.RELEASE_MANAGER)
+    answer = manager.post("/api/v1/rollouts", json=ORDERS["rollouts"])
+    assert (answer.status_code, answer.json()["where"]) == (503, "127.0.0.1:1")
+    assert manager.get("/api/v1/rollouts").json() == []
