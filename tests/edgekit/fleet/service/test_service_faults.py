@@ -1,17 +1,22 @@
-"""A rollout whose broker is gone for an hour, and one whose control plane dies beside another."""
+"""Rollouts whose broker is gone for an hour, whose control plane dies, whose database is no use."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event, select
 
 from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.folder import Fleet
@@ -24,10 +29,14 @@ from edgekit.fleet.service.leading import FleetService, ServiceSettings
 from edgekit.fleet.service.single import drive_rollout, who_works
 from edgekit.fleet.simulation.behaviour import Behaviour, device_name
 from edgekit.fleet.simulation.crowd import Crowd
+from edgekit.fleet.store import database as store
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.store.tables import TelemetryStreamRow
+from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.orders import BundleOrder, Gates
 from tests.simulators.background_work import running, wait_until
+from tests.simulators.databases import sqlite_database
 
 DEVICES = 8
 GATES = Gates(min_seconds=0.0)
@@ -55,7 +64,8 @@ def crowd(
     for number in range(DEVICES):
         order_device(fleet, device_name(number), [order])
     publish(fleet, mosquitto.address)
-    with Crowd.of_fleet(fleet, mosquitto.address, count=DEVICES, behaviour=FAST) as devices:
+    behaviour = replace(FAST, telemetry_seconds=0.5)
+    with Crowd.of_fleet(fleet, mosquitto.address, count=DEVICES, behaviour=behaviour) as devices:
         wait_until(lambda: serving(devices) == {"digits 1.0.0 (active)": DEVICES}, "1.0.0 serves")
         yield devices
 
@@ -153,3 +163,78 @@ def test_a_command_watches_what_another_process_drives(
     assert state.phase is look().phase is Phase.COMPLETED
     assert told == ["begin", "stage canary passed", "stage all passed", "complete"]
     assert {device_order(fleet, name).version for name in crowd.names} == {2}
+
+
+@contextlib.contextmanager
+def locked(database: Database) -> Iterator[None]:
+    """Another program writes into it, for longer than anybody waits."""
+    other = sqlite3.connect(str(database.engine.url.database), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.close()
+
+
+@contextlib.contextmanager
+def full(database: Database) -> Iterator[None]:
+    """SQLite gets no page more, as where the disk is full."""
+
+    def give_nothing(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute("PRAGMA max_page_count=1")
+
+    def give(connection: sqlite3.Connection, *_: object) -> None:
+        connection.execute("PRAGMA max_page_count=1000000")
+
+    event.listen(database.engine, "checkout", give_nothing)
+    try:
+        # What it has given back before is used first.
+        with database.write() as session:
+            session.connection().exec_driver_sql("CREATE TABLE filled (data BLOB)")
+    except EnvironmentLackError as error:
+        assert "database or disk is full" in str(error)  # noqa: PT017 - the other way is a fault
+    else:
+        raise AssertionError("there is room")
+    try:
+        yield
+    finally:
+        event.remove(database.engine, "checkout", give_nothing)
+        event.listen(database.engine, "checkout", give)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [(locked, "database is locked"), (full, "database or disk is full")]
+)
+def test_a_file_that_cannot_be_written_for_a_while_delays_a_rollout_and_no_more(
+    fault: Callable[[Database], AbstractContextManager[None]],
+    said: str,
+    fleet: Fleet,
+    crowd: Crowd,
+    mosquitto: RunningBroker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(store, "_BUSY_MS", 300)
+    with sqlite_database(tmp_path / "database") as database:
+        settings = ServiceSettings(turn_seconds=0.05)
+        service = FleetService(fleet, database, mosquitto.address, settings=settings)
+        look = roll_out(database, now=time.time())
+        with running(service.run):
+            wait_until(lambda: look().count(Status.ACTIVE) > 0, "the canary runs it")
+            with fault(database):
+                wait_until(lambda: said in caplog.text, "the log says what is wrong")
+                assert look().phase is Phase.RUNNING
+            wait_until(lambda: look().phase is Phase.COMPLETED, "it is completed")
+            wait_until(lambda: serving(crowd) == {"digits 2.0.0 (active)": DEVICES}, "2.0.0 serves")
+            crowd.stop()
+            measured = {name: crowd.device(name).telemetry_sequence for name in crowd.names}
+            wait_until(lambda: counted(database) == measured, "all that was measured is counted")
+    assert {device_order(fleet, name).version for name in crowd.names} == {2}
+
+
+def counted(database: Database) -> dict[str, int]:
+    """By device, how many of its records were counted: none of them is missing."""
+    with database.read() as session:
+        rows = session.scalars(select(TelemetryStreamRow)).all()
+        return {row.device_id: row.last for row in rows if not row.missing}
