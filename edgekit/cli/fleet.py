@@ -105,6 +105,7 @@ def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
 )
 @click.option("--min-battery", type=click.IntRange(0, 100), help="Percent, unless on mains.")
 @click.option("--max-load", type=float, help="Largest load average for each processor.")
+@json_option
 def order(
     device: str,
     bundle: str,
@@ -114,6 +115,7 @@ def order(
     go_live_by: datetime | None,
     min_battery: int | None,
     max_load: float | None,
+    as_json: bool,
     **gates: float | None,
 ) -> None:
     """Order DEVICE to run BUNDLE, given as NAME@VERSION; its other bundles stay as they are.
@@ -142,6 +144,9 @@ def order(
         device,
         BundleOrder(bundle=name, version=version, gates=chosen, conditions=conditions),
     )
+    if as_json:
+        emit_json({"device": device, "order": number, "bundle": name, "version": version})
+        return
     click.echo(f"order {number} for {device}: {name} {version}. Next: edgekit fleet publish")
 
 
@@ -205,16 +210,22 @@ def export(target: Path, folder: Path, devices: tuple[str, ...], as_json: bool) 
 
 @fleet.command()
 @fleet_option
-def refresh(folder: Path) -> None:
+@json_option
+def refresh(folder: Path, as_json: bool) -> None:
     """Renew the online signatures, so that devices know they are not kept in the dark."""
+    from dataclasses import asdict
+
     from edgekit.fleet.folder import Fleet
     from edgekit.fleet.ordering import refresh as refresh_all
 
     done = refresh_all(Fleet.open(folder))
-    click.echo(
-        f"image metadata holds until {done.image_expires:%Y-%m-%d}; orders of {done.devices} "
-        "devices renewed. Next: edgekit fleet publish"
-    )
+    if as_json:
+        emit_json(asdict(done) | {"image_expires": done.image_expires.isoformat()})
+    else:
+        click.echo(
+            f"image metadata holds until {done.image_expires:%Y-%m-%d}; orders of "
+            f"{plural(done.devices, 'device')} renewed. Next: edgekit fleet publish"
+        )
     for name in done.needs_offline_keys:
         click.echo(
             click.style("Warning: ", fg="yellow", bold=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.fleet_options import fleet_option, json_option
-from edgekit.cli.render import emit_json, moment
+from edgekit.cli.render import emit_json, moment, plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.broker_setup import BrokerPlan, BrokerSetup
@@ -110,7 +110,7 @@ def show(folder: Path, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"{name}, until {ends:%Y-%m-%d}; {len(revoked)} certificates revoked")
+    click.echo(f"{name}, until {ends:%Y-%m-%d}; {plural(len(revoked), 'certificate')} revoked")
     for serial, since in sorted(revoked.items(), key=lambda item: item[1]):
         click.echo(f"  {serial:x}  {moment(since.timestamp())}")
 
@@ -132,6 +132,7 @@ def show(folder: Path, as_json: bool) -> None:
 )
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1))
 @fleet_option
+@json_option
 def issue(
     device: str,
     out: Path | None,
@@ -139,6 +140,7 @@ def issue(
     request: Path | None,
     days: int,
     folder: Path,
+    as_json: bool,
 ) -> None:
     """Sign a certificate for the device NAME, for one that is not enrolled over HTTPS.
 
@@ -159,6 +161,11 @@ def issue(
         days=days,
         hosts=hosts,
     )
+    if as_json:
+        expires = issued.expires.isoformat()
+        serial = f"{issued.serial:x}"
+        emit_json({"name": device, "serial": serial, "expires": expires, "folder": str(target)})
+        return
     click.echo(
         f"{target}: certificate {issued.serial:x} for {device}, until {issued.expires:%Y-%m-%d}"
     )
@@ -167,7 +174,8 @@ def issue(
 @authority.command()
 @click.argument("certificates", nargs=-1, required=True, metavar="CERTIFICATE...")
 @fleet_option
-def revoke(certificates: tuple[str, ...], folder: Path) -> None:
+@json_option
+def revoke(certificates: tuple[str, ...], folder: Path, as_json: bool) -> None:
     """Take certificates back, given as PEM files or as serial numbers (hexadecimal).
 
     For devices that have enrolled, `edgekit fleet devices` knows their certificates.
@@ -178,10 +186,15 @@ def revoke(certificates: tuple[str, ...], folder: Path) -> None:
     from edgekit.fleet.folder import Fleet
 
     found = FleetAuthority.load(Fleet.open(folder))
-    found.revoke([serial_of(text) for text in certificates])
-    path = install_revocations(found)
+    serials = [serial_of(text) for text in certificates]
+    found.revoke(serials)
+    path, count = install_revocations(found), len(found.revoked())
+    if as_json:
+        revoked = [f"{serial:x}" for serial in serials]
+        emit_json({"revoked": revoked, "revocations": str(path), "revoked_in_all": count})
+        return
     click.echo(
-        f"{path}: {len(found.revoked())} certificates revoked. Carry it to the broker, and send "
+        f"{path}: {plural(count, 'certificate')} revoked. Carry it to the broker, and send "
         "mosquitto a SIGHUP"
     )
 
@@ -196,7 +209,8 @@ def revoke(certificates: tuple[str, ...], folder: Path) -> None:
     "that it has]",
 )
 @fleet_option
-def renew(hosts: tuple[str, ...], folder: Path) -> None:
+@json_option
+def renew(hosts: tuple[str, ...], folder: Path, as_json: bool) -> None:
     """Make the broker's and the control plane's certificates anew, before they end."""
     from edgekit.fleet.authority import FleetAuthority
     from edgekit.fleet.broker_setup import BrokerPlan, broker_folder, renew_certificates
@@ -205,9 +219,12 @@ def renew(hosts: tuple[str, ...], folder: Path) -> None:
     fleet = Fleet.open(folder)
     named = BrokerPlan(hosts=hosts).all_hosts if hosts else ()
     ends = renew_certificates(FleetAuthority.load(fleet), hosts=named)
+    path = broker_folder(fleet) / "broker.pem"
+    if as_json:
+        emit_json({"certificate": str(path), "expires": ends.isoformat()})
+        return
     click.echo(
-        f"{broker_folder(fleet) / 'broker.pem'}: holds until {ends:%Y-%m-%d}. Carry it to the "
-        "broker, and send mosquitto a SIGHUP"
+        f"{path}: holds until {ends:%Y-%m-%d}. Carry it to the broker, and send mosquitto a SIGHUP"
     )
 
 

@@ -175,7 +175,8 @@ def export(device: str, folder: Path, database: str | None) -> None:
 @click.argument("device")
 @fleet_option
 @database_option
-def revoke(device: str, folder: Path, database: str | None) -> None:
+@json_option
+def revoke(device: str, folder: Path, database: str | None, as_json: bool) -> None:
     """Shut DEVICE out: take its certificates back, and make the broker's list anew.
 
     It stays known, with all that is held on it. To let it in again, make an enrolment token for it.
@@ -186,9 +187,13 @@ def revoke(device: str, folder: Path, database: str | None) -> None:
 
     with opened_database(folder, database) as (fleet, opened):
         count = revoke_device(opened, fleet, device, actor=local_actor())
+    revocations = FleetAuthority.load(fleet).revocations
+    if as_json:
+        emit_json({"device": device, "revoked": count, "revocations": str(revocations)})
+        return
     click.echo(
-        f"{device}: {plural(count, 'certificate')} revoked. Next: carry "
-        f"{FleetAuthority.load(fleet).revocations} to the broker, and send mosquitto a SIGHUP"
+        f"{device}: {plural(count, 'certificate')} revoked. Next: carry {revocations} to the "
+        "broker, and send mosquitto a SIGHUP"
     )
 
 
@@ -198,7 +203,10 @@ def revoke(device: str, folder: Path, database: str | None) -> None:
 @fleet_option
 @database_option
 @broker_option
-def delete(device: str, yes: bool, folder: Path, database: str | None, broker: str | None) -> None:
+@json_option
+def delete(
+    device: str, yes: bool, folder: Path, database: str | None, broker: str | None, as_json: bool
+) -> None:
     """Delete everything that is held on DEVICE: broker, folder, database.
 
     Its certificates of this fleet end first. A device that comes to the broker all the same, until
@@ -208,10 +216,13 @@ def delete(device: str, yes: bool, folder: Path, database: str | None, broker: s
     from edgekit.fleet.devices.privacy import erase_device
 
     if not yes:
-        click.confirm(f"Delete all that is held on {device}?", abort=True)
+        click.confirm(f"Delete all that is held on {device}?", abort=True, err=True)
     with opened_database(folder, database) as (fleet, opened):
         address = broker_if_known(fleet, broker)
         pseudonym = erase_device(opened, fleet, device, broker=address, actor=local_actor())
+    if as_json:
+        emit_json({"device": device, "pseudonym": pseudonym, "deleted": True})
+        return
     click.echo(f"{device}: deleted; the audit log knows it as {pseudonym}")
 
 
@@ -245,27 +256,36 @@ def list_groups_(folder: Path, database: str | None, as_json: bool) -> None:
 @click.argument("query")
 @fleet_option
 @database_option
-def save_group_(name: str, query: str, folder: Path, database: str | None) -> None:
+@json_option
+def save_group_(name: str, query: str, folder: Path, database: str | None, as_json: bool) -> None:
     """Make the group NAME of the devices that QUERY means, or give it another query."""
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.devices.groups import save_group
 
     with _inventory(folder, database) as inventory:
         group = save_group(inventory.database, name, query, actor=local_actor())
-        click.echo(f"{group.name}: {plural(len(inventory.find(group.query)), 'device')} now")
+        count = len(inventory.find(group.query))
+    if as_json:
+        emit_json({"name": group.name, "query": group.query, "devices": count})
+        return
+    click.echo(f"{group.name}: {plural(count, 'device')} now")
 
 
 @groups.command("delete")
 @click.argument("name")
 @fleet_option
 @database_option
-def delete_group_(name: str, folder: Path, database: str | None) -> None:
+@json_option
+def delete_group_(name: str, folder: Path, database: str | None, as_json: bool) -> None:
     """Forget the group NAME; its devices stay as they are."""
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.devices.groups import delete_group
 
     with opened_database(folder, database) as (_, opened):
         delete_group(opened, name, actor=local_actor())
+    if as_json:
+        emit_json({"name": name, "deleted": True})
+        return
     click.echo(f"{name}: forgotten")
 
 

@@ -99,7 +99,8 @@ def list_(folder: Path, database: str | None, as_json: bool) -> None:
 @click.argument("identifier", metavar="ID")
 @fleet_option
 @database_option
-def revoke(identifier: str, folder: Path, database: str | None) -> None:
+@json_option
+def revoke(identifier: str, folder: Path, database: str | None, as_json: bool) -> None:
     """End the token of that id at once; a device that it let in stays.
 
     A device is shut out with: edgekit fleet devices revoke ID.
@@ -109,4 +110,7 @@ def revoke(identifier: str, folder: Path, database: str | None) -> None:
 
     with opened_database(folder, database) as (_, opened):
         revoke_enrolment_token(opened, identifier, actor=local_actor())
+    if as_json:
+        emit_json({"id": identifier, "revoked": True})
+        return
     click.echo(f"{identifier}: revoked")

@@ -139,12 +139,16 @@ def list_tokens_(folder: Path, database: str | None, as_json: bool) -> None:
 @click.argument("identifier", metavar="ID")
 @fleet_option
 @database_option
-def revoke(identifier: str, folder: Path, database: str | None) -> None:
+@json_option
+def revoke(identifier: str, folder: Path, database: str | None, as_json: bool) -> None:
     """End the token of that id at once."""
     from edgekit.fleet.access import local_actor, revoke_token
 
     with opened_database(folder, database) as (_, opened):
         revoke_token(opened, identifier, actor=local_actor())
+    if as_json:
+        emit_json({"id": identifier, "revoked": True})
+        return
     click.echo(f"{identifier}: revoked")
 
 

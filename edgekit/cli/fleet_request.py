@@ -178,13 +178,17 @@ def show(
 @click.argument("number", type=int)
 @fleet_option
 @database_option
-def withdraw(device: str, number: int, folder: Path, database: str | None) -> None:
+@json_option
+def withdraw(device: str, number: int, folder: Path, database: str | None, as_json: bool) -> None:
     """Take back what DEVICE is asked for; what it has already, it does."""
     from edgekit.fleet.access import local_actor
     from edgekit.fleet.devices.requests import RequestBook
 
     with opened_database(folder, database) as (_, opened):
         done = RequestBook(opened, actor=local_actor()).withdraw(device, number)
+    if as_json:
+        emit_json(done.to_json(time.time()))
+        return
     click.echo(f"{done.device}: request {number} withdrawn")
 
 

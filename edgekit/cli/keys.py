@@ -123,7 +123,8 @@ def init(
     "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="For it."
 )
 @passphrase_option
-def new(name: str, uri: str | None, folder: Path, passphrase: str | None) -> None:
+@json_option
+def new(name: str, uri: str | None, folder: Path, passphrase: str | None, as_json: bool) -> None:
     """Make a key of one's own: NAME.pem stays with its owner, NAME.pub.json goes to the fleet.
 
     No fleet is needed for it. A token's PIN is read from EDGEKIT_PIN.
@@ -131,7 +132,11 @@ def new(name: str, uri: str | None, folder: Path, passphrase: str | None) -> Non
     from edgekit.fleet.key_files import make_own_key
 
     path = make_own_key(name, folder, passphrase=passphrase, uri=uri)
-    click.echo(f"{path}: for the fleet. {'' if uri else f'{folder / name}.pem: yours alone.'}")
+    private = None if uri else str(folder / f"{name}.pem")
+    if as_json:
+        emit_json({"name": name, "public": str(path), "private": private})
+        return
+    click.echo(f"{path}: for the fleet." + (f" {private}: yours alone." if private else ""))
 
 
 @keys.command()

@@ -177,7 +177,8 @@ def check(names: tuple[str, ...], as_json: bool) -> None:
     help="Where to write the profiles.  [default: the package's own folder]",
 )
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; exit 1 if they differ.")
-def fit(out: Path | None, only_check: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def fit(out: Path | None, only_check: bool, as_json: bool) -> None:
     """Make every shipped profile anew from the measurements that the package carries."""
     from edgekit_benchmarks.fit import fit_profiles
     from edgekit_benchmarks.profile import list_profiles, shipped_folder
@@ -194,12 +195,17 @@ def fit(out: Path | None, only_check: bool) -> None:
                 f"the shipped profiles are not what the measurements make: {'; '.join(found)}",
                 fix="run `edgekit profiles fit`",
             )
-        click.echo(f"{len(made)} profiles are what the measurements make.")
-        return
     folder = out or shipped_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_profiles(made, folder)
-    click.echo(f"Wrote {len(made)} profiles to {folder}.")
+    if not only_check:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_profiles(made, folder)
+    if as_json:
+        names = sorted(made)
+        emit_json({"profiles": names, "folder": None if only_check else str(folder)})
+    elif only_check:
+        click.echo(f"{len(made)} profiles are what the measurements make.")
+    else:
+        click.echo(f"Wrote {len(made)} profiles to {folder}.")
 
 
 @profiles.command()

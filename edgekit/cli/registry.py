@@ -294,7 +294,8 @@ def retire(
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="[default: NAME-VERSION.ekb]")
 @fleet_option
 @database_option
-def get(name: str, output: Path | None, folder: Path, database: str | None) -> None:
+@json_option
+def get(name: str, output: Path | None, folder: Path, database: str | None, as_json: bool) -> None:
     """Copy a version's file out of the registry, checked."""
     import shutil
 
@@ -310,6 +311,9 @@ def get(name: str, output: Path | None, folder: Path, database: str | None) -> N
             replacing(target) as file,
         ):
             shutil.copyfileobj(content, file)
+    if as_json:
+        emit_json({"bundle": entry.bundle, "version": entry.version, "path": str(target)})
+        return
     click.echo(str(target))
 
 
@@ -349,13 +353,19 @@ def import_(
 @click.argument("target")
 @fleet_option
 @database_option
-def export(name: str, target: str, folder: Path, database: str | None) -> None:
+@json_option
+def export(name: str, target: str, folder: Path, database: str | None, as_json: bool) -> None:
     """Take a version to TARGET: mlflow:EXPERIMENT, or a URL; one that ends in / is a folder."""
     from edgekit.fleet.registry.entries import parse_name
     from edgekit.fleet.registry.sources import export_bundle
 
     with _opened(folder, database) as opened:
-        click.echo(export_bundle(opened, *parse_name(name), target))
+        bundle, version = parse_name(name)
+        place = export_bundle(opened, bundle, version, target)
+    if as_json:
+        emit_json({"bundle": bundle, "version": version, "place": place})
+        return
+    click.echo(place)
 
 
 @contextlib.contextmanager

@@ -31,10 +31,18 @@ if TYPE_CHECKING:
     from edgekit.fleet.rollouts.store import StoredRollout
     from edgekit.fleet.store.database import Database
 
+_Decide = Callable[["RolloutPlan", "RolloutState", float], "RolloutState"]
 by_option = click.option(
     "--by", default=getpass.getuser, metavar="NAME", help="Who decides.  [default: your login]"
 )
 reason_option = click.option("--reason", default="", help="Why; it stands in the record.")
+
+
+def _change_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Where the rollout is; `_change` takes them."""
+    for option in (json_option, database_option, fleet_option):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -159,37 +167,34 @@ def status(name: str | None, folder: Path, database: str | None, as_json: bool) 
 @click.argument("name")
 @by_option
 @reason_option
-@fleet_option
-@database_option
-def pause(name: str, by: str, reason: str, folder: Path, database: str | None) -> None:
+@_change_options
+def pause(name: str, by: str, reason: str, **place: Any) -> None:
     """Tell no further device; those that were told go on."""
     from edgekit.fleet.rollouts import commands
 
-    _change(folder, database, name, lambda plan, state, now: commands.pause(
-        plan, state, who=by, now=now, reason=reason))  # fmt: skip
+    _change(name, lambda plan, state, now: commands.pause(
+        plan, state, who=by, now=now, reason=reason), **place)  # fmt: skip
 
 
 @rollout.command()
 @click.argument("name")
 @click.option("--accept", is_flag=True, help="Overrule the criteria of the stages so far.")
 @by_option
-@fleet_option
-@database_option
-def resume(name: str, accept: bool, by: str, folder: Path, database: str | None) -> None:
+@_change_options
+def resume(name: str, accept: bool, by: str, **place: Any) -> None:
     """Go on after a pause. What made a stage fail pauses it again, unless you --accept it."""
     from edgekit.fleet.rollouts import commands
 
-    _change(folder, database, name, lambda plan, state, now: commands.resume(
-        plan, state, who=by, now=now, accept=accept))  # fmt: skip
+    _change(name, lambda plan, state, now: commands.resume(
+        plan, state, who=by, now=now, accept=accept), **place)  # fmt: skip
 
 
 @rollout.command()
 @click.argument("name")
 @click.option("--stage", help="Which.  [default: the next that waits for approval]")
 @by_option
-@fleet_option
-@database_option
-def approve(name: str, stage: str | None, by: str, folder: Path, database: str | None) -> None:
+@_change_options
+def approve(name: str, stage: str | None, by: str, **place: Any) -> None:
     """Approve a stage that waits for a second person; nobody approves their own rollout."""
     from edgekit.fleet.rollouts import commands
     from edgekit_runtime.errors import UsageError
@@ -201,21 +206,20 @@ def approve(name: str, stage: str | None, by: str, folder: Path, database: str |
         number = None if stage is None else names.index(stage)
         return commands.approve(plan, state, who=by, now=now, stage=number)
 
-    _change(folder, database, name, decide)
+    _change(name, decide, **place)
 
 
 @rollout.command()
 @click.argument("name")
 @by_option
 @reason_option
-@fleet_option
-@database_option
-def abort(name: str, by: str, reason: str, folder: Path, database: str | None) -> None:
+@_change_options
+def abort(name: str, by: str, reason: str, **place: Any) -> None:
     """End the rollout where it stands: devices keep what they were told."""
     from edgekit.fleet.rollouts import commands
 
-    _change(folder, database, name, lambda plan, state, now: commands.abort(
-        plan, state, who=by, now=now, reason=reason))  # fmt: skip
+    _change(name, lambda plan, state, now: commands.abort(
+        plan, state, who=by, now=now, reason=reason), **place)  # fmt: skip
 
 
 @rollout.command()
@@ -225,8 +229,15 @@ def abort(name: str, by: str, reason: str, folder: Path, database: str | None) -
 @fleet_option
 @database_option
 @broker_option
+@json_option
 def stop(
-    name: str, by: str, reason: str, folder: Path, database: str | None, broker: str | None
+    name: str,
+    by: str,
+    reason: str,
+    folder: Path,
+    database: str | None,
+    broker: str | None,
+    as_json: bool,
 ) -> None:
     """Emergency stop: every device that was told goes back, at once, whatever the hour.
 
@@ -235,14 +246,16 @@ def stop(
     from edgekit.fleet.rollouts import commands
     from edgekit.fleet.service.single import who_works
 
-    _change(folder, database, name, lambda plan, state, now: commands.stop(
-        plan, state, who=by, now=now, reason=reason))  # fmt: skip
     with opened_database(folder, database) as (fleet, opened):
+        _decide(opened, name, lambda plan, state, now: commands.stop(
+            plan, state, who=by, now=now, reason=reason), as_json=as_json)  # fmt: skip
         working = who_works(opened)
-        if working:
-            say(f"{working} works for the fleet and tells the devices")
-        else:
-            _drive(fleet, opened, name, broker, as_json=False, wanted="rolled_back")
+        if not working:
+            _drive(fleet, opened, name, broker, as_json=as_json, wanted="rolled_back")
+            return
+        say(f"{working} works for the fleet and tells the devices")
+        if as_json:
+            emit_json(_json(opened, name))
 
 
 def _drive(
@@ -288,18 +301,23 @@ def _drive(
 
 
 def _change(
-    folder: Path,
-    database: str | None,
-    name: str,
-    decide: Callable[[RolloutPlan, RolloutState, float], RolloutState],
+    name: str, decide: _Decide, *, folder: Path, database: str | None, as_json: bool
 ) -> None:
+    with opened_database(folder, database) as (_, opened):
+        _decide(opened, name, decide, as_json=as_json)
+        if as_json:
+            emit_json(_json(opened, name))
+
+
+def _decide(database: Database, name: str, decide: _Decide, *, as_json: bool) -> None:
+    """Change a rollout; people are told at once, programs get the whole of it at the end."""
     from edgekit.fleet.rollouts.driving import change_rollout
     from edgekit.fleet.store.rollouts import RolloutTable
 
-    with opened_database(folder, database) as (_, opened):
-        stored = change_rollout(RolloutTable(opened), name, lambda p, s: decide(p, s, time.time()))
-    decision = stored.state.decisions[-1]
-    click.echo(f"{name}: {decision.what}, by {decision.who}; it is {stored.state.phase.value} now")
+    stored = change_rollout(RolloutTable(database), name, lambda p, s: decide(p, s, time.time()))
+    if not as_json:
+        last, phase = stored.state.decisions[-1], stored.state.phase.value
+        click.echo(f"{name}: {last.what}, by {last.who}; it is {phase} now")
 
 
 def _short(stored: StoredRollout) -> dict[str, object]:
