@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.clock import Clock, rfc3339, utc_now
+from edgekit.fleet.device_mentions import mentioned_devices, rename_mentions
 from edgekit_runtime.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ GENESIS: Final = "0" * 64
 _MAX_ACTOR: Final = 128
 _MAX_SUBJECT: Final = 256
 _PAGE: Final = 1_000
+# Fields that hold a query of somebody's, or a text that quotes one.
+_QUOTING: Final = ("query", "reason")
+# Stands for an id of no device there is: it may be one tomorrow.
+_UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +78,15 @@ def record(
 ) -> None:
     """Append an entry, in the transaction of the change itself: both are kept, or neither.
 
+    Devices that a query in the detail names by id stand there by pseudonym.
+
     Call it last in the transaction: from here to its end all other writers of the log wait.
     """
     from edgekit.fleet.store.inserts import write_alone
     from edgekit.fleet.store.tables import AuditRow
 
     session.flush()
+    shown = _pseudonymous(session, dict(detail or {}))
     write_alone(session, AuditRow)
     head = head_of(session)
     entry = AuditRow(
@@ -88,7 +96,7 @@ def record(
         action=action,
         subject=_plain(subject)[:_MAX_SUBJECT],
         # ASCII, with escapes for all else: the same bytes in every database and encoding.
-        detail=json.dumps(dict(detail or {}), sort_keys=True, separators=(",", ":")),
+        detail=json.dumps(shown, sort_keys=True, separators=(",", ":")),
         previous=head.digest,
         digest="",
     )
@@ -198,6 +206,23 @@ def read_audit(
         )
         for row in session.scalars(query)
     )
+
+
+def _pseudonymous(session: Session, detail: dict[str, object]) -> dict[str, object]:
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import DeviceRow
+
+    texts = {key: value for key in _QUOTING if isinstance(value := detail.get(key), str)}
+    mentioned = {device for text in texts.values() for device in mentioned_devices(text)}
+    if not mentioned:
+        return detail
+    asked = select(DeviceRow.id, DeviceRow.pseudonym).where(DeviceRow.id.in_(mentioned))
+    known = {row.id: row.pseudonym for row in session.execute(asked)}
+    return detail | {
+        key: rename_mentions(text, lambda device: known.get(device, _UNKNOWN))
+        for key, text in texts.items()
+    }
 
 
 def _rows(session: Session) -> Iterator[AuditRow]:

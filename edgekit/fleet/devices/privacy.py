@@ -10,22 +10,32 @@ from typing import TYPE_CHECKING, Any, Final
 from edgekit.fleet.audit import read_audit, record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
+from edgekit.fleet.device_mentions import mentioned_devices
 from edgekit.fleet.devices.certificates import certificates_of, revoke_device
+from edgekit.fleet.devices.forgetting import forget_in_rollout, forget_in_setting, renaming
 from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.rollouts.plan import plan_from_json
+from edgekit.fleet.rollouts.state import state_from_json
 from edgekit.fleet.store.adoption import ASIDE
+from edgekit.fleet.telemetry import retraining, watching
 from edgekit_runtime.protocol import Topics
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from edgekit.fleet.store.database import Database
 
 _MANY: Final = 1_000_000
+# Settings in which devices stand by their ids.
+_SETTINGS: Final = (retraining.SETTING, watching.SETTING)
 
 
 def export_device(database: Database, fleet: Fleet, device: str) -> dict[str, Any]:
     """Everything that is held on a device, as JSON.
 
-    Of the audit log: what was done to it, by its pseudonym. Of rollouts: that it took part.
+    Of the audit log: what was done to it, by its pseudonym. Of rollouts and experiments: that it
+    took part. Of groups: those whose query names it.
 
     Args:
         database: Of the fleet.
@@ -37,7 +47,7 @@ def export_device(database: Database, fleet: Fleet, device: str) -> dict[str, An
     """
     from sqlalchemy import inspect, select
 
-    from edgekit.fleet.store.tables import RolloutRow
+    from edgekit.fleet.store.tables import ExperimentRow, GroupRow, RolloutRow
 
     with database.read() as session:
         row = require_device(session, device)
@@ -51,6 +61,16 @@ def export_device(database: Database, fleet: Fleet, device: str) -> dict[str, An
             {"id": rollout.id, "progress": _mentions(rollout.state, row.id)}
             for rollout in session.scalars(select(RolloutRow).order_by(RolloutRow.created))
             if _names(rollout.state, row.id)
+        ]
+        document["experiments"] = [
+            {"id": experiment.id, "group": experiment.arms[row.id]}
+            for experiment in session.scalars(select(ExperimentRow).order_by(ExperimentRow.created))
+            if row.id in experiment.arms
+        ]
+        document["groups"] = [
+            {"name": group.name, "query": group.query}
+            for group in session.scalars(select(GroupRow).order_by(GroupRow.name))
+            if row.id in mentioned_devices(group.query)
         ]
         entries = read_audit(session, newest=_MANY, subject=f"device {row.pseudonym}")
         document["audit"] = [asdict(entry) for entry in entries]
@@ -68,8 +88,9 @@ def delete_device(
 ) -> tuple[str, str]:
     """Delete everything that the database holds on a device; what others need stays, without it.
 
-    In rollouts its pseudonym stands in its place, so that their counts stay right. In the audit
-    log it stood under its pseudonym from the start; what tied the two together is deleted.
+    In rollouts, experiments and queries its pseudonym stands in its place, so that counts stay
+    right; a rollout under way expects nothing of it any more. In the audit log it stood under its
+    pseudonym from the start; what tied the two together is deleted.
 
     Args:
         database: Where.
@@ -83,20 +104,16 @@ def delete_device(
     Raises:
         UsageError: If there is no such device.
     """
-    from sqlalchemy import delete, select
+    from sqlalchemy import delete
 
-    from edgekit.fleet.store.tables import ExperimentRow, RolloutRow, TelemetryFaultRow
+    from edgekit.fleet.store.tables import TelemetryFaultRow
 
     with database.write() as session:
         row = require_device(session, device, change=True)
         name, pseudonym = row.id, row.pseudonym
-        for rollout in session.scalars(select(RolloutRow).with_for_update()):
-            if _names(rollout.state, name):
-                rollout.state = _renamed(rollout.state, name, pseudonym)
-                rollout.revision += 1
-        for experiment in session.scalars(select(ExperimentRow).with_for_update()):
-            if name in experiment.arms:
-                experiment.arms = _renamed(experiment.arms, name, pseudonym)
+        _forget_in_rollouts(session, name, pseudonym, now=clock().timestamp())
+        _forget_in_experiments(session, name, pseudonym)
+        _forget_elsewhere(session, name, pseudonym)
         session.delete(row)
         # Not tied to the device's row: who sends nonsense need not be a device.
         session.execute(delete(TelemetryFaultRow).where(TelemetryFaultRow.device_id == name))
@@ -155,6 +172,50 @@ def erase_device(
     return delete_device(database, name, actor=actor, clock=clock)[1]
 
 
+def _forget_in_rollouts(session: Session, name: str, pseudonym: str, *, now: float) -> None:
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import RolloutRow
+
+    for row in session.scalars(select(RolloutRow).with_for_update()):
+        plan = plan_from_json(row.plan, where=row.id)
+        if not (_names(row.state, name) or name in mentioned_devices(plan.query)):
+            continue
+        state = state_from_json(row.state, where=row.id)
+        row.state = forget_in_rollout(plan, state, name, pseudonym, now).to_json()
+        row.plan = {**row.plan, "query": renaming(name, pseudonym)(plan.query)}
+        row.revision += 1
+
+
+def _forget_in_experiments(session: Session, name: str, pseudonym: str) -> None:
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import ExperimentRow
+
+    for row in session.scalars(select(ExperimentRow).with_for_update()):
+        if name in row.arms:
+            # While its devices are still being told, nobody is told in its place.
+            arms = row.arms if row.told else {k: v for k, v in row.arms.items() if k != name}
+            row.arms = {(pseudonym if key == name else key): arm for key, arm in arms.items()}
+
+
+def _forget_elsewhere(session: Session, name: str, pseudonym: str) -> None:
+    """In queries of people, and in what the control plane keeps for itself."""
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import ExperimentRow, GroupRow, SettingRow, ShadowRunRow
+
+    rename = renaming(name, pseudonym)
+    with_queries: tuple[Any, ...] = (ExperimentRow, GroupRow, ShadowRunRow)
+    for table in with_queries:
+        for row in session.scalars(select(table).with_for_update()):
+            row.query = rename(row.query)
+    for setting in session.scalars(
+        select(SettingRow).where(SettingRow.name.in_(_SETTINGS)).with_for_update()
+    ):
+        setting.value = forget_in_setting(setting.value, name, pseudonym)
+
+
 def _tables_of_devices() -> list[Any]:
     """Every table whose rows belong to a device: one that is added later is not forgotten."""
     from edgekit.fleet.store.tables import Base
@@ -183,13 +244,3 @@ def _mentions(document: object, device: str) -> list[Any]:
         for value in document:
             found += _mentions(value, device)
     return found
-
-
-def _renamed(document: Any, old: str, new: str) -> Any:
-    if isinstance(document, dict):
-        return {
-            new if key == old else key: _renamed(value, old, new) for key, value in document.items()
-        }
-    if isinstance(document, list):
-        return [_renamed(value, old, new) for value in document]
-    return new if document == old else document

@@ -102,12 +102,14 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
         DeploymentRow,
         DeviceRequestRow,
         EventRow,
+        FeedbackRow,
         ReplyPartRow,
         TelemetryFaultRow,
         TelemetryHourRow,
         TelemetrySlotRow,
         TelemetryStreamRow,
     )
+    from edgekit.fleet.telemetry.feedback import REMEMBERED_DAYS
 
     limits = read_retention(database)
     now = clock().timestamp()
@@ -116,6 +118,9 @@ def apply_retention(database: Database, *, clock: Clock = utc_now) -> Expired:
         telemetry = _delete(session, delete(TelemetrySlotRow).where(TelemetrySlotRow.slot < oldest))
         _delete(session, delete(TelemetryStreamRow).where(TelemetryStreamRow.seen < oldest))
         _delete(session, delete(TelemetryFaultRow).where(TelemetryFaultRow.last < oldest))
+        # For as long as a piece that comes again must not count again.
+        oldest = now - REMEMBERED_DAYS * _DAY
+        _delete(session, delete(FeedbackRow).where(FeedbackRow.received < oldest))
         events = _delete(
             session, delete(EventRow).where(EventRow.received < now - limits.events_days * _DAY)
         )

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from sqlalchemy import select
 from edgekit.cli import edgekit
 from edgekit.fleet.audit import read_audit, verify_audit
 from edgekit.fleet.broker import find_mosquitto, start_broker
-from edgekit.fleet.connection import connected_to
+from edgekit.fleet.connection import BrokerConnection, connected_to
+from edgekit.fleet.devices.forgetting import forget_in_rollout, forget_in_setting, renaming
+from edgekit.fleet.devices.groups import list_groups, save_group
 from edgekit.fleet.devices.privacy import delete_device, erase_device, export_device
 from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.devices.retention import (
@@ -19,37 +23,42 @@ from edgekit.fleet.devices.retention import (
     change_retention,
     read_retention,
 )
+from edgekit.fleet.experiments.ab import Metric, Question
+from edgekit.fleet.experiments.assignment import Arm
+from edgekit.fleet.experiments.shadow import ShadowSettings
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.ordering import order_device
+from edgekit.fleet.publisher import publish_order
 from edgekit.fleet.repositories import ordered_devices
+from edgekit.fleet.rollouts.engine import roll_back, step
+from edgekit.fleet.rollouts.observations import UNSEEN, Observation
+from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
+from edgekit.fleet.rollouts.state import Decision, DeviceProgress, RolloutState, Status
+from edgekit.fleet.rollouts.state import Phase as RolloutPhase
+from edgekit.fleet.store.experiments import ExperimentTable
+from edgekit.fleet.store.rollouts import RolloutTable
+from edgekit.fleet.store.settings import read_setting, write_setting
+from edgekit.fleet.store.shadows import ShadowTable
 from edgekit.fleet.store.tables import (
     AlarmRow,
     Base,
+    CertificateRow,
+    EnrolmentTokenRow,
     EventRow,
-    RolloutRow,
+    FeedbackRow,
+    ShadowDeviceRow,
     TelemetryFaultRow,
     TelemetrySlotRow,
+    TelemetryStreamRow,
 )
-from edgekit.fleet.watch import FleetWatcher
+from edgekit.fleet.telemetry.alarms import Alarm, Change
+from edgekit.fleet.telemetry.health import Harm
+from edgekit.fleet.telemetry.notices import alarm_notices
 from edgekit_runtime.errors import UsageError
+from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics
 from edgekit_runtime.requests import DeviceReply, RequestKind
-
-
-def rollout(devices: dict[str, object]) -> RolloutRow:
-    return RolloutRow(
-        id="r1",
-        bundle="digits",
-        version="1.0.0",
-        status="running",
-        revision=4,
-        created=0.0,
-        created_by="alice",
-        approved_by="",
-        updated=0.0,
-        plan={},
-        state={"members": list(devices), "devices": devices},
-    )
+from tests.simulators.background_work import wait_until
 
 
 def telemetry(device: str, received: float) -> TelemetrySlotRow:
@@ -66,28 +75,93 @@ def telemetry(device: str, received: float) -> TelemetrySlotRow:
     )
 
 
+def plan(**changes: object) -> RolloutPlan:
+    usual: dict[str, object] = {
+        "id": "r1",
+        "order": BundleOrder(bundle="digits", version="1.0.0"),
+        "query": "id in (d1, 'd2')",
+        "stages": (Stage(name="canary", count=1), Stage(name="all", percent=100.0)),
+        "created_by": "alice",
+        "created": 0.0,
+    }
+    return RolloutPlan(**(usual | changes))
+
+
+def alarm(device: str) -> Alarm:
+    return Alarm(
+        kind=Harm.DRIFT,
+        bundle="digits",
+        version="1.0.0",
+        device=device,
+        text=f"digits 1.0.0 on {device}: input:x has drifted",
+        devices=(device,),
+        began=1.0,
+        seen=1.0,
+    )
+
+
+def rows_of(device: str, now: float) -> list[Base]:
+    """What would take a broker, an authority and a day to come about."""
+    version = {"device_id": device, "bundle": "digits", "version": "1.0.0"}
+    moments = {"created": now, "created_by": "alice", "expires": now + 9}
+    return [
+        telemetry(device, now),
+        TelemetryFaultRow(device_id=device, kind="flood", count=1, last=1e12),
+        TelemetryStreamRow(
+            device_id=device, stream="0" * 16, last=1, missing=[], dropped=0, seen=now
+        ),
+        FeedbackRow(**version, id="f", received=now, right=1, wrong=0),
+        AlarmRow(**version, began=0.0, ended=None, kind="drift", detail={}),
+        EnrolmentTokenRow(id=device, device_id=device, secret_sha256="", labels={}, **moments),
+        CertificateRow(
+            serial=device[1:],
+            device_id=device,
+            key_sha256="",
+            begins=0.0,
+            ends=1.0,
+            revoked=1.0,
+            pem="",
+        ),
+        ShadowDeviceRow(run="s1", device_id=device, told=now, reported=None, counts=[]),
+    ]
+
+
 @pytest.fixture
 def busy(inventory, state, event, watch):
-    """Two devices with something in every table that knows devices."""
+    """Two devices with something in every table that knows devices, and in what names them."""
+    database = inventory.database
     inventory.hear([state("d1"), state("d2")], [event(device="d1"), event(device="d2")])
+    table = RolloutTable(database, clock=watch)
+    table.create(plan())
+    begun = RolloutState(
+        phase=RolloutPhase.RUNNING,
+        reason="watched: id=d1",
+        members=("d1", "d2"),
+        devices={"d1": DeviceProgress(stage=0, status=Status.ACTIVE, after=1)},
+        decisions=(Decision(time=1.0, who="bob", what="pause", reason="no luck with id = d1"),),
+    )
+    table.save("r1", begun, revision=1)
+    asked = {"bundle": "digits", "query": "id=d1 or id=d2", "who": "alice"}
+    experiments = ExperimentTable(database, clock=watch)
+    question = Question(metric=Metric.ERRORS, margin=0.1)
+    experiments.create("e1", version_a="1.0.0", version_b="2.0.0", question=question, **asked)
+    experiments.begin("e1", {"d1": Arm.A, "d2": Arm.B})
+    experiments.note_told("e1")
+    ShadowTable(database, clock=watch).create(
+        "s1", version="2.0.0", settings=ShadowSettings(), **asked
+    )
+    save_group(database, "both", "id=d1 or id=d2", actor="alice", clock=watch)
+    book = RequestBook(database, actor="bob", clock=watch)
     for device in ("d1", "d2"):
         inventory.label(device, {"site": "berlin"})
-    with inventory.database.write() as session:
-        session.add(rollout({"d1": [0, "active"], "d2": [1, "ordered"]}))
-        for device in ("d1", "d2"):
-            session.add(telemetry(device, watch().timestamp()))
-            session.add(TelemetryFaultRow(device_id=device, kind="flood", count=1, last=1e12))
-            session.add(
-                AlarmRow(
-                    began=0.0,
-                    ended=None,
-                    kind="drift",
-                    device_id=device,
-                    bundle="digits",
-                    version="1.0.0",
-                    detail={},
-                )
-            )
+        number = book.ask(device, RequestKind.LOGS).number
+        book.take([DeviceReply(device=device, number=number, ok=True, result={"lines": ["x"]})])
+        with database.write() as session:
+            session.add_all(rows_of(device, watch().timestamp()))
+    write_setting(database, "alarms", [alarm(device).to_json() for device in ("d1", "d2")])
+    (_, call) = alarm_notices("plant-7", Change.BEGAN, replace(alarm(""), devices=("d1", "d2")))
+    waiting = {"until": 9.0, "asked": [["d1", 1], ["d2", 1]], "notice": call.to_document()}
+    write_setting(database, "retraining", {"called": {}, "waiting": [waiting]})
     return inventory
 
 
@@ -100,44 +174,118 @@ def everything(database) -> str:
         )
 
 
+def mentions(text: str, device: str) -> int:
+    """How often a device's id stands there, also within a query or a sentence."""
+    return len(re.findall(rf"(?<![\w.-]){device}(?![\w.-])", text))
+
+
 def test_everything_that_is_held_is_given_out(busy, fleet: Fleet) -> None:
     order_device(fleet, "d1", [])
     document = export_device(busy.database, fleet, "d1")
     assert "timestamp.json" in document["order"]
     json.dumps(document)
-    for table in ("alarms", "deployments", "device_bundles", "events", "telemetry_slots"):
+    tables = {table.name for table in Base.metadata.sorted_tables if "device_id" in table.columns}
+    assert len(tables) > 10
+    for table in tables:
         assert [row["device_id"] for row in document[table]] == ["d1"], table
     assert document["device"]["labels"] == {"site": "berlin"}
-    assert document["rollouts"] == [{"id": "r1", "progress": [[0, "active"]]}]
-    assert [entry["action"] for entry in document["audit"]] == ["device.labelled"]
-    assert "'d2'" not in str(document)
+    assert document["rollouts"] == [{"id": "r1", "progress": [[0, "active", 1, -1, 0.0, 0.0, ""]]}]
+    assert document["experiments"] == [{"id": "e1", "group": "a"}]
+    assert document["groups"] == [{"name": "both", "query": "id=d1 or id=d2"}]
+    assert {entry["action"] for entry in document["audit"]} == {"device.labelled", "request.made"}
     assert export_device(busy.database, fleet, document["device"]["pseudonym"]) == document
+    del document["groups"]
+    assert mentions(str(document), "d2") == 0
 
 
-def test_nothing_of_a_deleted_device_is_left(busy) -> None:
-    pseudonym = busy.get("d1").pseudonym
+def test_nothing_of_a_deleted_device_is_left(busy, watch) -> None:
+    pseudonym, other = busy.get("d1").pseudonym, busy.get("d2").pseudonym
     before = everything(busy.database)
-    assert "'d1'" in before
-    assert delete_device(busy.database, "d1", actor="bob") == ("d1", pseudonym)
+    assert mentions(before, "d1") > 20
+    assert delete_device(busy.database, "d1", actor="bob", clock=watch) == ("d1", pseudonym)
     after = everything(busy.database)
-    assert "'d1'" not in after
-    assert after.count("'d2'") == before.count("'d2'")
+    assert mentions(after, "d1") == 0
+    assert mentions(after, "d2") == mentions(before, "d2")
+    stored = RolloutTable(busy.database).load("r1")
+    assert stored.revision == 3
+    assert stored.plan.query == f"id in ({pseudonym}, 'd2')"
+    assert stored.state.members == (pseudonym, "d2")
+    assert stored.state.reason == f"watched: id={pseudonym}"
+    experiment = ExperimentTable(busy.database).get("e1")
+    assert experiment.arms == {pseudonym: Arm.A, "d2": Arm.B}
+    assert list_groups(busy.database)[0].query == f"id={pseudonym} or id=d2"
+    (left,) = read_setting(busy.database, "alarms", [])
+    assert left["device"] == "d2"
+    (waiting,) = read_setting(busy.database, "retraining", {})["waiting"]
+    assert waiting["asked"] == [["d2", 1]]
+    assert len(waiting["notice"]["data"]["samples"]) == 1
     with busy.database.read() as session:
-        row = session.get_one(RolloutRow, "r1")
-        assert row.state == {
-            "members": [pseudonym, "d2"],
-            "devices": {pseudonym: [0, "active"], "d2": [1, "ordered"]},
-        }
-        assert row.revision == 5
-        newest = read_audit(session)[0]
+        entries = read_audit(session)
+    newest = entries[0]
     assert (newest.actor, newest.action, newest.subject) == (
         "bob",
         "device.deleted",
         f"device {pseudonym}",
     )
+    # From the start, and not only since it was deleted.
+    for entry in entries:
+        assert mentions(f"{entry.subject} {entry.detail}", "d[12]") == 0
+    queries = [entry.detail["query"] for entry in entries if "query" in entry.detail]
+    assert f"id in ({pseudonym}, '{other}')" in queries
+    assert queries.count(f"id={pseudonym} or id={other}") == 2
     verify_audit(busy.database)
     with pytest.raises(UsageError, match="no device 'd1'"):
         delete_device(busy.database, "d1", actor="bob")
+
+
+def test_a_query_for_a_device_that_is_not_known_yet_names_nobody_in_the_log(database) -> None:
+    save_group(database, "new", 'id="d9" or id in (d8,"d7") and not grid=d6', actor="alice")
+    with database.read() as session:
+        (entry,) = read_audit(session)
+    expected = 'id="unknown" or id in (unknown,"unknown") and not grid=d6'
+    assert entry.detail == {"query": expected}
+    assert list_groups(database)[0].query == 'id="d9" or id in (d8,"d7") and not grid=d6'
+
+
+SEEN = Observation(order_version=1, ordered=BundleOrder(bundle="digits", version="0.9.0"))
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_rollout_under_way_expects_nothing_of_a_deleted_device(place: int) -> None:
+    canary = Stage(name="canary", count=2, criteria=Criteria(min_seconds=0.0))
+    planned = plan(query="", stages=(canary, Stage(name="all", percent=100.0)))
+    seen = {f"d{number}": SEEN for number in range(3)}
+    state = step(planned, RolloutState(), seen, 1.0).state
+    assert state.count(Status.ORDERING) == 2
+    gone = state.members[place]
+    state = forget_in_rollout(planned, state, gone, "p", 2.0)
+    assert gone not in str(state)
+    assert state.devices["p"].stage == (0, 0, 1)[place]
+    # Somebody who is not there is seen as nobody, and what she was told as nothing.
+    after = dict.fromkeys(state.members, SEEN) | {"p": UNSEEN}
+    done = step(planned, roll_back(state, "enough", 3.0), after, 3.0)
+    assert done.state.phase is RolloutPhase.ROLLED_BACK
+    assert "p" not in {action.device for action in done.actions}
+    told = step(planned, state, after, 3.0)
+    assert "p" not in {action.device for action in told.actions}
+    ended = replace(state, phase=RolloutPhase.COMPLETED)
+    kept = forget_in_rollout(planned, ended, state.members[0], "q", 4.0)
+    assert kept.devices.get("q") == state.devices.get(state.members[0])
+
+
+def test_a_device_may_be_called_like_anything_else() -> None:
+    """Only where a device stands another name is put in its place."""
+    planned = plan(query="active=active", order=BundleOrder(bundle="active", version="1.0.0"))
+    progress = DeviceProgress(stage=0, status=Status.ACTIVE)
+    state = RolloutState(
+        phase=RolloutPhase.COMPLETED, members=("active",), devices={"active": progress}
+    )
+    assert forget_in_rollout(planned, state, "active", "p", 1.0) == RolloutState(
+        phase=RolloutPhase.COMPLETED, members=("p",), devices={"p": progress}
+    )
+    assert renaming("active", "p")(planned.query) == "active=active"
+    kept = replace(alarm("d1"), bundle="active", text="active 1.0.0: errors").to_json()
+    assert forget_in_setting([kept], "active", "p") == [kept | {"text": "p 1.0.0: errors"}]
 
 
 def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_path, state) -> None:
@@ -150,11 +298,19 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
         topics = Topics(fleet.id)
         with connected_to(broker.address) as connection:
             connection.publish([(topics.state(d), state(d).to_json()) for d in ("d1", "d2")])
+            for device in ("d1", "d2"):
+                publish_order(fleet, connection, device)
         erase_device(busy.database, fleet, "d1", broker=broker.address, actor="bob")
-        with FleetWatcher(fleet.id, broker.address) as watcher:
-            assert watcher.wait_until_heard(["d2"], timeout_s=20)
-            time.sleep(0.1)
-            assert set(watcher.states) == {"d2"}
+        kept: list[str] = []
+        listening = BrokerConnection(
+            broker.address,
+            topics=(f"{topics.base}/#",),
+            on_message=lambda topic, _payload: kept.append(topic),
+        )
+        wait_until(lambda: {topics.state("d2"), topics.order("d2")} <= set(kept), "d2 is heard")
+        time.sleep(0.1)
+        listening.close()
+        assert not [topic for topic in kept if "/d1/" in topic]
     assert ordered_devices(fleet) == ("d2",)
     assert not (fleet.path / "before-the-database").exists()
     assert [device.id for device in busy.all()] == ["d2"]
@@ -173,6 +329,19 @@ def test_what_is_too_old_is_deleted(busy, watch) -> None:
     assert (done.telemetry, done.events, done.deployments, done.alarms) == (1, 2, 0, 0)
 
 
+def test_feedback_is_forgotten_though_no_more_of_it_comes(busy, watch) -> None:
+    def kept() -> int:
+        with busy.database.read() as session:
+            return len(session.scalars(select(FeedbackRow)).all())
+
+    watch.goes_on(days=29)
+    apply_retention(busy.database, clock=watch)
+    assert kept() == 2
+    watch.goes_on(days=2)
+    apply_retention(busy.database, clock=watch)
+    assert kept() == 0
+
+
 def test_what_devices_answered_is_kept_no_longer_than_asked_for(busy, watch) -> None:
     book = RequestBook(busy.database, actor="bob", clock=watch)
     asked = book.ask("d1", RequestKind.SAMPLES, {"most": 1}, hours=24.0)
@@ -182,7 +351,8 @@ def test_what_devices_answered_is_kept_no_longer_than_asked_for(busy, watch) -> 
     waiting = book.ask("d1", RequestKind.LOGS, hours=24.0 * 60)
     assert apply_retention(busy.database, clock=watch).answers == 0
     watch.goes_on(days=2)
-    assert apply_retention(busy.database, clock=watch).answers == 1
+    # And what `busy` was asked.
+    assert apply_retention(busy.database, clock=watch).answers == 3
     assert [item.number for item in book.of("d1")] == [waiting.number]
     # What still waits for its device is no answer.
     watch.goes_on(days=40)

@@ -17,6 +17,7 @@ from edgekit.fleet.experiments.assignment import Arm
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.release import release_bundle
+from edgekit.fleet.repositories import ordered_devices
 from edgekit.fleet.service.comparing import Comparisons
 from edgekit.fleet.store.experiments import ExperimentTable
 from edgekit.fleet.telemetry.ledger import Ledger
@@ -218,8 +219,13 @@ def test_a_deleted_device_is_gone_from_the_groups(world: World) -> None:
     pseudonym = Inventory(world.database, actor="test").get("d00").pseudonym
     delete_device(world.database, "d00", actor="test")
     arms = world.table.get("e1").arms
-    assert "d00" not in arms
-    assert pseudonym in arms
+    assert not {"d00", pseudonym} & set(arms)
+    world.comparisons.turn()
+    assert pseudonym not in ordered_devices(world.fleet)
+    assert world.table.get("e1").told is not None
+    pseudonym = Inventory(world.database, actor="test").get("d01").pseudonym
+    delete_device(world.database, "d01", actor="test")
+    assert world.table.get("e1").arms[pseudonym] is arms["d01"]
 
 
 def test_what_makes_no_sense_is_refused(database) -> None:
