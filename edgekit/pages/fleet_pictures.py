@@ -39,7 +39,10 @@ MEANINGS: Final[Mapping[str, str]] = {
 }
 # For what has no meaning of its own: no green and no red, which look like one.
 _PLACES: Final = ("#0072b2", "#56b4e9", "#cc79a7", "#e69f00", "#7b8794")
-_WIDTH: Final = 600
+# Their writing shrinks and grows with them: 400 units are legible on a phone of 390 pixels.
+_WIDTH: Final = 400
+_LEFT: Final = 48
+_NAMES_A_ROW: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,9 @@ def line_chart(lines: Sequence[Line], *, label: str, unit: str) -> str:
     height = 120
 
     def place(point: tuple[float, float]) -> str:
-        x = 40 + (_WIDTH - 50) * ((point[0] - start) / (end - start) if end > start else 0.5)
+        x = _LEFT + (_WIDTH - _LEFT - 10) * (
+            (point[0] - start) / (end - start) if end > start else 0.5
+        )
         return f"{x:.1f},{height - (height - 20) * point[1] / top:.1f}"
 
     drawn = []
@@ -111,15 +116,16 @@ def line_chart(lines: Sequence[Line], *, label: str, unit: str) -> str:
                 f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>'
             )
         drawn.append(
-            f'<text x="{48 + 150 * (number % 4)}" y="{height + 22 + 14 * (number // 4)}" '
+            f'<text x="{_LEFT + 115 * (number % _NAMES_A_ROW)}" '
+            f'y="{height + 22 + 14 * (number // _NAMES_A_ROW)}" '
             f'font-size="12" fill="{colour}">{escape(line.name)}</text>'
         )
-    rows = (len(lines) + 3) // 4
+    rows = -(-len(lines) // _NAMES_A_ROW)
     return (
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {height + 14 + 14 * rows}" role="img" '
         f'aria-label="{escape(label)}">'
-        f'<line x1="40" y1="{height}" x2="{_WIDTH - 10}" y2="{height}" stroke="{MUTED}"/>'
-        f'<line x1="40" y1="20" x2="{_WIDTH - 10}" y2="20" stroke="#e4e7eb"/>'
+        f'<line x1="{_LEFT}" y1="{height}" x2="{_WIDTH - 10}" y2="{height}" stroke="{MUTED}"/>'
+        f'<line x1="{_LEFT}" y1="20" x2="{_WIDTH - 10}" y2="20" stroke="#e4e7eb"/>'
         f'<text x="0" y="24" font-size="12" fill="{INK}">{_axis_number(top)}</text>'
         f'<text x="0" y="{height}" font-size="12" fill="{INK}">0</text>'
         f'<text x="0" y="10" font-size="11" fill="{MUTED}">{escape(unit)}</text>'
@@ -128,7 +134,7 @@ def line_chart(lines: Sequence[Line], *, label: str, unit: str) -> str:
 
 
 def _axis_number(value: float) -> str:
-    """Three digits in the 40 units beside a chart: 0.125, 950, 16.5k, 2M."""
+    """Three digits in the 48 units beside a chart: 0.125, 950, 16.5k, 2M."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= unit * 0.9995:
             return f"{value / unit:.3g}{name}"

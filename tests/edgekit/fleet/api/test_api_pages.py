@@ -123,6 +123,11 @@ def test_every_page_is_whole_on_a_desk_and_on_a_phone(browser, demo) -> None:
                 "e => e.getBoundingClientRect().height < 32).length"
             )
             assert small == 0, f"{path}: too small to be touched"
+            written = page.evaluate(
+                "[...document.querySelectorAll('svg text')].map("
+                "e => e.getBoundingClientRect().height)"
+            )
+            assert min(written, default=10) >= 10, f"{path}: too small to be read"
         assert page.elsewhere == []
         assert page.complaints == []
         page.context.close()
@@ -132,6 +137,7 @@ def test_the_pages_say_what_happened(browser, demo) -> None:
     plane, url = demo
     page = open_page(browser, url, token(plane, Role.OPERATOR), DESK)
     assert page.locator(".tile").first.inner_text().split() == ["240", "devices"]
+    assert page.inner_text("main").count("stage canary") == 1
     page.goto(f"{url}/rollouts/digits-1.5")
     text = page.inner_text("main")
     assert "rolled back" in text
