@@ -16,7 +16,7 @@ HEAD = """# Commands
 
 Written by `make docs` from the commands themselves; `make check` fails when it is out of date.
 Exit codes: 0 done, 1 a gate failed, 2 usage, 3 the model is not supported, 4 the environment lacks
-something, 130 interrupted.
+something, 130 interrupted. Times may be given as 90s, 10m, 2h or 7d, shares as 5%.
 """
 
 

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.amounts import (
+    GROWTH,
+    MEGABYTES,
+    MILLISECONDS,
+    NUMBER,
+    SECONDS,
+    SHARE,
+    SOME_SECONDS,
+)
 from edgekit.cli.fleet_options import broker_option, database_option, fleet_option
 from edgekit.cli.render import emit_json, say
-
-_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @click.command()
@@ -29,10 +36,23 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
     metavar="COUNTS",
     help="For one inference; several with commas between, each in turn.",
 )
-@click.option("--runs", default=50, show_default=True, help="The fewest timed inferences.")
-@click.option("--min-seconds", default=1.0, show_default=True, help="The shortest time to spend.")
+@click.option(
+    "--runs",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="The fewest timed inferences.",
+)
+@click.option(
+    "--min-seconds",
+    type=SECONDS,
+    default=1.0,
+    show_default=True,
+    help="The shortest time to spend.",
+)
 @click.option(
     "--sustained",
+    type=SOME_SECONDS,
     metavar="TIME",
     help="Afterwards go on at full load for so long (90s, 10m), and show the course.",
 )
@@ -60,14 +80,13 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 )
 @click.option(
     "--server-qps",
-    type=float,
+    type=NUMBER,
     metavar="RATE",
     help="Queries a second of the server scenario.  [default: the highest that holds the limit]",
 )
 @click.option(
     "--server-p99-ms",
-    type=float,
-    metavar="MS",
+    type=MILLISECONDS,
     help="Its limit for the 99th percentile.  [default: 4 medians, at least 1]",
 )
 @click.option("--operators", is_flag=True, help="Show where the time goes, operator by operator.")
@@ -94,16 +113,13 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
     metavar="NAME:1,3,224,224",
     help="The shape of an input with free axes; repeat it.",
 )
-@click.option("--max-latency-ms", type=float, metavar="MS", help="Fail if the median is above.")
-@click.option(
-    "--max-p99-ms", type=float, metavar="MS", help="Fail if the 99th percentile is above."
-)
-@click.option(
-    "--max-memory-mb", type=float, metavar="MB", help="Fail if the whole process needs more."
-)
-@click.option("--max-size-mb", type=float, metavar="MB", help="Fail if the file is larger.")
+@click.option("--max-latency-ms", type=MILLISECONDS, help="Fail if the median is above.")
+@click.option("--max-p99-ms", type=MILLISECONDS, help="Fail if the 99th percentile is above.")
+@click.option("--max-memory-mb", type=MEGABYTES, help="Fail if the whole process needs more.")
+@click.option("--max-size-mb", type=MEGABYTES, help="Fail if the file is larger.")
 @click.option(
     "--confidence",
+    type=SHARE,
     default=0.9,
     show_default=True,
     help="How sure a prediction must be to keep a limit.",
@@ -116,9 +132,9 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 )
 @click.option(
     "--max-regression",
+    type=GROWTH,
     default="10%",
     show_default=True,
-    metavar="SHARE",
     help="With --baseline: fail if a median surely grew by more.",
 )
 @click.option(
@@ -142,10 +158,9 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 )
 @click.option(
     "--wait",
-    type=float,
+    type=SECONDS,
     default=180.0,
     show_default=True,
-    metavar="SECONDS",
     help="With --device: for its answer.",
 )
 @click.option(
@@ -166,7 +181,7 @@ def bench(
     threads: str,
     runs: int,
     min_seconds: float,
-    sustained: str | None,
+    sustained: float | None,
     runtime: str | None,
     reference_kernels: bool,
     provider: str | None,
@@ -184,7 +199,7 @@ def bench(
     max_size_mb: float | None,
     confidence: float,
     baseline: Path | None,
-    max_regression: str,
+    max_regression: float,
     accuracies: tuple[str, ...],
     page: Path | None,
     device: str | None,
@@ -249,7 +264,7 @@ def bench(
         threads=_counts(threads),
         runs=runs,
         min_seconds=min_seconds,
-        sustained_seconds=_seconds(sustained) if sustained else 0.0,
+        sustained_seconds=sustained or 0.0,
         memory_limit_bytes=parse_bytes(memory_limit) if memory_limit else None,
         runtime=runtime,
         reference_kernels=reference_kernels,
@@ -268,7 +283,7 @@ def bench(
             confidence=confidence,
         ),
         baseline=baseline,
-        most_regression=_share(max_regression),
+        most_regression=max_regression,
     )
     with Progress(count_steps(len(models), plan)) as progress:
         report = run_bench(models, plan, progress=progress.say, advance=progress.advance)
@@ -310,29 +325,6 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(part) for part in parts))
 
 
-def _seconds(text: str) -> float:
-    from edgekit_runtime.errors import UsageError
-
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in _SECONDS else (text, "s")
-    try:
-        return float(number) * _SECONDS[unit]
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no time", where="--sustained", fix="write it as 90s, 10m or 1h"
-        ) from None
-
-
-def _share(text: str) -> float:
-    from edgekit_runtime.errors import UsageError
-
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no share", where="--max-regression", fix="write it as 10% or 0.1"
-        ) from None
-
-
 def _pairs(texts: tuple[str, ...]) -> dict[str, float]:
     from edgekit_runtime.errors import UsageError
 
@@ -340,8 +332,8 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, float]:
     for text in texts:
         name, equals, value = text.rpartition("=")
         try:
-            pairs[name] = float(value)
-        except ValueError:
+            pairs[name] = SHARE(value)
+        except click.BadParameter:
             equals = ""
         if not equals:
             raise UsageError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.amounts import MILLISECONDS, NUMBER, SECONDS
 from edgekit.cli.render import emit_json, say
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--search-seconds",
+    type=SECONDS,
     default=600.0,
     show_default=True,
     help="With --max-accuracy-drop: the longest search for repairs.",
@@ -105,8 +107,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-latency-ms",
-    type=float,
-    metavar="MS",
+    type=MILLISECONDS,
     help="With --profile and --max-accuracy-drop: find the best trade below this latency.",
 )
 @click.option(
@@ -148,6 +149,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--max-error",
+    type=NUMBER,
     default=1e-4,
     show_default=True,
     help="Largest relative error of a float artifact against its source.",

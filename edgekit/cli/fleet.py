@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.amounts import MILLISECONDS, NUMBER, SECONDS, SHARE, SOME_SECONDS
 from edgekit.cli.fleet_authority import authority, broker_plan, broker_setup_options, show_setup
 from edgekit.cli.fleet_devices import devices, groups
 from edgekit.cli.fleet_enrolment import enrolment
@@ -77,20 +78,24 @@ def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
 @click.argument("device")
 @click.argument("bundle")
 @fleet_option
-@click.option("--min-requests", type=int, help="Requests to serve before it counts as installed.")
-@click.option("--min-seconds", type=float, help="Time to serve before it counts as installed.")
-@click.option("--deadline-seconds", type=float, help="After that it is rolled back.")
-@click.option("--max-error-share", type=float, help="Largest share of failed requests, 0 to 1.")
-@click.option("--max-p90-ms", type=float, help="Largest 90th percentile of the latency.")
+@click.option(
+    "--min-requests",
+    type=click.IntRange(0),
+    help="Requests to serve before it counts as installed.",
+)
+@click.option("--min-seconds", type=SECONDS, help="Time to serve before it counts as installed.")
+@click.option("--deadline-seconds", type=SOME_SECONDS, help="After that it is rolled back.")
+@click.option("--max-error-share", type=SHARE, help="Largest share of failed requests.")
+@click.option("--max-p90-ms", type=MILLISECONDS, help="Largest 90th percentile of the latency.")
 @click.option(
     "--max-psi",
-    type=float,
+    type=NUMBER,
     help="Largest drift of an input or output: population stability index, beyond chance.",
 )
 @click.option(
     "--max-nonfinite-share",
-    type=float,
-    help="Largest share of NaN and infinity among an input's or output's values, 0 to 1.",
+    type=SHARE,
+    help="Largest share of NaN and infinity among an input's or output's values.",
 )
 @click.option(
     "--window",
@@ -104,7 +109,7 @@ def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
     "--go-live-by", type=_MOMENT, metavar="TIME", help="Then wait for no window and no load."
 )
 @click.option("--min-battery", type=click.IntRange(0, 100), help="Percent, unless on mains.")
-@click.option("--max-load", type=float, help="Largest load average for each processor.")
+@click.option("--max-load", type=NUMBER, help="Largest load average for each processor.")
 @json_option
 def order(
     device: str,
@@ -238,7 +243,11 @@ def refresh(folder: Path, as_json: bool) -> None:
 @fleet_option
 @broker_option
 @click.option(
-    "--wait", default=1.0, show_default=True, help="Seconds to listen for the devices' states."
+    "--wait",
+    type=SECONDS,
+    default=1.0,
+    show_default=True,
+    help="How long to listen for the devices' states.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def status(folder: Path, broker: str | None, wait: float, as_json: bool) -> None:
@@ -308,7 +317,13 @@ def watch(folder: Path, broker: str | None, as_json: bool) -> None:
 @click.option(
     "--folder", type=click.Path(path_type=Path), default=Path("broker"), show_default=True
 )
-@click.option("--port", default=1883, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=1883,
+    show_default=True,
+    help="0 takes any free one.",
+)
 @click.option(
     "--prefer",
     type=click.Choice(["auto", "mosquitto", "amqtt"]),

@@ -46,7 +46,9 @@ def broker_setup_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="FOLDER",
             help="Where the broker will find its folder, if it is carried elsewhere.",
         ),
-        click.option("--broker-port", "port", default=8883, show_default=True),
+        click.option(
+            "--broker-port", "port", type=click.IntRange(1, 65_535), default=8883, show_default=True
+        ),
         _hosts_option,
     ):
         command = option(command)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.amounts import SOME_HOURS
 from edgekit.cli.fleet_options import (
     database_option,
     fleet_option,
@@ -27,7 +28,7 @@ def enrolment() -> None:
 @enrolment.command()
 @click.argument("labels", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--device", metavar="ID", help="Only for this device.  [default: for any new one]")
-@click.option("--hours", type=float, default=24.0, show_default=True, help="Then it expires.")
+@click.option("--hours", type=SOME_HOURS, default=24.0, show_default=True, help="Then it expires.")
 @fleet_option
 @database_option
 @json_option

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgekit.cli.amounts import GROWTH, SHARE, SOME_DAYS
 from edgekit.cli.fleet_options import (
     broker_if_known,
     broker_option,
@@ -39,12 +40,16 @@ def experiment() -> None:
 )
 @click.option(
     "--margin",
-    type=float,
+    type=GROWTH,
     required=True,
     help="The least difference that matters: a share, or of the latency a ratio less one.",
 )
-@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false answer.")
-@click.option("--most-days", default=30.0, show_default=True, help="After that it ends.")
+@click.option(
+    "--alpha", type=SHARE, default=0.05, show_default=True, help="Probability of a false answer."
+)
+@click.option(
+    "--most-days", type=SOME_DAYS, default=30.0, show_default=True, help="After that it ends."
+)
 @click.option("--devices", "query", default="", help="Which take part.  [default: all]")
 @click.option(
     "--comparable-by",

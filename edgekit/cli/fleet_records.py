@@ -40,7 +40,9 @@ def verify(expect: str | None, folder: Path, database: str | None, as_json: bool
 
 
 @audit.command("list")
-@click.option("--newest", default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--newest", type=click.IntRange(1), default=50, show_default=True, help="How many at most."
+)
 @click.option("--subject", help='Only of this subject: "digits@1.2.0".')
 @fleet_option
 @database_option
@@ -81,7 +83,7 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.argument("role", type=click.Choice(["viewer", "operator", "release-manager", "admin"]))
-@click.option("--days", type=int, default=90, show_default=True, help="0 for never.")
+@click.option("--days", type=click.IntRange(0), default=90, show_default=True, help="0 for never.")
 @fleet_option
 @database_option
 @json_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from edgekit.cli.amounts import SECONDS, SOME_HOURS
 from edgekit.cli.fleet_options import (
     broker_if_known,
     broker_option,
@@ -33,17 +34,16 @@ def _asking_options(command: _Command) -> _Command:
         fleet_option,
         click.option(
             "--hours",
-            type=float,
+            type=SOME_HOURS,
             default=24.0,
             show_default=True,
             help="Then it is void: a device that comes back later is not asked any more.",
         ),
         click.option(
             "--wait",
-            type=float,
+            type=SECONDS,
             default=60.0,
             show_default=True,
-            metavar="SECONDS",
             help="For the answers; 0 for not at all.",
         ),
     ):
@@ -77,7 +77,13 @@ def bench(devices: str, bundle: str, **options: Any) -> None:
 
 @request.command()
 @click.argument("devices")
-@click.option("--lines", default=200, show_default=True, help="How many at most, up to 1000.")
+@click.option(
+    "--lines",
+    type=click.IntRange(1, 1_000),
+    default=200,
+    show_default=True,
+    help="How many at most.",
+)
 @_asking_options
 def logs(devices: str, lines: int, **options: Any) -> None:
     """Have DEVICES send the last lines of their agents' logs."""
@@ -86,7 +92,9 @@ def logs(devices: str, lines: int, **options: Any) -> None:
 
 @request.command()
 @click.argument("devices")
-@click.option("--most", default=10, show_default=True, help="How many at most, up to 1000.")
+@click.option(
+    "--most", type=click.IntRange(1, 1_000), default=10, show_default=True, help="How many at most."
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, file_okay=False),

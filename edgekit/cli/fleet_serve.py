@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
-@click.option("--port", default=8470, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8470,
+    show_default=True,
+    help="0 takes any free one.",
+)
 @click.option(
     "--tls-certificate", type=click.Path(path_type=Path, dir_okay=False), help="PEM, for HTTPS."
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.amounts import NUMBER, SHARE, SOME_HOURS
 from edgekit.cli.fleet_options import (
     broker_if_known,
     broker_option,
@@ -36,26 +37,44 @@ def shadow() -> None:
 @click.argument("bundle")
 @click.argument("version")
 @click.option("--devices", "query", default="", help="Which take part.  [default: all]")
-@click.option("--rate", default=0.1, show_default=True, help="The share of requests, 0 to 1.")
+@click.option("--rate", type=SHARE, default=0.1, show_default=True, help="The share of requests.")
 @click.option(
-    "--max-per-second", default=5.0, show_default=True, help="No more requests than that."
+    "--max-per-second",
+    type=NUMBER,
+    default=5.0,
+    show_default=True,
+    help="No more requests than that.",
 )
-@click.option("--hours", default=24.0, show_default=True, help="How long, on each device.")
-@click.option("--memory-mb", default=512, show_default=True, help="What it may take.")
-@click.option("--free-mb", default=64, show_default=True, help="It ends where less is left.")
+@click.option(
+    "--hours", type=SOME_HOURS, default=24.0, show_default=True, help="How long, on each device."
+)
+@click.option(
+    "--memory-mb", type=click.IntRange(1), default=512, show_default=True, help="What it may take."
+)
+@click.option(
+    "--free-mb",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="It ends where less is left.",
+)
 @click.option(
     "--tolerance",
+    type=NUMBER,
     default=0.05,
     show_default=True,
     help="How far answers that name no class may differ, as a share of the largest value.",
 )
 @click.option(
     "--min-agreement",
+    type=SHARE,
     default=0.95,
     show_default=True,
     help="The share of inputs on which both must say the same.",
 )
-@click.option("--alpha", default=0.05, show_default=True, help="Probability of a false answer.")
+@click.option(
+    "--alpha", type=SHARE, default=0.05, show_default=True, help="Probability of a false answer."
+)
 @fleet_option
 @database_option
 @broker_option

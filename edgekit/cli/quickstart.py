@@ -39,7 +39,12 @@ _STEPS = 10
 @click.option(
     "--profile", default="raspberrypi", show_default=True, help="The boards to predict for."
 )
-@click.option("--http-port", default=0, help="Of the agent's HTTP interface.  [default: any free]")
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Of the agent's HTTP interface.  [default: any free]",
+)
 @click.option(
     "--broker",
     type=click.Choice(["auto", "mosquitto", "amqtt"]),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.cli.amounts import FINITE
 from edgekit.cli.fleet_options import (
     broker_if_known,
     broker_option,
@@ -228,7 +229,9 @@ def measure(
 
 @registry.command()
 @click.argument("name")
-@click.option("--newest", default=50, show_default=True, help="How many at most.")
+@click.option(
+    "--newest", type=click.IntRange(1), default=50, show_default=True, help="How many at most."
+)
 @fleet_option
 @database_option
 @json_option
@@ -463,9 +466,9 @@ def _numbers(texts: tuple[str, ...]) -> list[tuple[str, float]]:
     for text in texts:
         name, equals, value = text.partition("=")
         try:
-            numbers.append((name, float(value)))
-        except ValueError as error:
-            raise UsageError(f"{text!r} is no metric", fix="write it as NAME=NUMBER") from error
+            numbers.append((name, FINITE(value)))
+        except click.BadParameter:
+            equals = ""
         if not equals:
             raise UsageError(f"{text!r} is no metric", fix="write it as NAME=NUMBER")
     return numbers

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.amounts import MILLISECONDS, NUMBER, PERCENT, SECONDS, SHARE, SOME_SECONDS
+
 if TYPE_CHECKING:
     from edgekit.fleet.rollouts.plan import RolloutPlan, Stage
 
 _CRITERIA = (
-    ("--min-installed-share", float, "Least share of a stage's devices that must run the version."),
-    ("--max-failed-share", float, "Largest share that may refuse it or roll it back."),
-    ("--min-seconds", float, "How long to watch after the last device of a stage has settled."),
-    ("--min-requests", int, "How many requests a stage must have answered."),
-    ("--stage-deadline", float, "Seconds after which a stage that is not done pauses."),
-    ("--max-error-share", float, "Largest share of requests that may fail."),
-    ("--max-p90-ms", float, "Largest 90th percentile of the latency."),
-    ("--max-drift", float, "Largest population stability index of a feature; 0 for no limit."),
-    ("--min-accuracy", float, "Least share of right answers among those with feedback."),
-    ("--min-feedback", int, "How many answers with feedback to wait for."),
+    ("--min-installed-share", SHARE, "Least share of a stage's devices that must run the version."),
+    ("--max-failed-share", SHARE, "Largest share that may refuse it or roll it back."),
+    ("--min-seconds", SECONDS, "How long to watch after the last device of a stage has settled."),
+    ("--min-requests", click.IntRange(0), "How many requests a stage must have answered."),
+    ("--stage-deadline", SOME_SECONDS, "After that a stage that is not done pauses."),
+    ("--max-error-share", SHARE, "Largest share of requests that may fail."),
+    ("--max-p90-ms", MILLISECONDS, "Largest 90th percentile of the latency."),
+    ("--max-drift", NUMBER, "Largest population stability index of a feature; 0 for no limit."),
+    ("--min-accuracy", SHARE, "Least share of right answers among those with feedback."),
+    ("--min-feedback", click.IntRange(0), "How many answers with feedback to wait for."),
 )
 _OPTIONS = (
     click.option("--id", "rollout_id", help="Its name.  [default: BUNDLE-VERSION]"),
@@ -72,16 +74,20 @@ _OPTIONS = (
         metavar="FEATURE",
         help="A feature whose drift is known: input:light; repeatable.",
     ),
-    click.option("--max-in-flight", type=int, default=0, help="Devices that update at a time."),
+    click.option(
+        "--max-in-flight", type=click.IntRange(0), default=0, help="Devices that update at a time."
+    ),
     click.option(
         "--device-timeout",
-        type=float,
+        type=SOME_SECONDS,
         default=86_400.0,
         show_default=True,
-        help="Seconds after which a device that was told counts as vanished.",
+        help="After that a device that was told counts as vanished.",
     ),
-    click.option("--gate-requests", type=int, help="Of each device: see `fleet order`."),
-    click.option("--gate-seconds", type=float, help="Of each device: see `fleet order`."),
+    click.option(
+        "--gate-requests", type=click.IntRange(0), help="Of each device: see `fleet order`."
+    ),
+    click.option("--gate-seconds", type=SECONDS, help="Of each device: see `fleet order`."),
 )
 
 
@@ -160,9 +166,9 @@ def _stages(texts: Sequence[str], criteria: Any, approve_from: str | None) -> tu
     for text in texts:
         name, equals, size = text.rpartition("=")
         try:
-            percent = float(size[:-1]) if size.endswith("%") else None
+            percent = PERCENT(size[:-1]) if size.endswith("%") else None
             count = None if percent is not None else int(size)
-        except ValueError as error:
+        except (ValueError, click.BadParameter) as error:
             raise UsageError(
                 f"{text!r} is no stage", fix="write it as 5, 25% or canary=5"
             ) from error

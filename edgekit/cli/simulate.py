@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgekit.cli.amounts import NUMBER, SECONDS, SHARE, SOME_SECONDS, Amount
 from edgekit.cli.fleet_options import broker_address, broker_option, json_option
 from edgekit.cli.interrupting import interruptible
 from edgekit.cli.render import emit_json, say, size, wait_for_interrupt
@@ -39,7 +40,7 @@ _RATES = (
 
 def _rates(command: Callable[..., None]) -> Callable[..., None]:
     for name, text in reversed(_RATES):
-        command = click.option(name, type=float, default=0.0, show_default=True, help=text)(command)
+        command = click.option(name, type=SHARE, default=0.0, show_default=True, help=text)(command)
     return command
 
 
@@ -49,21 +50,21 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
 @_rates
 @click.option(
     "--fetch-seconds",
-    type=click.FloatRange(0),
+    type=SECONDS,
     default=20.0,
     show_default=True,
     help="Of an update, on average.",
 )
 @click.option(
     "--requests-per-second",
-    type=click.FloatRange(0),
+    type=NUMBER,
     default=2.0,
     show_default=True,
     help="Of each device.",
 )
 @click.option(
     "--telemetry-seconds",
-    type=click.FloatRange(0, min_open=True),
+    type=SOME_SECONDS,
     help="Of theirs, between two batches of measurements.  [default: 10; longer where it would be "
     "less than 5 of ours, or more than 100 batches in one of ours]",
 )
@@ -79,7 +80,7 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(0, 1_000, min_open=True),
+    type=Amount("factor", what="a factor", most=1_000.0, above=True),
     default=60.0,
     show_default=True,
     help="Seconds of theirs in one of ours.",

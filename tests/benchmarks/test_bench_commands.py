@@ -124,13 +124,11 @@ def test_a_page(model: str, tmp_path: Path) -> None:
     ("options", "words"),
     [
         (["--threads", "one"], "no thread counts"),
-        (["--sustained", "soon"], "no time"),
-        (["--max-regression", "much"], "no share"),
         (["--memory-limit", "little"], "no amount of memory"),
         (["--accuracy", "linear.onnx"], "no accuracy"),
         (["--accuracy", "other.onnx=0.9"], "no model 'other.onnx'"),
         (["--input-shape", "x"], "no shape"),
-        (["--max-latency-ms", "-1"], "max-latency-ms is -1"),
+        (["--accuracy", "linear.onnx=nan"], "no accuracy"),
         (["--profile", "rasberrypi4"], "no device profile"),
         (["--predict-only"], "nothing to do"),
         (["--baseline", "none.json"], "no such file"),
@@ -141,6 +139,20 @@ def test_bad_input_is_refused(model: str, options: list[str], words: str) -> Non
     assert isinstance(error, UsageError)
     assert words in error.what
     assert error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--sustained", "soon", "'soon' is not a number of seconds"),
+        ("--max-regression", "much", "'much' is not a share"),
+        ("--max-latency-ms", "-1", "'-1' is not a number of milliseconds"),
+    ],
+)
+def test_what_is_no_number_is_refused(model: str, option: str, value: str, words: str) -> None:
+    done = run(model, option, value)
+    assert done.exit_code == 2
+    assert words in done.output
 
 
 def test_profiles_are_listed_and_shown() -> None:

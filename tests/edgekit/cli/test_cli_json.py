@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import click
 import pytest
 
-from edgekit.cli import edgekit
+from tests.edgekit.cli.commands import ALL
 
 # These run until Ctrl-C and have no result; what is held on a device is exported as JSON alone.
 WITHOUT = {"fleet serve", "fleet broker", "fleet devices export"}
-
-
-def commands(
-    command: click.Command, path: tuple[str, ...] = ()
-) -> Iterator[tuple[str, click.Command]]:
-    if not isinstance(command, click.Group):
-        yield " ".join(path), command
-        return
-    context = click.Context(command)
-    for name in command.list_commands(context):
-        found = command.get_command(context, name)
-        assert found is not None
-        yield from commands(found, (*path, name))
-
-
-ALL = dict(commands(edgekit))
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -163,4 +163,4 @@ def test_what_makes_no_sense_is_said_at_once(arguments: list[str], said: str) ->
 def test_time_cannot_stand_still() -> None:
     result = CliRunner().invoke(simulate, ["--speed", "0"])
     assert result.exit_code == 2
-    assert "0.0 is not in the range" in result.output
+    assert "'0' is not a factor, above 0 to 1,000" in result.output
