@@ -22,6 +22,7 @@ from edgekit.cli.render import emit_json, moment, plural, say, size, table
 
 if TYPE_CHECKING:
     from edgekit.fleet.devices.requests import Asked, RequestBook
+    from edgekit.fleet.store.database import Database
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -137,16 +138,16 @@ def renew(devices: str, **options: Any) -> None:
 @database_option
 @json_option
 def list_(devices: str, also_over: bool, folder: Path, database: str | None, as_json: bool) -> None:
-    """List requests that wait for a device or its answer, of all devices or of DEVICES."""
-    from edgekit.fleet.devices.inventory import Inventory
+    """List requests that wait for a device or its answer, of all devices or of DEVICES.
+
+    At most 1,000: of those that wait the oldest, of --all the newest.
+    """
     from edgekit.fleet.devices.requests import RequestBook
 
     with opened_database(folder, database) as (_, opened):
         book = RequestBook(opened, actor="cli")
-        found = book.newest(most=1_000) if also_over else book.open()
-        if devices:
-            meant = {device.id for device in Inventory(opened, actor="cli").meant(devices)}
-            found = tuple(item for item in found if item.device in meant)
+        read = book.newest if also_over else book.open
+        found = read(most=1_000, devices=_meant(opened, devices) if devices else None)
     now = time.time()
     if as_json:
         emit_json([item.to_json(now) for item in found])
@@ -214,21 +215,13 @@ def _ask(
     output: Path | None = None,
 ) -> None:
     from edgekit.fleet.access import local_actor
-    from edgekit.fleet.devices.inventory import Inventory
     from edgekit.fleet.devices.requests import RequestBook
     from edgekit.fleet.service.attending import attend
-    from edgekit_runtime.errors import UsageError
     from edgekit_runtime.requests import RequestKind
 
     with opened_database(folder, database) as (fleet, opened):
-        meant = Inventory(opened, actor="cli").meant(devices)
-        if not meant:
-            raise UsageError(
-                f"no device matches {devices!r}", fix="see: edgekit fleet devices list"
-            )
         book = RequestBook(opened, actor=local_actor())
-        names = [device.id for device in meant]
-        asked = book.ask_all(names, RequestKind(kind), arguments, hours=hours)
+        asked = book.ask_all(_meant(opened, devices), RequestKind(kind), arguments, hours=hours)
         say(f"asked {plural(len(asked), 'device')} for {kind}")
         if wait > 0:
             address = broker_if_known(fleet, broker)
@@ -243,6 +236,17 @@ def _ask(
                 )
             )
         _show(book, asked, output=output, as_json=as_json)
+
+
+def _meant(database: Database, devices: str) -> list[str]:
+    """The ids of those that are meant: one at least."""
+    from edgekit.fleet.devices.inventory import Inventory
+    from edgekit_runtime.errors import UsageError
+
+    found = [device.id for device in Inventory(database, actor="cli").meant(devices)]
+    if not found:
+        raise UsageError(f"no device matches {devices!r}", fix="see: edgekit fleet devices list")
+    return found
 
 
 class _Progress:

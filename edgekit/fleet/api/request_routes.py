@@ -30,7 +30,7 @@ def list_requests(
 ) -> list[dict[str, Any]]:
     """What waits for a device or its answer, of all devices."""
     book = plane.requests(access)
-    found = book.newest(most=limit) if over else book.open(newest=limit)
+    found = book.newest(most=limit) if over else book.open(most=limit)
     return [item.to_json(plane.now) for item in found]
 
 

@@ -241,13 +241,21 @@ class RequestBook:
             query = select(Row).where(Row.device_id == name)
             return _read(session, query.order_by(Row.number.desc()).limit(newest))
 
-    def open(self, *, newest: int = 1_000) -> tuple[Asked, ...]:
-        """Everything that waits for a device or its answer, the oldest first."""
+    def open(
+        self, *, most: int = 1_000, devices: Collection[str] | None = None
+    ) -> tuple[Asked, ...]:
+        """What waits for a device or its answer, the oldest first.
+
+        Args:
+            most: How many at most.
+            devices: Only of these, by id; None for all.
+        """
         from edgekit.fleet.store.tables import DeviceRequestRow as Row
 
+        query = _open(self._now).order_by(Row.created, Row.device_id, Row.number).limit(most)
         with self.database.read() as session:
-            query = _open(self._now).order_by(Row.created, Row.device_id, Row.number)
-            return _read(session, query.limit(newest))
+            found = _read_of(session, query, devices)
+        return tuple(sorted(found, key=lambda a: (a.created, a.device, a.number))[:most])
 
     def to_send(self, devices: Collection[str] | None, *, again: float) -> tuple[Asked, ...]:
         """All open requests of devices to which something may be due, by device and number.
@@ -275,15 +283,23 @@ class RequestBook:
             query = _open(self._now).where(Row.device_id.in_(names))
             return _read(session, query.order_by(Row.device_id, Row.number)) if names else ()
 
-    def newest(self, *, most: int = 100) -> tuple[Asked, ...]:
-        """What was asked lately, of all devices, the newest first."""
+    def newest(
+        self, *, most: int = 100, devices: Collection[str] | None = None
+    ) -> tuple[Asked, ...]:
+        """What was asked lately, the newest first.
+
+        Args:
+            most: How many at most.
+            devices: Only of these, by id; None for all.
+        """
         from sqlalchemy import select
 
         from edgekit.fleet.store.tables import DeviceRequestRow as Row
 
+        order = (Row.created.desc(), Row.device_id, Row.number.desc())
         with self.database.read() as session:
-            order = (Row.created.desc(), Row.device_id, Row.number.desc())
-            return _read(session, select(Row).order_by(*order).limit(most))
+            found = _read_of(session, select(Row).order_by(*order).limit(most), devices)
+        return tuple(sorted(found, key=lambda a: (-a.created, a.device, -a.number))[:most])
 
     def get(self, device: str, number: int) -> Asked:
         """One request.
@@ -503,6 +519,20 @@ def _open(now: float) -> Select[Any]:
 
 def _read(session: Session, query: Any) -> tuple[Asked, ...]:
     return tuple(map(_asked, session.scalars(query)))
+
+
+def _read_of(
+    session: Session, query: Select[Any], devices: Collection[str] | None
+) -> tuple[Asked, ...]:
+    """The first rows of a query that has an order and a limit, of each part of the devices."""
+    from edgekit.fleet.store.tables import DeviceRequestRow as Row
+
+    if devices is None:
+        return _read(session, query)
+    names = sorted(devices)
+    # No database takes any number of names at once.
+    parts = (names[start : start + _READ_AT_ONCE] for start in range(0, len(names), _READ_AT_ONCE))
+    return tuple(a for part in parts for a in _read(session, query.where(Row.device_id.in_(part))))
 
 
 def _find(

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 
 from edgekit.cli import edgekit
 from edgekit.fleet.audit import read_audit
+from edgekit.fleet.devices import requests
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.privacy import delete_device, export_device
-from edgekit.fleet.devices.requests import MAX_OPEN, RequestBook, read_arguments, samples_in
+from edgekit.fleet.devices.requests import (
+    MAX_OPEN,
+    Asked,
+    RequestBook,
+    read_arguments,
+    samples_in,
+)
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.store.database import open_fleet_database
 from edgekit.fleet.store.errors import NotFoundError
@@ -63,6 +70,28 @@ def test_an_answer_in_parts_is_complete_with_the_last_in_any_order(book: Request
     (done,) = book.take([parts[2]])
     assert done.ok
     assert [part["lines"] for part in book.answer("d1", number)] == [["0"], ["1"], ["2"]]
+
+
+def test_a_device_is_found_however_many_others_were_asked_later(
+    book: RequestBook, watch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(device: str) -> Asked:
+        watch.goes_on(seconds=1)
+        return book.ask(device, RequestKind.LOGS)
+
+    monkeypatch.setattr(requests, "_READ_AT_ONCE", 2)
+    inventory = Inventory(book.database, actor="test")
+    for name in ("d3", "d4", "d5"):
+        inventory.add(name)
+    first = [ask(name) for name in ("d1", "d2")]
+    later = [ask(f"d{3 + turn % 3}") for turn in range(9)]
+    assert book.newest(most=2, devices=["d1", "d2"]) == tuple(first[::-1])
+    assert book.open(most=2, devices=["d5", "d4", "d3"]) == tuple(later[:2])
+    every = [f"d{number}" for number in range(1, 6)]
+    assert book.open(devices=every) == book.open() == tuple(first + later)
+    assert book.newest(devices=every) == book.newest()
+    assert book.newest(most=4, devices=every) == tuple(later[:-5:-1])
+    assert book.newest(devices=[]) == ()
 
 
 def test_nothing_is_kept_that_nobody_asked_for(book: RequestBook, watch: Any) -> None:
@@ -258,5 +287,6 @@ def test_the_command_asks_shows_and_takes_back(fleet: Fleet, tmp_path: Path) -> 
     answer(refused, error="not now")
     assert "d1  not now" in run("show", "d1", refused, fails="d1 did not do it: not now")
     run("bench", "site=mars", "digits", fails="no device matches 'site=mars'")
+    run("list", "d9", fails="no device matches 'd9'")
     run("show", "d1", "7", fails="there is no request 7 of d1")
     database.close()
