@@ -64,5 +64,7 @@ def _key(row: AlarmRow) -> tuple[str, ...]:
 
 
 def _detail(alarm: Alarm) -> dict[str, object]:
-    # Not the devices: they are deleted one by one, and this row is not theirs alone.
-    return {"text": alarm.text} | {name: round(psi, 3) for name, psi in alarm.features.items()}
+    # Not the devices: they are deleted one by one, and this row is not theirs alone. Nor the one
+    # that it is about: the row says which, and who may not know its name is shown the text too.
+    text = alarm.text.replace(f" on {alarm.device}:", ":", 1) if alarm.device else alarm.text
+    return {"text": text} | {name: round(psi, 3) for name, psi in alarm.features.items()}

@@ -315,6 +315,24 @@ def test_another_sites_page_can_change_nothing(demo) -> None:
     assert own.status_code == 200
 
 
+def test_a_viewer_stops_nothing_and_nobody_resumes_by_a_button(demo) -> None:
+    plane, url = demo
+    before = plane.rollouts.load("bells-0.9.1")
+    for role, action, status in (
+        (Role.VIEWER, "stop", 403),
+        (Role.VIEWER, "pause", 403),
+        (Role.ADMIN, "resume", 422),
+    ):
+        answer = httpx.post(
+            f"{url}/rollouts/bells-0.9.1/actions",
+            data={"action": action},
+            headers={"Origin": url},
+            cookies={"edgekit_token": token(plane, role)},
+        )
+        assert answer.status_code == status, (role, action)
+    assert plane.rollouts.load("bells-0.9.1") == before
+
+
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(demo) -> None:
     plane, url = demo
     answer = httpx.post(
