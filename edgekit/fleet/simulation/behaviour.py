@@ -47,6 +47,11 @@ class Behaviour:
         degraded_error_share: Of requests, with one that degrades.
         latency_ms: Median.
         telemetry_seconds: Between two batches of measurements; 0 for none.
+        disagree: Share of inputs on which a version beside the one that serves says something
+            else.
+        gap: How far apart both answers usually lie, as a share of what was served.
+        samples: Share of the devices whose owners let samples leave them.
+        answer_seconds: From a request to its answer, on average.
     """
 
     seed: int = 0
@@ -62,6 +67,10 @@ class Behaviour:
     degraded_error_share: float = 0.2
     latency_ms: float = 12.0
     telemetry_seconds: float = 10.0
+    disagree: float = 0.02
+    gap: float = 0.01
+    samples: float = 0.5
+    answer_seconds: float = 2.0
 
     def __post_init__(self) -> None:
         shares = (self.reject, self.roll_back, self.degrade, self.vanish)
@@ -96,6 +105,11 @@ class Behaviour:
 def chance(text: str) -> float:
     """A number from 0 to 1 that looks random, always the same for a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7]) / 2**56
+
+
+def allows_samples(device: str, behaviour: Behaviour) -> bool:
+    """Whether a device's owner lets samples leave it."""
+    return chance(f"samples/{device}") < behaviour.samples
 
 
 def hardware_of(device: str) -> dict[str, object]:

@@ -46,6 +46,7 @@ class CrowdFigures:
         connected: Those the broker has let in.
         vanished: Those that went away for good.
         orders: Orders that were verified and followed.
+        requests: Requests that were proven and followed.
         refused: Messages that did not prove what they claim.
         chunks: Chunks that were fetched and had the right hash.
         chunk_bytes: Of them all, on the wire.
@@ -56,6 +57,7 @@ class CrowdFigures:
     connected: int
     vanished: int
     orders: int
+    requests: int
     refused: int
     chunks: int
     chunk_bytes: int
@@ -122,7 +124,7 @@ class Crowd:
         self._stopping: asyncio.Event | None = None
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.orders = self.refused = self.chunks = self.chunk_bytes = 0
+        self.orders = self.requests = self.refused = self.chunks = self.chunk_bytes = 0
 
     @classmethod
     def of_fleet(
@@ -181,6 +183,7 @@ class Crowd:
             connected=sum(member.ready for member in members),
             vanished=sum(member.device.gone for member in members),
             orders=self.orders,
+            requests=self.requests,
             refused=self.refused,
             chunks=self.chunks,
             chunk_bytes=self.chunk_bytes,
@@ -243,6 +246,8 @@ class Crowd:
             elif topic == self.topics.order(member.device.name):
                 member.order = payload
                 self._follow(member, now)
+            elif topic == self.topics.requests(member.device.name):
+                self._ask(member, payload, now)
             elif topic.startswith(self.topics.chunk("")):
                 complete = member.take_chunk(topic.rpartition("/")[2], payload)
                 self.chunks += 1
@@ -268,6 +273,17 @@ class Crowd:
             member.say(member.device.follow(version, targets, now))
             member.fetch(targets)
             self.schedule(member)
+
+    def _ask(self, member: Member, payload: bytes, now: float) -> None:
+        device = member.device
+        try:
+            request = self._verifier.prove(device.name, payload, last=device.last_request, now=now)
+        except VerificationError as error:
+            member.say(device.refuse(str(error), now))
+            raise
+        self.requests += 1
+        member.say(device.ask(request, now))
+        self.schedule(member)
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         if self._loop is not None:

@@ -196,8 +196,9 @@ class Member:
         if connection is None:
             return
         topics = self._crowd.topics
+        name = self.device.name
         # The metadata first: an order is believed only with it.
-        connection.subscribe([topics.metadata, topics.order(self.device.name)])
+        connection.subscribe([topics.metadata, topics.order(name), topics.requests(name)])
         connection.say(self.device.state(self._crowd.now))
         for item in self._unsent:
             connection.say(item)

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root, Signed, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Metadata, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 
+from edgekit_agent.requests.proving import prove_request
 from edgekit_agent.state import Target
 from edgekit_runtime.errors import VerificationError
-from edgekit_runtime.orders import ORDER_FIELD, parse_index_pieces, parse_order
+from edgekit_runtime.orders import ORDER_FIELD, BundleOrder, parse_index_pieces, parse_order
 from edgekit_runtime.protocol import unpack_metadata
+from edgekit_runtime.requests import DeviceRequest, open_request
 
 _T = TypeVar("_T", bound=Signed)
 
@@ -35,6 +37,7 @@ class OrderVerifier:
             "director": Metadata[Root].from_bytes(director_root).signed,
         }
         self._images: tuple[bytes, Targets] | None = None
+        self._request_root: tuple[Root, bytes] | None = None
 
     def take_images(self, message: bytes) -> None:
         """Take the image repository's metadata set.
@@ -68,17 +71,40 @@ class OrderVerifier:
         for path, ordered in sorted(targets.targets.items()):
             image = released.get(path)
             if image is None or image.hashes != ordered.hashes or image.length != ordered.length:
-                raise VerificationError("director and image repository disagree", where=path)
+                raise _disagreement(path)
+            order = parse_order(path, ordered.custom)
             found.append(
                 Target(
-                    order=parse_order(path, ordered.custom),
+                    order=order,
                     digest=image.hashes["sha256"],
                     length=image.length,
                     pieces=tuple(parse_index_pieces(path, image.custom, length=image.length)),
                     order_version=targets.version,
+                    shadow_pieces=_agreed_shadow(order, released),
                 )
             )
         return targets.version, tuple(found)
+
+    def prove(self, device: str, message: bytes, *, last: int, now: float) -> DeviceRequest:
+        """What a device is asked for.
+
+        Args:
+            device: Who was asked.
+            message: As it came.
+            last: The number of the last request that it followed.
+            now: Seconds since 1970.
+
+        Raises:
+            VerificationError: If the director has not signed it for this device, it has expired,
+                or it is older than the last one.
+        """
+        # Found anew where the roots were followed to another one.
+        root = self._roots["director"]
+        if self._request_root is None or self._request_root[0] is not root:
+            self._request_root = (root, Metadata(root).to_bytes())
+        return prove_request(
+            open_request(message), root=self._request_root[1], device=device, last=last, now=now
+        )
 
     def _targets(self, name: str, files: Mapping[str, bytes]) -> Targets:
         root = self._follow_roots(name, files)
@@ -96,6 +122,24 @@ class OrderVerifier:
             metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
             root = self._roots[name] = metadata.signed
         return root
+
+
+def _agreed_shadow(
+    order: BundleOrder, released: Mapping[str, TargetFile]
+) -> tuple[tuple[str, int], ...]:
+    """The pieces of what is to run beside, if both repositories agree on it; none for none."""
+    if order.shadow is None:
+        return ()
+    path = order.target_paths[-1]
+    image = released.get(path)
+    signed = (order.shadow.digest, order.shadow.length)
+    if image is None or (image.hashes.get("sha256"), image.length) != signed:
+        raise _disagreement(path)
+    return tuple(parse_index_pieces(path, image.custom, length=image.length))
+
+
+def _disagreement(path: str) -> VerificationError:
+    return VerificationError("director and image repository disagree", where=path)
 
 
 def _open(kind: type[_T], root: Root, files: Mapping[str, bytes], name: str) -> _T:
