@@ -102,6 +102,18 @@ def test_alerts_and_dashboard_are_whole() -> None:
     assert all(panel["targets"] for panel in dashboard["panels"])
 
 
+def test_prometheus_can_read_what_it_is_asked() -> None:
+    grammar = pytest.importorskip("promql_parser", reason="reads queries as Prometheus does")
+    (alerts,) = documents("prometheus/alerts.yml")
+    asked = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
+    dashboard = json.loads((DEPLOY / "grafana/edgekit-fleet.json").read_text())
+    asked += [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    for query in asked:
+        assert grammar.parse(query), query
+    with pytest.raises(ValueError, match="right parenthesis"):
+        grammar.parse(asked[0] + ")")
+
+
 def commands_of(document: Any) -> Iterator[list[str]]:
     if isinstance(document, dict):
         for key, value in document.items():
@@ -165,6 +177,19 @@ def test_the_kubernetes_manifest_refers_to_what_it_holds() -> None:
         selector = item.get("spec", {}).get("selector", {})
         assert selector.get("matchLabels", selector) in ({}, labels)
         assert item["kind"] == "Namespace" or item["metadata"]["namespace"] == "edgekit"
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.34"])
+def test_kubernetes_knows_every_field_of_the_manifest(version: str) -> None:
+    schemas = pytest.importorskip("kubernetes_validate", reason="brings Kubernetes' schemas")
+    objects = documents("kubernetes/edgekit.yaml")
+    assert len(objects) > 3
+    for item in objects:
+        schemas.validate(item, version, strict=True)
+    (deployment,) = [item for item in objects if item["kind"] == "Deployment"]
+    deployment["spec"]["template"]["spec"]["containers"][0]["securityContent"] = {}
+    with pytest.raises(schemas.ValidationError, match="securityContent"):
+        schemas.validate(deployment, version, strict=True)
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
