@@ -20,7 +20,7 @@ from edgekit.cli.fleet_options import (
 from edgekit.cli.render import emit_json, table
 
 if TYPE_CHECKING:
-    from edgekit.fleet.store.shadows import ShadowDevice
+    from edgekit.fleet.store.shadow_sums import ShadowDevice
 
 
 @click.group()
@@ -153,9 +153,7 @@ def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
     from edgekit.fleet.store.shadows import ShadowTable
 
     with opened_database(folder, database) as (_, opened):
-        runs = ShadowTable(opened)
-        runs.look(name)
-        run, devices = runs.get(name), runs.devices(name)
+        run, devices = ShadowTable(opened).show(name)
     if as_json:
         each = {item.device: item.to_json() for item in devices}
         emit_json(run.to_json() | {"devices": each})
@@ -186,9 +184,8 @@ def stop(name: str, folder: Path, database: str | None, as_json: bool) -> None:
 
 
 def _row(item: ShadowDevice) -> list[str]:
-    total = item.total
     phase = item.phase or ("told" if item.told is not None else "not told yet")
-    return [item.device, phase, str(total.compared), str(total.agreed), item.reason or "-"]
+    return [item.device, phase, str(item.compared), str(item.agreed), item.reason or "-"]
 
 
 def _figures(said: Mapping[str, Any]) -> str:

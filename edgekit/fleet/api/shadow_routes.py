@@ -53,12 +53,9 @@ def stop(plane: Plane, access: Operator, shadow: RolloutId) -> dict[str, Any]:
 
 
 def _shown(plane: ControlPlane, access: Access, run: str) -> dict[str, Any]:
-    table = plane.shadows
     names = {} if sees_ids(access) else {d.id: d.pseudonym for d in plane.inventory(access).all()}
     # What is known now; the list has what the service found when it last looked.
-    table.look(run)
-    return table.get(run).to_json() | {
-        "devices": {
-            names.get(item.device, item.device): item.to_json() for item in table.devices(run)
-        },
+    found, devices = plane.shadows.show(run)
+    return found.to_json() | {
+        "devices": {names.get(item.device, item.device): item.to_json() for item in devices},
     }

@@ -6,7 +6,7 @@ reported for that, the answer is about those devices' inputs alone, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
@@ -30,6 +30,8 @@ _MEGABYTE: Final = 1 << 20
 _ZERO: Final = RatioEstimate(value=0.0, variance=0.0, clusters=1.0, units=0.0)
 # The size of a difference that matters, for the test to be quickest at: a point of agreement.
 _SCALE: Final = 0.01
+# What is known of a run before anything was reported.
+NOTHING: Final = ShadowCounts(run="", active="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,19 +157,19 @@ class ShadowResult:
         }
 
 
-def judge_shadow(devices: Mapping[str, ShadowCounts], settings: ShadowSettings) -> ShadowResult:
+def judge_shadow(
+    devices: Iterable[tuple[int, int]], total: ShadowCounts, settings: ShadowSettings
+) -> ShadowResult:
     """Say whether a candidate agrees with what serves, asked as often as one likes.
 
     An input that it did not answer, or not with numbers, is one on which both do not agree.
 
     Args:
-        devices: By device, everything that it has reported of the run.
+        devices: On how many inputs each device agreed, and how many it has compared.
+        total: Everything that they have reported of the run.
         settings: What was asked.
     """
-    known = {name: counts for name, counts in devices.items() if counts.compared}
-    total = ShadowCounts(run="", active="")
-    for counts in devices.values():
-        total = total.merge(counts)
+    known = [(agreed, compared) for agreed, compared in devices if compared]
     inputs = share_interval(total.agreed, total.compared - total.agreed, alpha=settings.alpha)
     spread = _of_devices(known, total, settings.alpha) if len(known) >= LEAST_DEVICES else None
     # Devices that happen to resemble each other do not make it surer than their inputs do.
@@ -218,10 +220,10 @@ def settings_from_json(document: object, *, where: str) -> ShadowSettings:
 
 
 def _of_devices(
-    devices: Mapping[str, ShadowCounts], total: ShadowCounts, alpha: float
+    devices: Sequence[tuple[int, int]], total: ShadowCounts, alpha: float
 ) -> Interval | None:
     """The interval by how devices differ; None where they do not tell."""
-    estimate = ratio_estimate([(float(c.agreed), float(c.compared)) for c in devices.values()])
+    estimate = ratio_estimate([(float(agreed), float(compared)) for agreed, compared in devices])
     if estimate is None:
         return None
     # The variance that there would be if devices did not differ: it cannot be less.

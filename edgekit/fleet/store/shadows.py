@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.experiments.shadow import (
+    NOTHING,
     ShadowResult,
     ShadowSettings,
     ShadowVerdict,
@@ -19,6 +20,7 @@ from edgekit.fleet.experiments.shadow import (
 from edgekit.fleet.rollouts.labels import parse_query
 from edgekit.fleet.store.errors import NotFoundError
 from edgekit.fleet.store.inserts import insert_new, write_alone
+from edgekit.fleet.store.shadow_sums import ShadowDevice, shadow_devices, total_of
 from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
 from edgekit_runtime.protocol import require_id
@@ -96,51 +98,6 @@ class ShadowRun:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShadowDevice:
-    """How a run goes on one device.
-
-    Attributes:
-        device: Its id.
-        told: When it was told to take part; None before.
-        reported: When it last reported; None for never.
-        phase: Where it stands, by its own account; empty for nothing said yet.
-        reason: Why it has ended there.
-        counts: All that it has reported, an entry for each version that has served.
-    """
-
-    device: str
-    told: float | None
-    reported: float | None
-    phase: str
-    reason: str
-    counts: tuple[ShadowCounts, ...]
-
-    @property
-    def total(self) -> ShadowCounts:
-        """Everything, whichever version served."""
-        total = ShadowCounts(run="", active="")
-        for counts in self.counts:
-            total = total.merge(counts)
-        return total
-
-    def to_json(self) -> dict[str, object]:
-        """How it goes there, as people and programs are told it; without the device's name."""
-        total = self.total
-        return {
-            "told": self.told,
-            "reported": self.reported,
-            "phase": self.phase,
-            "reason": self.reason,
-            "active": [counts.active for counts in self.counts],
-            "compared": total.compared,
-            "agreed": total.agreed,
-            "failed": total.failed,
-            "insane": total.insane,
-            "dropped": total.dropped,
-        }
-
-
 class ShadowTable:
     """The shadow runs in a database.
 
@@ -192,7 +149,7 @@ class ShadowTable:
                 query=query,
                 settings=settings.to_json(),
                 verdict=ShadowVerdict.UNDECIDED.value,
-                result=_result(judge_shadow({}, settings), ()),
+                result=_result(judge_shadow((), NOTHING, settings), ()),
                 created=self._clock().timestamp(),
                 created_by=who,
             )
@@ -244,47 +201,33 @@ class ShadowTable:
             return tuple(map(_run, session.scalars(query)))
 
     def devices(self, run: str) -> tuple[ShadowDevice, ...]:
-        """Who takes part, and how it goes there; nobody before they were chosen.
+        """Who takes part, by id, and how it goes there; nobody before they were chosen.
 
         Raises:
             NotFoundError: If there is no run of that id.
         """
-        from sqlalchemy import select
-
-        from edgekit.fleet.store.tables import DeviceRow
-        from edgekit.fleet.store.tables import ShadowDeviceRow as Row
-
-        query = (
-            select(Row, DeviceRow.state)
-            .join(DeviceRow, DeviceRow.id == Row.device_id)
-            .where(Row.run == run)
-            .order_by(Row.device_id)
-        )
         with self._database.read() as session:
-            bundle = _require(session, run, change=False).bundle
-            found = []
-            for row, state in session.execute(query):
-                shadow = _said(state, bundle)
-                ours = shadow.get("run") == run
-                found.append(
-                    ShadowDevice(
-                        device=row.device_id,
-                        told=row.told,
-                        reported=row.reported,
-                        phase=str(shadow.get("phase", "")) if ours else "",
-                        reason=str(shadow.get("reason", "")) if ours else "",
-                        counts=_read(row.counts),
-                    )
-                )
-            return tuple(found)
+            return shadow_devices(session, run, _require(session, run, change=False).bundle)
 
     def result(self, run: str) -> ShadowResult:
-        """What is known by now; adds up every device.
+        """What is known by now.
 
         Raises:
             NotFoundError: If there is no run of that id.
         """
-        return _judged(self.devices(run), self.get(run).settings)
+        with self._database.read() as session:
+            return _known(session, _run(_require(session, run, change=False)))[1]
+
+    def show(self, run: str) -> tuple[ShadowRun, tuple[ShadowDevice, ...]]:
+        """A run with what is known by now, which may be more than the last look gave; its devices.
+
+        Raises:
+            NotFoundError: If there is no run of that id.
+        """
+        with self._database.read() as session:
+            found = _run(_require(session, run, change=False))
+            devices, result = _known(session, found)
+        return replace(found, result=_result(result, devices)), devices
 
     def look(self, run: str) -> ShadowResult:
         """Keep what is known by now; an answer that is given for the first time is audited.
@@ -292,8 +235,8 @@ class ShadowTable:
         Raises:
             NotFoundError: If there is no run of that id.
         """
-        devices = self.devices(run)
-        result = _judged(devices, self.get(run).settings)
+        with self._database.read() as session:
+            devices, result = _known(session, _run(_require(session, run, change=False)))
         with self._database.write() as session:
             row = _require(session, run)
             row.result = _result(result, devices)
@@ -390,8 +333,10 @@ def add_shadows(session: Session, device: str, window: Window, *, now: float) ->
             row.reported = now
 
 
-def _judged(devices: Sequence[ShadowDevice], settings: ShadowSettings) -> ShadowResult:
-    return judge_shadow({item.device: item.total for item in devices}, settings)
+def _known(session: Session, run: ShadowRun) -> tuple[tuple[ShadowDevice, ...], ShadowResult]:
+    devices = shadow_devices(session, run.id, run.bundle)
+    shares = [(item.agreed, item.compared) for item in devices]
+    return devices, judge_shadow(shares, total_of(session, run.id, devices), run.settings)
 
 
 def _result(result: ShadowResult, devices: Sequence[ShadowDevice]) -> dict[str, Any]:
@@ -405,12 +350,6 @@ def _result(result: ShadowResult, devices: Sequence[ShadowDevice]) -> dict[str, 
 
 def _read(documents: object) -> tuple[ShadowCounts, ...]:
     return FieldReader({"counts": documents}).items("counts", read_shadow)
-
-
-def _said(state: Mapping[str, object], bundle: str) -> Mapping[str, object]:
-    """What a device's last report says of the version beside a bundle."""
-    shadow = FieldReader(state).nested(bundle, optional=True).raw("shadow")
-    return shadow if isinstance(shadow, dict) else {}
 
 
 def _require(session: Session, run: str, *, change: bool = True) -> ShadowRunRow:

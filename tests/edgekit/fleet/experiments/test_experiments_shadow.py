@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import functools
 import json
 import random
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.fleet.experiments.shadow import (
+    NOTHING,
+    ShadowResult,
     ShadowSettings,
     ShadowVerdict,
     judge_shadow,
@@ -32,6 +36,12 @@ def counts(compared: int, agreed: int, *, failed: int = 0, active: str = "1.0.0"
     )
 
 
+def judged(devices: Mapping[str, ShadowCounts]) -> ShadowResult:
+    """What is said of everything that these devices report."""
+    total = functools.reduce(ShadowCounts.merge, devices.values(), NOTHING)
+    return judge_shadow([(c.agreed, c.compared) for c in devices.values()], total, ASKED)
+
+
 @pytest.mark.parametrize(
     ("compared", "agreed", "verdict"),
     [
@@ -44,7 +54,7 @@ def counts(compared: int, agreed: int, *, failed: int = 0, active: str = "1.0.0"
 def test_one_device_is_judged_by_its_inputs_and_that_is_said(
     compared: int, agreed: int, verdict: ShadowVerdict
 ) -> None:
-    result = judge_shadow({"d1": counts(compared, agreed)}, ASKED)
+    result = judged({"d1": counts(compared, agreed)})
     assert result.verdict is verdict
     assert not result.of_devices
     if compared:
@@ -54,7 +64,7 @@ def test_one_device_is_judged_by_its_inputs_and_that_is_said(
 
 
 def test_devices_that_agree_alike_are_judged_together() -> None:
-    result = judge_shadow({f"d{n}": counts(500, 497 + n % 3) for n in range(20)}, ASKED)
+    result = judged({f"d{n}": counts(500, 497 + n % 3) for n in range(20)})
     assert (result.verdict, result.of_devices, result.devices) == (ShadowVerdict.AGREES, True, 20)
     assert "alone" not in result.sentence
 
@@ -62,19 +72,19 @@ def test_devices_that_agree_alike_are_judged_together() -> None:
 def test_devices_that_differ_among_themselves_leave_it_open() -> None:
     # By their inputs alone this would be an answer: 98.4 % of 10,000.
     devices = {f"d{n}": counts(1_000, 1_000) for n in range(9)} | {"odd": counts(1_000, 840)}
-    result = judge_shadow(devices, ASKED)
+    result = judged(devices)
     assert result.verdict is ShadowVerdict.UNDECIDED
     assert result.agreement.low < 0.95 < result.agreement.high
 
 
 def test_what_was_not_answered_is_no_agreement() -> None:
-    result = judge_shadow({"d1": counts(1_000, 500, failed=500)}, ASKED)
+    result = judged({"d1": counts(1_000, 500, failed=500)})
     assert result.verdict is ShadowVerdict.DIFFERS
 
 
 def test_the_answer_holds_every_figure() -> None:
     devices = {"d1": counts(10, 9), "d2": counts(30, 30, active="1.1.0"), "d3": counts(0, 0)}
-    document = json.loads(json.dumps(judge_shadow(devices, ASKED).to_json()))
+    document = json.loads(json.dumps(judged(devices).to_json()))
     assert (document["compared"], document["agreed"], document["devices"]) == (40, 39, 2)
     assert document["latency_ms"]["p50"] > document["active_latency_ms"]["p50"] > 0
     assert document["outputs"]["y"]["largest_difference"] == 2.5
@@ -84,7 +94,7 @@ def test_the_answer_holds_every_figure() -> None:
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 8))
 def test_the_interval_holds_what_was_seen(agreed: int, other: int, devices: int) -> None:
     said = {f"d{n}": counts(agreed + other, agreed) for n in range(devices)}
-    result = judge_shadow(said, ASKED)
+    result = judged(said)
     assert 0 <= result.agreement.low <= result.agreement.high <= 1
     if agreed + other:
         assert result.agreement.low <= agreed / (agreed + other) <= result.agreement.high
@@ -103,7 +113,7 @@ def test_looking_all_the_time_gives_few_false_answers() -> None:
                 said[n][0] += sum(chance.random() < share for _ in range(20))
                 said[n][1] += 20
             devices = {str(n): counts(total, agreed) for n, (agreed, total) in said.items()}
-            if judge_shadow(devices, ASKED).verdict is not ShadowVerdict.UNDECIDED:
+            if judged(devices).verdict is not ShadowVerdict.UNDECIDED:
                 wrong += 1
                 break
     assert wrong <= 5
