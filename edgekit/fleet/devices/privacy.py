@@ -18,7 +18,7 @@ from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.rollouts.plan import plan_from_json
 from edgekit.fleet.rollouts.state import state_from_json
 from edgekit.fleet.store.adoption import ASIDE
-from edgekit.fleet.telemetry import retraining, watching
+from edgekit.fleet.telemetry import outbox, retraining, watching
 from edgekit_runtime.protocol import Topics
 
 if TYPE_CHECKING:
@@ -211,7 +211,9 @@ def _forget_elsewhere(session: Session, name: str, pseudonym: str) -> None:
         for row in session.scalars(select(table).with_for_update()):
             row.query = rename(row.query)
     for setting in session.scalars(
-        select(SettingRow).where(SettingRow.name.in_(_SETTINGS)).with_for_update()
+        select(SettingRow)
+        .where(SettingRow.name.in_(_SETTINGS) | SettingRow.name.startswith(outbox.PREFIX))
+        .with_for_update()
     ):
         setting.value = forget_in_setting(setting.value, name, pseudonym)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.store.database import Database
 from edgekit.fleet.telemetry.alarm_limits import read_limits
 from edgekit.fleet.telemetry.ledger import Ledger
+from edgekit.fleet.telemetry.messenger import Messenger
 from edgekit.fleet.telemetry.notices import FILE as NOTICES
-from edgekit.fleet.telemetry.notices import Messenger, read_targets
-from edgekit.fleet.telemetry.retraining import RetrainingCalls, read_retraining
+from edgekit.fleet.telemetry.notices import read_targets
+from edgekit.fleet.telemetry.outbox import Outbox
+from edgekit.fleet.telemetry.retraining import RetrainingCalls, read_retraining, with_samples
 from edgekit.fleet.telemetry.watching import AlarmWatch
 
 
@@ -35,8 +38,14 @@ def open_desk(fleet: Fleet, database: Database, broker: BrokerAddress) -> Iterat
         VerificationError: If what is kept is damaged.
     """
     ledger = Ledger(database)
-    targets = read_targets(fleet.path / NOTICES)
-    with contextlib.closing(Messenger(targets, fleet=fleet.id, broker=broker)) as messenger:
+    messenger = Messenger(
+        read_targets(fleet.path / NOTICES),
+        fleet=fleet.id,
+        broker=broker,
+        outbox=Outbox(database),
+        refill=partial(with_samples, database),
+    )
+    with contextlib.closing(messenger):
         settings = read_retraining(fleet.path / NOTICES)
         calls = RetrainingCalls(database, settings, tell=messenger.tell)
         limits = read_limits(fleet.path / NOTICES)

@@ -1,6 +1,6 @@
-"""Tell others what happened: webhooks, commands, MLflow, MQTT. Never waits, never fails its caller.
+"""What others are told of what happened, and who is told: webhooks, commands, MLflow, MQTT.
 
-`notices.toml` in the fleet's folder says who is told what:
+`messenger` delivers it. `notices.toml` in the fleet's folder says who is told what:
 
     [[webhook]]
     url = "https://example.com/hook"
@@ -22,59 +22,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
-import hashlib
-import hmac
-import http.client
 import json
-import logging
-import os
-import queue
 import re
-import subprocess
-import tempfile
-import threading
-import time
+import secrets
 import tomllib
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from edgekit.fleet.connection import connected_to
-from edgekit.fleet.folder import BrokerAddress
 from edgekit.fleet.telemetry.alarms import Alarm, Change
 from edgekit.fleet.telemetry.health import Harm
-from edgekit.fleet.telemetry.retraining_runs import schedule_run
-from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.errors import UsageError
 from edgekit_runtime.fields import FieldReader
-from edgekit_runtime.protocol import Topics
-
-_log = logging.getLogger(__name__)
 
 FILE: Final = "notices.toml"
 RETRAIN: Final = "retrain"
 #: Where a command finds the samples that go with a notice, while it runs.
 SAMPLES_VARIABLE: Final = "EDGEKIT_SAMPLES"
-_MOST_WAITING: Final = 1_000
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,127}/[A-Za-z0-9][\w.-]{0,127}", re.ASCII)
-_TRIES: Final = 3
-_FIRST_PAUSE_SECONDS: Final = 1.0
-_ANSWER_SECONDS: Final = 10.0
-_COMMAND_SECONDS: Final = 3_600.0
-_GOODBYE_SECONDS: Final = 15.0
 _MAX_TARGETS: Final = 32
-# HTTPException: an answer that is no HTTP. ValueError: a URL that no request can be made of.
-_FAILURES: Final = (
-    OSError,
-    http.client.HTTPException,
-    subprocess.SubprocessError,
-    ValueError,
-    EdgekitError,
-)
 _SECTIONS: Final = frozenset({"webhook", "command", "mlflow", "mqtt", "retraining", "alarms"})
 
 
@@ -89,6 +58,7 @@ class Notice:
         text: One sentence for people.
         data: The same for programs.
         files: What goes with it to those who take files, DEVICE/NAME: commands and MLflow.
+        id: The same whenever it comes, for who has to know whether it has come before.
     """
 
     kind: str
@@ -97,10 +67,12 @@ class Notice:
     text: str
     data: Mapping[str, object] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def to_document(self) -> dict[str, Any]:
         """The notice without its files, as JSON has it."""
         return {
+            "id": self.id,
             "kind": self.kind,
             "fleet": self.fleet,
             "time": self.time,
@@ -111,7 +83,10 @@ class Notice:
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Notice:
         """The notice that `to_document` has made a document of."""
-        return cls(**{n: document[n] for n in ("kind", "fleet", "time", "text", "data")})
+        names = ("kind", "fleet", "time", "text", "data")
+        # One that has waited since an earlier edgekit has no id.
+        more = {"id": document["id"]} if "id" in document else {}
+        return cls(**{name: document[name] for name in names}, **more)
 
     def to_json(self) -> bytes:
         """The notice as it is sent."""
@@ -236,113 +211,6 @@ def alarm_notices(fleet: str, change: Change, alarm: Alarm) -> tuple[Notice, ...
             )
         )
     return tuple(notices)
-
-
-class Messenger:
-    """Sends notices from a thread of its own; what cannot be sent is tried again, then counted.
-
-    Args:
-        targets: Who is told what.
-        fleet: For the MQTT topic.
-        broker: For MQTT; None to leave that out.
-        pause: How to wait between two tries.
-    """
-
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        *,
-        fleet: str,
-        broker: BrokerAddress | None = None,
-        pause: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._targets = targets
-        self._topic = f"{Topics(fleet).base}/notices"
-        self._broker = broker
-        self._pause = pause
-        self._waiting: queue.Queue[tuple[Target, Notice] | None] = queue.Queue(_MOST_WAITING)
-        self.sent = self.lost = 0
-        self._thread = threading.Thread(target=self._run, name="notices", daemon=True)
-        self._thread.start()
-
-    def tell(self, notice: Notice) -> None:
-        """Send a notice to all who want it; if too many wait, it is lost and counted."""
-        for target in self._targets:
-            if target.wants(notice.kind):
-                try:
-                    self._waiting.put_nowait((target, notice))
-                except queue.Full:
-                    self.lost += 1
-
-    def close(self) -> None:
-        """Send what waits, for some seconds at most, and end."""
-        with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=_GOODBYE_SECONDS)
-        self._thread.join(_GOODBYE_SECONDS)
-
-    def _run(self) -> None:
-        while (item := self._waiting.get()) is not None:
-            target, notice = item
-            if self._deliver(target, notice):
-                self.sent += 1
-            else:
-                self.lost += 1
-
-    def _deliver(self, target: Target, notice: Notice) -> bool:
-        for attempt in range(_TRIES):
-            if attempt:
-                self._pause(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-            try:
-                if target.url:
-                    _post(target, notice)
-                elif target.argv:
-                    _call(target, notice)
-                elif target.experiment:
-                    schedule_run(
-                        notice, experiment=target.experiment, tracking_uri=target.tracking_uri
-                    )
-                elif self._broker is not None:
-                    with connected_to(self._broker) as connection:
-                        connection.publish([(self._topic, notice.to_json())])
-            except _FAILURES as error:
-                _log.warning("%s could not be told of %s: %s", _name(target), notice.kind, error)
-            else:
-                return True
-        return False
-
-
-def _post(target: Target, notice: Notice) -> None:
-    body = notice.to_json()
-    request = urllib.request.Request(  # noqa: S310 - http and https only, checked when read
-        target.url, data=body, headers={"Content-Type": "application/json"}, method="POST"
-    )
-    secret = os.environ.get(target.secret_env, "") if target.secret_env else ""
-    if secret:
-        digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        request.add_header("X-Edgekit-Signature", f"sha256={digest}")
-    with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:  # noqa: S310
-        answer.read(1024)
-
-
-def _call(target: Target, notice: Notice) -> None:
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        notice.write_files(Path(folder))
-        subprocess.run(
-            target.argv,
-            input=notice.to_json(),
-            stdout=subprocess.DEVNULL,
-            timeout=_COMMAND_SECONDS,
-            check=True,
-            env=os.environ | ({SAMPLES_VARIABLE: folder} if notice.files else {}),
-        )
-
-
-def _name(target: Target) -> str:
-    if target.url:
-        return urlsplit(target.url).hostname or "a webhook"
-    if target.experiment:
-        return f"MLflow's experiment {target.experiment!r}"
-    return target.argv[0] if target.argv else "the broker"
 
 
 def _read_webhook(reader: FieldReader) -> Target:

@@ -13,7 +13,7 @@ What is waited for stands in the database: another replica goes on with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.requests import RequestBook, samples_in
 from edgekit.fleet.store.settings import read_setting, write_setting
 from edgekit.fleet.telemetry.notices import Notice, open_settings, require_no_faults
-from edgekit_runtime.errors import EdgekitError, UsageError
+from edgekit_runtime.errors import EdgekitError, EnvironmentLackError, UsageError
 from edgekit_runtime.requests import RequestKind
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class RetrainingCalls:
         due = [w for w in state.waiting if now >= w["until"] or self._is_answered(w, now)]
         for waiting in due:
             # One after the other: each may hold many samples.
-            notice = self._filled(waiting)
+            notice = _filled(self._book, Notice.of_document(waiting["notice"]), waiting["asked"])
             state.waiting.remove(waiting)
             state.write(self._database)
             self._tell(notice)
@@ -170,28 +170,43 @@ class RetrainingCalls:
             # The device was deleted meanwhile, and its answers with it.
             return None
 
-    def _filled(self, waiting: Mapping[str, Any]) -> Notice:
-        notice = Notice.of_document(waiting["notice"])
-        mark = f"-{notice.data.get('bundle')}-{notice.data.get('version')}-"
-        files: dict[str, bytes] = {}
-        size = 0
-        collected = []
-        for device, number in waiting["asked"]:
-            try:
-                found = samples_in(self._book.answer(device, number))
-            except EdgekitError:
-                continue
-            # The ring of a device holds samples of all its models.
-            wanted = {name: data for name, data in sorted(found.items()) if mark in name}
-            taken = 0
-            for name, data in wanted.items():
-                if size + len(data) > MAX_SAMPLE_BYTES:
-                    break
-                size += len(data)
-                files[f"{device}/{name}"] = data
-                taken += 1
-            collected.append({"device": device, "request": number, "samples": taken})
-        return replace(notice, data=dict(notice.data) | {"collected": collected}, files=files)
+
+def with_samples(database: Database, notice: Notice) -> Notice:
+    """A call with the samples that go with it, from the answers of devices; others as they are.
+
+    Raises:
+        EnvironmentLackError: If the database cannot be used.
+    """
+    collected = notice.data.get("collected")
+    if not isinstance(collected, list):
+        return notice
+    book = RequestBook(database, actor="retraining")
+    return _filled(book, notice, [(item["device"], item["request"]) for item in collected])
+
+
+def _filled(book: RequestBook, notice: Notice, asked: Iterable[Sequence[Any]]) -> Notice:
+    mark = f"-{notice.data.get('bundle')}-{notice.data.get('version')}-"
+    files: dict[str, bytes] = {}
+    size = 0
+    collected = []
+    for device, number in asked:
+        try:
+            found = samples_in(book.answer(device, number))
+        except EnvironmentLackError:
+            raise
+        except EdgekitError:
+            continue
+        # The ring of a device holds samples of all its models.
+        wanted = {name: data for name, data in sorted(found.items()) if mark in name}
+        taken = 0
+        for name, data in wanted.items():
+            if size + len(data) > MAX_SAMPLE_BYTES:
+                break
+            size += len(data)
+            files[f"{device}/{name}"] = data
+            taken += 1
+        collected.append({"device": device, "request": number, "samples": taken})
+    return replace(notice, data=dict(notice.data) | {"collected": collected}, files=files)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from edgekit.fleet.store.database import Database
 from edgekit.fleet.telemetry import retraining
 from edgekit.fleet.telemetry.alarm_limits import FLEET_LIMITS, read_limits
 from edgekit.fleet.telemetry.ledger import Ledger, count_feedback
-from edgekit.fleet.telemetry.notices import Messenger, Notice, Target
+from edgekit.fleet.telemetry.messenger import Messenger
+from edgekit.fleet.telemetry.notices import Notice, Target
 from edgekit.fleet.telemetry.retraining import (
     RetrainingCalls,
     RetrainingSettings,

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from edgekit.fleet.telemetry.notices import Messenger, Notice, Target, read_targets
+from edgekit.fleet.telemetry.messenger import Messenger
+from edgekit.fleet.telemetry.notices import Notice, Target, read_targets
 from edgekit.fleet.telemetry.retraining_runs import schedule_run
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
 

@@ -25,8 +25,8 @@ from edgekit.fleet.telemetry.alarms import (
 )
 from edgekit.fleet.telemetry.drift import drifted
 from edgekit.fleet.telemetry.health import Harm, Health, Limits
+from edgekit.fleet.telemetry.messenger import Messenger
 from edgekit.fleet.telemetry.notices import (
-    Messenger,
     Notice,
     Target,
     alarm_notices,
