@@ -3,67 +3,132 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from securesystemslib.signer import Signer
-from tuf.api.metadata import Root, Snapshot, TargetFile, Targets, Timestamp
-from tuf.repository import AbortEdit
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import (
+    Metadata,
+    MetaFile,
+    Root,
+    Signed,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization.json import CanonicalJSONSerializer
 
-from edgekit.fleet.clock import Clock
+from edgekit.fleet.clock import Clock, rfc3339
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.signed_folder import SignedFolder
+from edgekit.fleet.key_planning import current_root
+from edgekit.fleet.keyring import Repository
+from edgekit.fleet.order_store import NO_ORDER, HeldOrder, OrderStore, SignedOrder
+from edgekit.fleet.signed_folder import RoleExpiry
 from edgekit_runtime.errors import UsageError, VerificationError
-from edgekit_runtime.orders import ORDER_FIELD, BundleOrder, parse_order, target_path
+from edgekit_runtime.orders import (
+    ORDER_FIELD,
+    TIME_FIELD,
+    BundleOrder,
+    parse_order,
+    target_path,
+)
 from edgekit_runtime.protocol import require_id
 
+_CANONICAL: Final = CanonicalJSONSerializer()
 # `refresh` signs an order's targets again when less than this share of their time is left.
 _RENEWAL_SHARE: Final = 0.5
+# Orders that are kept at once: enough that writing costs nothing beside signing.
+_AT_ONCE: Final = 100
 
 
-class DeviceOrders(SignedFolder):
-    """The director's repository for one device; all devices share the director's root.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """The three files of an order, each signed by a key that the root trusts."""
+
+    revision: int
+    targets: Metadata[Targets]
+    snapshot: Metadata[Snapshot]
+    timestamp: Metadata[Timestamp]
+    signed: SignedOrder
+
+
+class Director:
+    """The director's repositories, one for each device; all devices share the director's root.
 
     The version of the targets metadata is the version of the order. Renewing the snapshot and
     the timestamp keeps an order valid without making it a new one, which a device would take as
-    the wish to try again what it has rejected.
+    the wish to try again what it has rejected. Nothing is built upon that is not signed by a key
+    which the root trusts. Whoever orders holds the fleet's lock meanwhile.
 
     Args:
-        fleet: Whose device it is.
-        device: Its id.
-        sign_with: Gives the signers of a role; asked only when something is signed.
+        fleet: Whose devices they are.
+        sign_with: Gives the signers of a role, as many as its threshold asks for; asked only
+            when something is signed.
         clock: The time of signing.
+
+    Raises:
+        UsageError: If the fleet has no keys yet.
+        VerificationError: If the root is damaged.
     """
 
     def __init__(
-        self,
-        fleet: Fleet,
-        device: str,
-        *,
-        sign_with: Callable[[str], Sequence[Signer]],
-        clock: Clock,
+        self, fleet: Fleet, *, sign_with: Callable[[str], Sequence[Signer]], clock: Clock
     ) -> None:
-        self.device = require_id(device, kind="device")
+        self.store = OrderStore(fleet)
+        self.root = current_root(fleet, Repository.DIRECTOR).signed
+        self._roots = {
+            path.name: path.read_bytes()
+            for path in sorted(fleet.director_metadata.glob("*.root.json"))
+        }
         # Without a refresh for so long the order is void: the device notices a freeze.
         order = timedelta(days=fleet.expiries.order)
-        super().__init__(
-            folder=fleet.devices / device,
-            root_folder=fleet.director_metadata,
-            sign_with=sign_with,
-            lifetimes={
-                Root.type: timedelta(days=fleet.expiries.root),
-                Targets.type: timedelta(days=fleet.expiries.targets),
-                Snapshot.type: order,
-                Timestamp.type: order,
-            },
-            clock=clock,
-        )
+        self._lifetimes = {
+            Targets.type: timedelta(days=fleet.expiries.targets),
+            Snapshot.type: order,
+            Timestamp.type: order,
+        }
+        self._sign_with = sign_with
+        self._signers: dict[str, Sequence[Signer]] = {}
+        self._clock = clock
 
-    def order(self, orders: Iterable[BundleOrder], images: Targets) -> int:
-        """Sign and publish the whole order of the device.
+    def held(self, device: str) -> HeldOrder:
+        """What a device is told; `NO_ORDER` if that is nothing so far.
+
+        Raises:
+            VerificationError: If the order is damaged, not signed by a trusted key, or of another
+                device.
+        """
+        opened = self._opened(device)
+        return NO_ORDER if opened is None else _held(opened)
+
+    def published(self, device: str) -> dict[str, bytes]:
+        """The metadata set that a device gets: all roots, and its order.
+
+        Raises:
+            UsageError: If it was never told anything.
+            VerificationError: As `held`.
+        """
+        opened = self._opened(device)
+        if opened is None:
+            raise UsageError("nothing has been ordered for this device yet", where=device)
+        return self.files(opened.signed, _held(opened))
+
+    def files(self, order: SignedOrder, held: HeldOrder) -> dict[str, bytes]:
+        """The metadata set of an order, of these versions, as a device gets it."""
+        return self._roots | {
+            f"{held.version}.targets.json": order.targets,
+            f"{held.snapshot}.snapshot.json": order.snapshot,
+            "timestamp.json": order.timestamp,
+        }
+
+    def order(self, device: str, orders: Iterable[BundleOrder], images: Targets) -> int:
+        """Sign and keep the whole order of a device.
 
         Args:
+            device: Its id.
             orders: Every bundle that it must run.
             images: What the image repository has published.
 
@@ -71,87 +136,230 @@ class DeviceOrders(SignedFolder):
             The order's version.
 
         Raises:
-            UsageError: If a bundle stands there twice, is not released, or has invalid numbers.
+            UsageError: If a bundle stands there twice, is not released, or has invalid numbers;
+                or if the id is invalid.
+            VerificationError: As `held`.
         """
-        targets = _order_targets(orders, images)
-        with self.edit_targets() as metadata:
-            self._check_owner(metadata)
-            if metadata.targets == targets and metadata.version > self.current()[0]:
-                # Signed before a crash, and seen by nobody: it is finished, and no other made.
-                raise AbortEdit
-            metadata.unrecognized_fields[ORDER_FIELD] = {"device": self.device}
-            metadata.targets = targets
-        self.commit()
-        return metadata.version
+        signed, held = self.sign(device, orders, images, before=self.held(device))
+        self.store.put({device: signed})
+        return held.version
 
-    def current(self) -> tuple[int, tuple[BundleOrder, ...]]:
-        """The published order and its version; version 0 and nothing if there is none."""
-        metadata = self.published_targets()
-        if not metadata.targets and ORDER_FIELD not in metadata.unrecognized_fields:
-            return 0, ()
-        self._check_owner(metadata)
-        return metadata.version, tuple(
-            parse_order(path, target.custom) for path, target in sorted(metadata.targets.items())
+    def sign(
+        self, device: str, orders: Iterable[BundleOrder], images: Targets, *, before: HeldOrder
+    ) -> tuple[SignedOrder, HeldOrder]:
+        """Sign the whole order of a device, and keep nothing.
+
+        Args:
+            device: Its id.
+            orders: Every bundle that it must run.
+            images: What the image repository has published.
+            before: The order that it takes the place of.
+
+        Raises:
+            UsageError: As `order`.
+            VerificationError: If the key that signs is not trusted by the root.
+        """
+        require_id(device, kind="device")
+        bundles, files = _ordered(orders, images)
+        targets = Targets(version=before.version + 1, targets=files)
+        targets.unrecognized_fields[ORDER_FIELD] = {"device": device}
+        signed = self._publish(self._fresh(targets), targets.version, before)
+        held = HeldOrder(
+            revision=0,
+            version=targets.version,
+            snapshot=before.snapshot + 1,
+            timestamp=before.timestamp + 1,
+            bundles=bundles,
         )
+        return signed, held
 
-    def renew(self) -> None:
-        """Sign what keeps the order valid; the order itself only when half its time is over."""
-        expires = self.targets().expires
-        left = expires - self._clock()
-        if left < self._lifetimes[Targets.type] * _RENEWAL_SHARE:
-            with self.edit_targets() as metadata:
-                self._check_owner(metadata)
-        self.commit(renew=True)
+    def renew(self) -> int:
+        """Sign what keeps orders valid; an order itself only when half its time is over.
 
-    def sign_again(self, final: Root) -> None:
-        """Sign the present order with the keys of today, where a coming root asks for that.
+        Returns:
+            How many devices have an order.
 
-        Its version stays: a new one a device would take as the wish to try again.
+        Raises:
+            VerificationError: As `held`.
+        """
+        return self._change_all(self._renewed)
+
+    def sign_again(self, final: Root) -> int:
+        """Sign present orders with the keys of today, where a coming root asks for that.
+
+        Their versions stay: a new one a device would take as the wish to try again.
 
         Args:
             final: The root that will trust the keys of today alone.
+
+        Returns:
+            How many devices have an order.
+
+        Raises:
+            VerificationError: As `held`.
         """
-        metadata = self.open(Targets.type)
-        if metadata.signed.version:
-            self._check_owner(metadata.signed)
-            signed = final.get_verification_result(
-                Targets.type, metadata.signed_bytes, metadata.signatures
-            )
-            if not signed.verified:
-                self.replace_signatures(Targets.type, metadata)
-            self.commit(renew=True)
+        return self._change_all(lambda opened: self._signed_for(final, opened))
 
-    def _check_owner(self, metadata: Targets) -> None:
-        owner = metadata.unrecognized_fields.get(ORDER_FIELD, {"device": self.device})
-        if owner != {"device": self.device}:
+    @property
+    def root_expiry(self) -> RoleExpiry:
+        """Until when the root holds, which all devices share."""
+        return _expiry(self.root)
+
+    def expiries(self, device: str) -> tuple[RoleExpiry, ...]:
+        """Until when a device's targets, snapshot and timestamp hold; nothing without an order."""
+        opened = self._opened(device)
+        if opened is None:
+            return ()
+        files = (opened.targets, opened.snapshot, opened.timestamp)
+        return tuple(_expiry(file.signed) for file in files)
+
+    def _change_all(self, change: Callable[[_Opened], SignedOrder]) -> int:
+        devices = list(self.store.revisions())
+        for start in range(0, len(devices), _AT_ONCE):
+            changed = {}
+            for device in devices[start : start + _AT_ONCE]:
+                opened = self._opened(device)
+                if opened is not None:
+                    changed[device] = change(opened)
+            self.store.put(changed)
+        return len(devices)
+
+    def _renewed(self, opened: _Opened) -> SignedOrder:
+        targets = opened.targets.signed
+        before = _held(opened)
+        if targets.expires - self._clock() < self._lifetimes[Targets.type] * _RENEWAL_SHARE:
+            targets.version += 1
+            return self._publish(self._fresh(targets), targets.version, before)
+        return self._publish(opened.signed.targets, targets.version, before)
+
+    def _signed_for(self, final: Root, opened: _Opened) -> SignedOrder:
+        targets = opened.targets
+        signed = final.get_verification_result(
+            Targets.type, targets.signed_bytes, targets.signatures
+        )
+        data = opened.signed.targets if signed.verified else self._sign(targets.signed)
+        return self._publish(data, targets.signed.version, _held(opened))
+
+    def _publish(self, targets: bytes, version: int, before: HeldOrder) -> SignedOrder:
+        snapshot = Snapshot(
+            version=before.snapshot + 1, meta={"targets.json": MetaFile(version=version)}
+        )
+        timestamp = Timestamp(
+            version=before.timestamp + 1, snapshot_meta=MetaFile(version=snapshot.version)
+        )
+        # Devices without a clock learn from it what time it is at least.
+        timestamp.unrecognized_fields[TIME_FIELD] = rfc3339(self._clock())
+        return SignedOrder(
+            targets=targets, snapshot=self._fresh(snapshot), timestamp=self._fresh(timestamp)
+        )
+
+    def _fresh(self, signed: Targets | Snapshot | Timestamp) -> bytes:
+        signed.expires = self._clock() + self._lifetimes[signed.type]
+        return self._sign(signed)
+
+    def _sign(self, signed: Targets | Snapshot | Timestamp) -> bytes:
+        # The very bytes that are signed are proven: making them takes longer than either.
+        payload = _CANONICAL.serialize(signed)
+        metadata: Metadata[Any] = Metadata(signed)
+        for signer in self._signers_of(signed.type):
+            signature = signer.sign(payload)
+            metadata.signatures[signature.keyid] = signature
+        self._prove(signed.type, payload, metadata, "what was signed just now")
+        return metadata.to_bytes()
+
+    def _signers_of(self, role: str) -> Sequence[Signer]:
+        if role not in self._signers:
+            self._signers[role] = self._sign_with(role)
+        return self._signers[role]
+
+    def _opened(self, device: str) -> _Opened | None:
+        kept = self.store.get(require_id(device, kind="device"))
+        if kept is None:
+            return None
+        revision, order = kept
+        where = f"the order of device {device}"
+        opened = _Opened(
+            revision=revision,
+            targets=self._open(Targets, order.targets, where),
+            snapshot=self._open(Snapshot, order.snapshot, where),
+            timestamp=self._open(Timestamp, order.timestamp, where),
+            signed=order,
+        )
+        targets, snapshot = opened.targets.signed, opened.snapshot.signed
+        if (
+            opened.timestamp.signed.snapshot_meta.version != snapshot.version
+            or snapshot.meta["targets.json"].version != targets.version
+        ):
+            raise _damaged("its files do not belong together", where)
+        if targets.unrecognized_fields.get(ORDER_FIELD) != {"device": device}:
+            raise _damaged("this order was signed for another device", where)
+        return opened
+
+    def _open(self, kind: type[Signed], data: bytes, where: str) -> Metadata[Any]:
+        try:
+            metadata: Metadata[Any] = Metadata.from_bytes(data)
+        except RepositoryError as error:
+            raise _damaged(f"the metadata is damaged: {error}", where) from error
+        if not isinstance(metadata.signed, kind):
+            raise _damaged(f"this is {metadata.signed.type} metadata, not {kind.type}", where)
+        self._prove(kind.type, metadata.signed_bytes, metadata, where)
+        return metadata
+
+    def _prove(self, role: str, payload: bytes, metadata: Metadata[Any], where: str) -> None:
+        try:
+            self.root.verify_delegate(role, payload, metadata.signatures)
+        except RepositoryError as error:
             raise VerificationError(
-                "this order was signed for another device",
-                where=f"device {self.device}",
-                fix="take the fleet folder from a backup",
-            )
+                f"the {role} metadata is not signed by a key that the root trusts",
+                where=where,
+                fix="take the fleet folder from a backup; somebody or something has changed it",
+            ) from error
 
 
-def _order_targets(orders: Iterable[BundleOrder], images: Targets) -> dict[str, TargetFile]:
+def _held(opened: _Opened) -> HeldOrder:
+    targets = opened.targets.signed
+    return HeldOrder(
+        revision=opened.revision,
+        version=targets.version,
+        snapshot=opened.snapshot.signed.version,
+        timestamp=opened.timestamp.signed.version,
+        bundles=tuple(
+            parse_order(path, target.custom) for path, target in sorted(targets.targets.items())
+        ),
+    )
+
+
+def _expiry(signed: Signed) -> RoleExpiry:
+    return RoleExpiry(role=signed.type, version=signed.version, expires=signed.expires)
+
+
+def _damaged(what: str, where: str) -> VerificationError:
+    return VerificationError(what, where=where, fix="take the fleet folder from a backup")
+
+
+def _ordered(
+    orders: Iterable[BundleOrder], images: Targets
+) -> tuple[tuple[BundleOrder, ...], dict[str, TargetFile]]:
+    """What devices will read there, by name, and the targets that say so."""
     targets: dict[str, TargetFile] = {}
-    bundles: set[str] = set()
+    bundles: dict[str, BundleOrder] = {}
     for order in orders:
         if order.bundle in bundles:
             raise UsageError(
                 "a device runs one version of a bundle", where=order.bundle, fix="name it once"
             )
-        bundles.add(order.bundle)
         image = images.targets.get(order.target_path)
         if image is None:
             raise _unreleased(order.bundle, order.version, images)
         custom = _with_index(order, images).to_custom()
         try:
-            parse_order(order.target_path, custom)
+            bundles[order.bundle] = parse_order(order.target_path, custom)
         except VerificationError as error:
             raise UsageError(error.what, where=f"{order.bundle} {order.version}") from error
         targets[order.target_path] = TargetFile(
             image.length, dict(image.hashes), order.target_path, {"custom": custom}
         )
-    return targets
+    return tuple(bundles[name] for name in sorted(bundles)), targets
 
 
 def _with_index(order: BundleOrder, images: Targets) -> BundleOrder:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.publisher import packed_metadata, packed_order
+from edgekit.fleet.publisher import packed_metadata, packed_orders
 from edgekit.fleet.repositories import open_images, ordered_devices
 from edgekit_runtime.durable import unwritable, write_bytes
 from edgekit_runtime.errors import UsageError
@@ -69,8 +69,8 @@ def export_fleet(fleet: Fleet, folder: Path, *, devices: Collection[str] = ()) -
         written += _write(folder / topics.chunk(name), data)
     _write(folder / topics.metadata, packed_metadata(fleet))
     exported = sorted(devices) or known
-    for device in exported:
-        _write(folder / topics.order(device), packed_order(fleet, device))
+    for topic, message in packed_orders(fleet, exported):
+        _write(folder / topic, message)
     return Exported(
         folder=folder,
         chunks=chunks,

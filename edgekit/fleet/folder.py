@@ -124,7 +124,7 @@ class Fleet:
         if path.exists() and not path.is_dir():
             raise UsageError("this is a file, a folder is needed", where=str(path))
         try:
-            for folder in (fleet.chunks, fleet.devices, fleet.releases):
+            for folder in (fleet.chunks, fleet.orders.parent, fleet.releases):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(path, error) from error
@@ -176,9 +176,9 @@ class Fleet:
         return self.path / "director" / "metadata"
 
     @property
-    def devices(self) -> Path:
-        """The director's TUF metadata, a folder for each device."""
-        return self.path / "director" / "devices"
+    def orders(self) -> Path:
+        """The director's TUF metadata for each device."""
+        return self.path / "director" / "orders.db"
 
     @property
     def releases(self) -> Path:

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from tuf.api.metadata import Metadata, Root
@@ -39,7 +38,7 @@ from edgekit.fleet.keyring import (
     read_keyring,
     require_finished,
 )
-from edgekit.fleet.repositories import open_images, ordered_devices
+from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.secret_files import replace_secret
 from edgekit_runtime.durable import discard, sync_folder, unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
@@ -277,25 +276,7 @@ def _sign_images_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> No
 def _sign_orders_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> None:
     if not part.roots:
         return
-    from edgekit.fleet.rollouts.bulk_orders import BulkDeviceOrders
-
-    ring, root = read_keyring(fleet), current_root(fleet, Repository.DIRECTOR).signed
-    signers = {
-        role: ring.signers(Repository.DIRECTOR, role)
-        for role in ("targets", "snapshot", "timestamp")
-    }
-    signing = Lock()
-    for device in ordered_devices(fleet):
-        orders = BulkDeviceOrders(
-            fleet,
-            device,
-            root=root,
-            proven=set(),
-            sign_with=signers.__getitem__,
-            signing=signing,
-            clock=clock,
-        )
-        orders.sign_again(part.final)
+    open_director(fleet, clock=clock).sign_again(part.final)
 
 
 def _publish_first(fleet: Fleet, part: RepositoryChange, ring: Keyring, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit.fleet.repositories import open_director, open_images
 from edgekit_runtime.orders import BundleOrder
 
 # Signing with the offline keys takes a person, who wants to hear of it in time.
@@ -68,9 +68,9 @@ def order_device(
         UsageError: If the id is invalid, or a bundle stands there twice, is not released (the
             fix lists what is), or has invalid numbers.
     """
-    repository = open_orders(fleet, device, clock=clock)
     with fleet.locked():
-        return repository.order(orders, open_images(fleet).published_targets())
+        director = open_director(fleet, clock=clock)
+        return director.order(device, orders, open_images(fleet).published_targets())
 
 
 def order_bundle(fleet: Fleet, device: str, order: BundleOrder, *, clock: Clock = utc_now) -> int:
@@ -82,11 +82,11 @@ def order_bundle(fleet: Fleet, device: str, order: BundleOrder, *, clock: Clock 
     Raises:
         UsageError: As `order_device`.
     """
-    repository = open_orders(fleet, device, clock=clock)
     with fleet.locked():
-        _, others = repository.current()
+        director = open_director(fleet, clock=clock)
+        others = director.held(device).bundles
         kept = [other for other in others if other.bundle != order.bundle]
-        return repository.order([*kept, order], open_images(fleet).published_targets())
+        return director.order(device, [*kept, order], open_images(fleet).published_targets())
 
 
 def device_order(fleet: Fleet, device: str) -> DeviceOrder:
@@ -95,8 +95,22 @@ def device_order(fleet: Fleet, device: str) -> DeviceOrder:
     Raises:
         VerificationError: If the order on disk is damaged or not signed by a trusted key.
     """
-    version, bundles = open_orders(fleet, device).current()
-    return DeviceOrder(device=device, version=version, bundles=bundles)
+    held = open_director(fleet).held(device)
+    return DeviceOrder(device=device, version=held.version, bundles=held.bundles)
+
+
+def device_orders(fleet: Fleet) -> dict[str, DeviceOrder]:
+    """What every device has been told to run, by its id.
+
+    Raises:
+        VerificationError: As `device_order`.
+    """
+    director = open_director(fleet)
+    orders = {}
+    for device in director.store.revisions():
+        held = director.held(device)
+        orders[device] = DeviceOrder(device=device, version=held.version, bundles=held.bundles)
+    return orders
 
 
 def refresh(fleet: Fleet, *, clock: Clock = utc_now) -> Refreshed:
@@ -109,17 +123,15 @@ def refresh(fleet: Fleet, *, clock: Clock = utc_now) -> Refreshed:
     images = open_images(fleet, clock=clock)
     with fleet.locked():
         images.commit(renew=True)
-        devices = ordered_devices(fleet)
-        for device in devices:
-            open_orders(fleet, device, clock=clock).renew()
+        director = open_director(fleet, clock=clock)
+        devices = director.renew()
     expiries = list(images.expiries())
     offline = [(f"image {item.role}", item) for item in expiries if item.role in _OFFLINE_IMAGE]
     if devices:
-        director = open_orders(fleet, devices[0]).expiries()
-        offline += [("director root", item) for item in director if item.role == "root"]
+        offline.append(("director root", director.root_expiry))
     return Refreshed(
         image_expires=next(item.expires for item in expiries if item.role == "timestamp"),
-        devices=len(devices),
+        devices=devices,
         needs_offline_keys=tuple(
             name for name, item in offline if item.expires - clock() < _NOTICE
         ),

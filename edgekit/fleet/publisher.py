@@ -7,12 +7,12 @@ memory, or whose messages somebody has changed, is whole again afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from edgekit.fleet.connection import BrokerConnection, Progress, connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
-from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit.fleet.repositories import open_director, open_images, ordered_devices
 from edgekit_runtime.protocol import Topics, pack_metadata, unpack_metadata
 
 
@@ -55,7 +55,7 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
     with connected_to(broker) as connection:
         chunks, chunk_bytes = publish_chunks(fleet, connection, progress=progress)
         metadata_bytes = publish_metadata(fleet, connection)
-        sizes = [publish_order(fleet, connection, device) for device in ordered_devices(fleet)]
+        orders, order_bytes = connection.publish(packed_orders(fleet, ordered_devices(fleet)))
         protocol = connection.protocol
     fleet.with_broker(broker)
     return Published(
@@ -64,8 +64,8 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
         chunks=chunks,
         chunk_bytes=chunk_bytes,
         metadata_bytes=metadata_bytes,
-        orders=len(sizes),
-        order_bytes=sum(sizes),
+        orders=orders,
+        order_bytes=order_bytes,
     )
 
 
@@ -104,9 +104,7 @@ def publish_order(fleet: Fleet, connection: BrokerConnection, device: str) -> in
         VerificationError: If metadata on disk is damaged.
         EnvironmentLackError: If the broker does not take it.
     """
-    message = packed_order(fleet, device)
-    connection.publish([(Topics(fleet.id).order(device), message)])
-    return len(message)
+    return connection.publish(packed_orders(fleet, [device]))[1]
 
 
 def packed_metadata(fleet: Fleet) -> bytes:
@@ -125,7 +123,20 @@ def packed_order(fleet: Fleet, device: str) -> bytes:
         UsageError: If the device has no order.
         VerificationError: If metadata on disk is damaged.
     """
-    return _packed(open_orders(fleet, device).published(), where=f"device {device}")
+    ((_, message),) = packed_orders(fleet, [device])
+    return message
+
+
+def packed_orders(fleet: Fleet, devices: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Topic and message of each device, as `packed_order` makes it.
+
+    Raises:
+        UsageError: If a device has no order.
+        VerificationError: If metadata on disk is damaged.
+    """
+    director, topics = open_director(fleet), Topics(fleet.id)
+    for device in devices:
+        yield topics.order(device), _packed(director.published(device), where=f"device {device}")
 
 
 def _chunk_messages(fleet: Fleet) -> Iterator[tuple[str, bytes]]:

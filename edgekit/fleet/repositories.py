@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keyring import Keyring, Repository, read_keyring
+from edgekit.fleet.order_store import OrderStore
 from edgekit_runtime.extras import require
-from edgekit_runtime.protocol import ID_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from securesystemslib.signer import Signer
 
-    from edgekit.fleet.director import DeviceOrders
+    from edgekit.fleet.director import Director
     from edgekit.fleet.image_repository import ImageRepository
 
 
@@ -43,32 +42,24 @@ def open_images(
     return ImageRepository(fleet, sign_with=sign_with, clock=clock)
 
 
-def open_orders(fleet: Fleet, device: str, *, clock: Clock = utc_now) -> DeviceOrders:
-    """The director's repository for one device.
+def open_director(fleet: Fleet, *, clock: Clock = utc_now) -> Director:
+    """The director of a fleet, with its keys and root of now.
 
     Raises:
-        UsageError: If the device's id is invalid, or the fleet has no keys yet.
+        UsageError: If the fleet has no keys yet.
         EnvironmentLackError: If tuf is not installed.
     """
     require("tuf", extra="fleet")
     require("cryptography", extra="fleet")
-    from edgekit.fleet.director import DeviceOrders
+    from edgekit.fleet.director import Director
 
     sign_with = _signers(read_keyring(fleet), Repository.DIRECTOR, None)
-    return DeviceOrders(fleet, device, sign_with=sign_with, clock=clock)
+    return Director(fleet, sign_with=sign_with, clock=clock)
 
 
 def ordered_devices(fleet: Fleet) -> tuple[str, ...]:
     """The ids of all devices that have an order."""
-    if not fleet.devices.is_dir():
-        return ()
-    return tuple(
-        sorted(
-            folder.name
-            for folder in fleet.devices.iterdir()
-            if re.fullmatch(ID_PATTERN, folder.name) and (folder / "timestamp.json").is_file()
-        )
-    )
+    return tuple(OrderStore(fleet).revisions())
 
 
 def _signers(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.ordering import DeviceOrder, device_order
+from edgekit.fleet.ordering import DeviceOrder, device_orders
 from edgekit.fleet.release import Release, list_releases
-from edgekit.fleet.repositories import open_images, ordered_devices
+from edgekit.fleet.repositories import open_images
 from edgekit_runtime.reports import DeviceState
 
 
@@ -59,7 +59,7 @@ def fleet_status(fleet: Fleet, states: Mapping[str, DeviceState]) -> FleetStatus
         VerificationError: If metadata or a record on disk is damaged.
     """
     expiries = {item.role: item.expires for item in open_images(fleet).expiries()}
-    orders = {device: device_order(fleet, device) for device in ordered_devices(fleet)}
+    orders = device_orders(fleet)
     return FleetStatus(
         fleet=fleet.id,
         releases=list_releases(fleet),

@@ -15,6 +15,7 @@ from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.forgetting import forget_in_rollout, forget_in_setting, renaming
 from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.rollouts.plan import plan_from_json
 from edgekit.fleet.rollouts.state import state_from_json
 from edgekit.fleet.store.adoption import ASIDE
@@ -76,10 +77,10 @@ def export_device(database: Database, fleet: Fleet, device: str) -> dict[str, An
         document["audit"] = [asdict(entry) for entry in entries]
         name = row.id
     # As the device is told it, with the signatures.
-    document["order"] = {
-        path.name: json.loads(path.read_bytes())
-        for path in sorted((fleet.devices / name).glob("*.json"))
-    }
+    kept = OrderStore(fleet).get(name)
+    document["order"] = (
+        {f"{role}.json": json.loads(data) for role, data in asdict(kept[1]).items()} if kept else {}
+    )
     return document
 
 
@@ -166,7 +167,7 @@ def erase_device(
         with connected_to(broker) as connection:
             connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
     with fleet.locked():
-        shutil.rmtree(fleet.devices / name, ignore_errors=True)
+        OrderStore(fleet).remove(name)
         # Files that were taken into the database long ago name devices too.
         shutil.rmtree(fleet.path / ASIDE, ignore_errors=True)
     return delete_device(database, name, actor=actor, clock=clock)[1]

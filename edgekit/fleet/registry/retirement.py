@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
-from edgekit.fleet.ordering import device_order
+from edgekit.fleet.ordering import device_orders
 from edgekit.fleet.publisher import publish_metadata
 from edgekit.fleet.registry.catalogue import Registry
-from edgekit.fleet.repositories import open_images, ordered_devices
+from edgekit.fleet.repositories import open_images
 from edgekit_runtime.errors import GateFailedError
 from edgekit_runtime.orders import target_path
 from edgekit_runtime.protocol import Topics
@@ -104,11 +104,8 @@ def retire(
 def _require_unordered(fleet: Fleet, bundle: str, version: str) -> None:
     devices = [
         device
-        for device in ordered_devices(fleet)
-        if any(
-            target_path(bundle, version) in order.target_paths
-            for order in device_order(fleet, device).bundles
-        )
+        for device, order in device_orders(fleet).items()
+        if any(target_path(bundle, version) in item.target_paths for item in order.bundles)
     ]
     if devices:
         raise GateFailedError(

@@ -5,50 +5,24 @@ Imports tuf only when something is opened.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from threading import Lock
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.keyring import Repository, read_keyring
-from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit.fleet.order_store import NO_ORDER, HeldOrder, SignedOrder
+from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order
-from edgekit_runtime.orders import BundleOrder, order_of
+from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics, pack_metadata
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import Signer
-    from tuf.api.metadata import Root, Targets
+    from edgekit.fleet.director import Director
 
-    from edgekit.fleet.director import DeviceOrders
-
-# Others may sign between two batches; a batch takes a second or so.
+# Others may sign between two batches; a batch takes a part of a second.
 BATCH: Final = 100
-_MOST_PROVEN: Final = 1_000
-# Most of the time of an order goes by in waiting for the disk, which takes many at once.
-_SIDE_BY_SIDE: Final = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a device is told: the version of its order, and everything that it names."""
-
-    version: int
-    bundles: tuple[BundleOrder, ...]
-
-    def of(self, bundle: str) -> BundleOrder | None:
-        """What it says of a bundle."""
-        return order_of(self.bundles, bundle)
-
-
-_NOTHING: Final = Entry(0, ())
 
 
 class OrderBook:
@@ -63,35 +37,50 @@ class OrderBook:
         self._fleet = fleet
         self._clock = clock
         self._topics = Topics(fleet.id)
-        self._devices = str(fleet.devices)
-        self._entries: dict[str, tuple[tuple[int, int], Entry]] = {}
-        self._signers: dict[str, Sequence[Signer]] = {}
-        self._signing = Lock()
-        self._proven: set[tuple[str, bytes]] = set()
-        self._root: Root | None = None
-        self._roots_mark = 0
+        self._opened: Director | None = None
+        self._head = (0, 0)
+        self._revisions: dict[str, int] = {}
+        self._held: dict[str, HeldOrder] = {}
 
-    def devices(self) -> tuple[str, ...]:
-        """All devices that were ever told something."""
-        return ordered_devices(self._fleet)
-
-    def entry(self, device: str) -> Entry:
-        """What a device is told now; nothing, of version 0, if it never was.
+    def look(self) -> None:
+        """See what others have signed meanwhile, and with which keys.
 
         Raises:
-            VerificationError: If the order on disk is damaged.
+            UsageError: If the fleet has no keys yet.
+            VerificationError: If the director's root or the file of orders is damaged.
+            EnvironmentLackError: If the file cannot be read, or tuf is not installed.
         """
-        mark = self._mark(device)
-        if mark is None:
-            return _NOTHING
-        known = self._entries.get(device)
-        if known is None or known[0] != mark:
-            known = (mark, Entry(*self._open(device).current()))
-            self._entries[device] = known
-        return known[1]
+        before, self._opened = self._opened, open_director(self._fleet, clock=self._clock)
+        if before is None or before.root.version != self._opened.root.version:
+            # What an older root has trusted is proven anew.
+            self._held.clear()
+        head = self._opened.store.head()
+        if head != self._head:
+            self._revisions = self._opened.store.revisions()
+            self._head = head
+
+    def devices(self) -> tuple[str, ...]:
+        """All devices that were ever told something, as of the last look."""
+        self._director()
+        return tuple(sorted(self._revisions))
+
+    def entry(self, device: str) -> HeldOrder:
+        """What a device is told, as of the last look; an order of version 0 if it never was.
+
+        Raises:
+            VerificationError: If the order is damaged, or no trusted key has signed it.
+        """
+        director = self._director()
+        revision = self._revisions.get(device)
+        if revision is None:
+            return NO_ORDER
+        held = self._held.get(device)
+        if held is None or held.revision != revision:
+            held = self._held[device] = director.held(device)
+        return held
 
     def carry_out(self, actions: Iterable[Order]) -> Iterator[list[tuple[str, bytes]]]:
-        """Sign orders, each only if it is still to be made; in batches, as they are signed.
+        """Sign orders, each only if it is still to be made; in batches, each kept whole or not.
 
         Yields:
             Topic and message of every device of a batch whose order is as the action wants it,
@@ -103,91 +92,74 @@ class OrderBook:
         """
         waiting = list(actions)
         for start in range(0, len(waiting), BATCH):
-            # The keys may have been rotated since the last batch.
-            self._signers.clear()
-            self._proven.clear()
-            self._root = None
             by_device: dict[str, list[Order]] = {}
             for action in waiting[start : start + BATCH]:
                 by_device.setdefault(action.device, []).append(action)
-            with self._fleet.locked(), ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
-                images = open_images(self._fleet).published_targets()
-                told = threads.map(partial(self._tell_device, images=images), by_device.values())
-                messages = [message for message in told if message is not None]
+            with self._fleet.locked():
+                # Others may have ordered something, or rotated keys, since the last batch.
+                self.look()
+                messages = self._tell(by_device)
             yield messages
 
     def message(self, device: str) -> tuple[str, bytes]:
         """Topic and message of a device's present order."""
-        return self._topics.order(device), pack_metadata(self._open(device).published())
+        return self._topics.order(device), pack_metadata(self._director().published(device))
 
-    def _tell_device(
-        self, actions: Sequence[Order], *, images: Targets
-    ) -> tuple[str, bytes] | None:
-        fates = [self._tell(action, images) for action in actions]
-        if all(fate is Fate.OVERTAKEN for fate in fates):
-            return None
-        return self.message(actions[0].device)
+    def _director(self) -> Director:
+        if self._opened is None:
+            self.look()
+        assert self._opened is not None  # noqa: S101 - whoever looks has opened it
+        return self._opened
 
-    def _tell(self, action: Order, images: Targets) -> Fate:
-        entry = self.entry(action.device)
-        fate = fate_of(
-            after=action.after,
-            expected=action.expected,
-            wanted=action.order,
-            order_version=entry.version,
-            ordered=entry.of(action.bundle),
-        )
-        if fate is not Fate.OPEN:
-            return fate
-        kept = [item for item in entry.bundles if item.bundle != action.bundle]
-        orders = tuple(kept if action.order is None else [*kept, action.order])
-        version = self._open(action.device).order(orders, images)
-        mark = self._mark(action.device)
-        if mark is not None:
-            ordered = tuple(sorted(orders, key=lambda item: item.bundle))
-            self._entries[action.device] = (mark, Entry(version, ordered))
-        return Fate.DONE
+    def _tell(self, by_device: Mapping[str, Sequence[Order]]) -> list[tuple[str, bytes]]:
+        director = self._director()
+        images = open_images(self._fleet).published_targets()
+        told: dict[str, HeldOrder] = {}
+        signed: dict[str, SignedOrder] = {}
+        for device, actions in by_device.items():
+            held = self.entry(device)
+            for action in actions:
+                fate = _fate(action, held)
+                if fate is Fate.OPEN:
+                    orders = _with(held, action)
+                    signed[device], held = director.sign(device, orders, images, before=held)
+                if fate is not Fate.OVERTAKEN:
+                    told[device] = held
+        self._keep(director, signed, told)
+        messages = []
+        for device, held in told.items():
+            if device in signed:
+                files = director.files(signed[device], held)
+                messages.append((self._topics.order(device), pack_metadata(files)))
+            else:
+                messages.append(self.message(device))
+        return messages
 
-    def _mark(self, device: str) -> tuple[int, int] | None:
-        try:
-            # Asked for every device again and again: no path is built for it.
-            status = os.stat(f"{self._devices}/{device}/timestamp.json")  # noqa: PTH116
-        except FileNotFoundError:
-            return None
-        return status.st_mtime_ns, status.st_ino
-
-    def _open(self, device: str) -> DeviceOrders:
-        mark = _changed(self._fleet.director_metadata)
-        if self._root is None or mark != self._roots_mark:
-            # The keys may have been rotated by another process.
-            self._roots_mark = mark
-            # Also says what is missing where tuf is not installed. What an older root has
-            # signed is to be proven anew.
-            self._proven.clear()
-            self._root = open_orders(self._fleet, device).root()
-        if len(self._proven) > _MOST_PROVEN:
-            self._proven.clear()
-        from edgekit.fleet.rollouts.bulk_orders import BulkDeviceOrders
-
-        return BulkDeviceOrders(
-            self._fleet,
-            device,
-            root=self._root,
-            proven=self._proven,
-            sign_with=self._sign_with,
-            signing=self._signing,
-            clock=self._clock,
-        )
-
-    def _sign_with(self, role: str) -> Sequence[Signer]:
-        if role not in self._signers:
-            self._signers[role] = read_keyring(self._fleet).signers(Repository.DIRECTOR, role)
-        return self._signers[role]
+    def _keep(
+        self,
+        director: Director,
+        signed: Mapping[str, SignedOrder],
+        told: Mapping[str, HeldOrder],
+    ) -> None:
+        if not signed:
+            return
+        revisions = director.store.put(signed)
+        for device, revision in revisions.items():
+            self._held[device] = replace(told[device], revision=revision)
+        self._revisions |= revisions
+        self._head = (max(revisions.values()), len(self._revisions))
 
 
-def _changed(folder: Path) -> int:
-    try:
-        return folder.stat().st_mtime_ns
-    except FileNotFoundError:
-        # Whoever opens it says what is missing.
-        return 0
+def _fate(action: Order, held: HeldOrder) -> Fate:
+    return fate_of(
+        after=action.after,
+        expected=action.expected,
+        wanted=action.order,
+        order_version=held.version,
+        ordered=held.of(action.bundle),
+    )
+
+
+def _with(held: HeldOrder, action: Order) -> list[BundleOrder]:
+    kept = [order for order in held.bundles if order.bundle != action.bundle]
+    return kept if action.order is None else [*kept, action.order]

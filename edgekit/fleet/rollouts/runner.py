@@ -188,6 +188,7 @@ class RolloutRunner:
             self._stored = self._store.load(self._rollout)
         plan, before = self._stored.plan, self._stored.state
         now = self._settings.clock()
+        self._book.look()
         self._looking.owner = self._settings.labels()
         done = step(plan, before, _Observations(self, plan, before), now)
         if done.state != before:

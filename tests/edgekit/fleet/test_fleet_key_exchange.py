@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from tuf.api.metadata import Metadata
 
 from edgekit.fleet import key_applying
 from edgekit.fleet.folder import Fleet
@@ -28,9 +29,10 @@ from edgekit.fleet.key_planning import current_root
 from edgekit.fleet.key_signing import Signing, apply_files, sign_file
 from edgekit.fleet.keyring import KEYS_FILE, Repository, read_keyring
 from edgekit.fleet.keys import begin_keys, director_root, image_root, init_keys
+from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.ordering import device_order, order_bundle, order_device, refresh
 from edgekit.fleet.release import release_bundle
-from edgekit.fleet.repositories import open_images, open_orders
+from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit_agent.verifier import VerifiedOrder, Verifier
 from edgekit_runtime import durable
@@ -60,7 +62,7 @@ class Device:
     ) -> VerifiedOrder:
         return self._verifier.verify(
             image=open_images(self._fleet).published(),
-            director=director or open_orders(self._fleet, DEVICE).published(),
+            director=director or open_director(self._fleet).published(DEVICE),
             now=now.timestamp() if now else time.time(),
         )
 
@@ -137,10 +139,11 @@ def test_what_a_stolen_key_signs_counts_no_more(busy: Fleet, device: Open, tmp_p
     done = revoke_key(busy, "director-online", Signing(), reason="stolen")
     assert done.file is None
     # The thief orders something, with the roots of today and versions far ahead.
-    orders = open_orders(busy, DEVICE)
-    forged = dict(orders.published())
+    published = open_director(busy).published(DEVICE)
+    forged = dict(published)
     for role in ("targets", "snapshot", "timestamp"):
-        md = orders.open(role)
+        (name,) = (name for name in published if name.endswith(f"{role}.json"))
+        md = Metadata.from_bytes(published[name])
         name = "timestamp.json" if role == "timestamp" else f"{md.signed.version + 5}.{role}.json"
         md.signed.version += 5
         if role == "snapshot":
@@ -354,6 +357,8 @@ def killed_at(step: int, patch: pytest.MonkeyPatch, change: Callable[[], None]) 
         return count
 
     patch.setattr(durable, "replacing", counted(durable.replacing))
+    patch.setattr(OrderStore, "put", counted(OrderStore.put))
+    patch.setattr("edgekit.fleet.director._AT_ONCE", 1)
     patch.setattr(key_applying, "_remove_retired", counted(key_applying._remove_retired))
     try:
         change()
@@ -611,8 +616,10 @@ def test_a_rollout_goes_on_over_a_change_of_keys(busy: Fleet) -> None:
     book = OrderBook(busy)
     assert book.entry(DEVICE).version == 1
     rotate_key(busy, "director-online", Signing())
+    book.look()
     assert book.entry(DEVICE).version == 1
     order_bundle(busy, DEVICE, BundleOrder(bundle="digits", version="1.0.0"))
+    book.look()
     assert book.entry(DEVICE).version == 2
 
 

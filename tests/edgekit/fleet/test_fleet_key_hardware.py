@@ -33,7 +33,7 @@ from edgekit.fleet.keyring import Repository, read_keyring
 from edgekit.fleet.keys import begin_keys, director_root, image_root
 from edgekit.fleet.ordering import order_device
 from edgekit.fleet.release import release_bundle
-from edgekit.fleet.repositories import open_images, open_orders
+from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.signing_keys import PIN_VARIABLE
 from edgekit_agent.verifier import Verifier
 from edgekit_runtime.errors import EnvironmentLackError, UsageError
@@ -97,7 +97,7 @@ def accepted(fleet: Fleet, folder: Path) -> int:
     )
     return verifier.verify(
         image=open_images(fleet).published(),
-        director=open_orders(fleet, "dev-1").published(),
+        director=open_director(fleet).published("dev-1"),
         now=time.time(),
     ).order_version
 

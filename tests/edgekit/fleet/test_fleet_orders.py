@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,9 +12,10 @@ from securesystemslib.formats import encode_canonical
 from edgekit.cli import edgekit
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import director_root, image_root
+from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.ordering import device_order, order_bundle, order_device, refresh
 from edgekit.fleet.release import release_bundle
-from edgekit.fleet.repositories import open_images, open_orders, ordered_devices
+from edgekit.fleet.repositories import open_director, open_images, ordered_devices
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.orders import ORDER_FIELD, Budget, BundleOrder, Gates, parse_order
 
@@ -43,7 +43,7 @@ def test_an_order_verifies_and_agrees_with_the_image_repository(released: Fleet,
     order = wanted("1.1.0")
     assert order_device(released, "dev-1", [order, wanted("0.3.0", "faces")]) == 1
     director = updater(
-        open_orders(released, "dev-1").published(), director_root(released), trusted="director"
+        open_director(released).published("dev-1"), director_root(released), trusted="director"
     )
     images = updater(open_images(released).published(), image_root(released), trusted="image")
     path = order.target_path
@@ -62,7 +62,7 @@ def test_orders_count_up_for_each_device_and_a_downgrade_is_an_order(
     files = []
     for number, version in enumerate(("1.0.0", "1.1.0", "1.0.0"), start=1):
         assert order_device(released, "dev-1", [wanted(version)]) == number
-        files.append(open_orders(released, "dev-1").published())
+        files.append(open_director(released).published("dev-1"))
     assert order_device(released, "dev-2", [wanted("1.1.0")]) == 1
     for published in files:
         client = updater(published, director_root(released))
@@ -76,9 +76,9 @@ def test_a_replayed_order_is_refused_by_a_tuf_client(released: Fleet, updater) -
     from tuf.api.exceptions import BadVersionNumberError
 
     order_device(released, "dev-1", [wanted("1.0.0")])
-    old = open_orders(released, "dev-1").published()
+    old = open_director(released).published("dev-1")
     order_device(released, "dev-1", [wanted("1.1.0")])
-    updater(open_orders(released, "dev-1").published(), director_root(released)).refresh()
+    updater(open_director(released).published("dev-1"), director_root(released)).refresh()
     client = updater(old, director_root(released))
     with pytest.raises(BadVersionNumberError):
         client.refresh()
@@ -90,14 +90,17 @@ def test_an_order_names_its_device(released: Fleet) -> None:
 
     for device in ("dev-1", "dev-2"):
         order_device(released, device, [wanted("1.0.0")])
-        data = open_orders(released, device).published()["1.targets.json"]
+        data = open_director(released).published(device)["1.targets.json"]
         signed = Metadata[Targets].from_bytes(data).signed
         assert signed.unrecognized_fields[ORDER_FIELD] == {"device": device}
 
 
 def test_orders_of_another_device_are_not_built_upon(released: Fleet) -> None:
     order_device(released, "dev-1", [wanted("1.0.0")])
-    shutil.copytree(released.devices / "dev-1", released.devices / "dev-2")
+    store = OrderStore(released)
+    kept = store.get("dev-1")
+    assert kept is not None
+    store.put({"dev-2": kept[1]})
     with pytest.raises(VerificationError, match="another device"):
         device_order(released, "dev-2")
     with pytest.raises(VerificationError, match="another device"):
@@ -117,7 +120,7 @@ def test_a_device_may_be_told_to_run_nothing(released: Fleet, updater) -> None:
     order_device(released, "dev-1", [wanted("1.0.0")])
     assert order_device(released, "dev-1", []) == 2
     assert device_order(released, "dev-1").bundles == ()
-    updater(open_orders(released, "dev-1").published(), director_root(released)).refresh()
+    updater(open_director(released).published("dev-1"), director_root(released)).refresh()
 
 
 def test_only_what_is_released_can_be_ordered(released: Fleet) -> None:
@@ -151,7 +154,7 @@ def test_refresh_extends_an_order_without_making_a_new_one(released: Fleet, upda
     assert done.devices == 1
     assert done.image_expires == later + timedelta(days=7)
     assert done.needs_offline_keys == ()
-    expiries = {item.role: item for item in open_orders(released, "dev-1").expiries()}
+    expiries = {item.role: item for item in open_director(released).expiries("dev-1")}
     assert expiries["timestamp"].expires == later + timedelta(days=30)
     assert expiries["snapshot"].expires == later + timedelta(days=30)
     assert expiries["targets"].version == device_order(released, "dev-1").version == 1
@@ -183,11 +186,11 @@ def test_an_order_that_nobody_refreshed_expires(released: Fleet, updater) -> Non
 
     past = datetime.now(UTC).replace(microsecond=0) - timedelta(days=31)
     order_device(released, "dev-1", [wanted("1.0.0")], clock=lambda: past)
-    client = updater(open_orders(released, "dev-1").published(), director_root(released))
+    client = updater(open_director(released).published("dev-1"), director_root(released))
     with pytest.raises(ExpiredMetadataError):
         client.refresh()
     refresh(released)
-    updater(open_orders(released, "dev-1").published(), director_root(released)).refresh()
+    updater(open_director(released).published("dev-1"), director_root(released)).refresh()
 
 
 def test_devices_are_listed_once_they_are_ordered_something(released: Fleet) -> None:

@@ -224,7 +224,7 @@ def test_a_device_without_an_order_cannot_be_sent_one(
 ) -> None:
     with (
         connected_to(broker.address) as connection,
-        pytest.raises(UsageError, match="nothing has been signed"),
+        pytest.raises(UsageError, match="nothing has been ordered"),
     ):
         publish_order(released, connection, "dev-9")
 

@@ -15,7 +15,7 @@ from edgekit.cli import edgekit
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keyring import Repository, read_keyring
 from edgekit.fleet.keys import director_root, image_root
-from edgekit.fleet.repositories import open_images, open_orders
+from edgekit.fleet.repositories import open_director, open_images
 from edgekit_agent.verifier import Verifier
 from tests.simulators.carried_bundles import write_carried
 
@@ -85,7 +85,7 @@ def test_the_ceremony_can_be_followed(tmp_path: Path, monkeypatch: pytest.Monkey
     for verifier in (asleep, device(tmp_path / "new", fleet)):
         order = verifier.verify(
             image=open_images(fleet).published(),
-            director=open_orders(fleet, "oven-001").published(),
+            director=open_director(fleet).published("oven-001"),
             now=time.time(),
         )
         assert [(t.order.bundle, t.order.version) for t in order.targets] == [("digits", "1.0.0")]

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-import os
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edgekit.fleet import order_store
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import init_keys
+from edgekit.fleet.order_store import OrderStore, SignedOrder
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import packed_order
 from edgekit.fleet.rollouts.engine import Order
-from edgekit.fleet.rollouts.order_book import Entry, OrderBook
-from edgekit_runtime.durable import write_bytes
+from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.orders import BundleOrder
 from tests.edgekit.fleet.rollouts.conftest import release
@@ -32,12 +34,17 @@ def tell(book: OrderBook, *actions: Order) -> dict[str, bytes]:
     return dict(message for batch in book.carry_out(actions) for message in batch)
 
 
+def said(book: OrderBook, device: str) -> tuple[int, tuple[BundleOrder, ...]]:
+    entry = book.entry(device)
+    return entry.version, entry.bundles
+
+
 def test_an_intent_is_carried_out_once(fleet: Fleet) -> None:
     book = OrderBook(fleet)
     first = Order(device="d1", bundle="double", order=OLD, after=0)
     messages = tell(book, first)
     assert messages == {"edgekit/v1/plant-7/devices/d1/order": packed_order(fleet, "d1")}
-    assert book.entry("d1") == Entry(1, (OLD,))
+    assert said(book, "d1") == (1, (OLD,))
     # Again, and by another process that remembers nothing: the message is there, no new order.
     assert tell(book, first) == tell(OrderBook(fleet), first) == messages
     assert device_order(fleet, "d1").version == 1
@@ -45,14 +52,16 @@ def test_an_intent_is_carried_out_once(fleet: Fleet) -> None:
     assert device_order(fleet, "d1").bundles == (NEW,)
     tell(book, Order(device="d1", bundle="double", order=None, after=2, expected=NEW))
     assert device_order(fleet, "d1").bundles == ()
-    assert book.entry("d1") == Entry(3, ())
+    assert said(book, "d1") == (3, ())
 
 
 def test_what_others_order_is_seen_and_stands(fleet: Fleet) -> None:
     book = OrderBook(fleet)
     tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
     order_bundle(fleet, "d1", NEW)
-    assert book.entry("d1") == Entry(2, (NEW,))
+    assert said(book, "d1") == (1, (OLD,))
+    book.look()
+    assert said(book, "d1") == (2, (NEW,))
     assert tell(book, Order(device="d1", bundle="double", order=OLD, after=1)) == {}
     assert device_order(fleet, "d1").bundles == (NEW,)
 
@@ -71,10 +80,13 @@ def test_an_order_that_somebody_has_changed_is_not_built_upon(
     tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
     if seen_before:
         assert book.entry("d1").version == 1
-    folder = fleet.devices / "d1"
-    (path,) = folder.glob("*.targets.json")
-    path.write_bytes(path.read_bytes().replace(b'"1.0.0"', b'"2.0.0"'))
-    os.utime(folder / "timestamp.json", ns=(1, 1))
+    store = OrderStore(fleet)
+    kept = store.get("d1")
+    assert kept is not None
+    forged = kept[1].targets.replace(b'"1.0.0"', b'"2.0.0"')
+    assert forged != kept[1].targets
+    store.put({"d1": replace(kept[1], targets=forged)})
+    book.look()
     with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
         book.entry("d1")
     with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
@@ -90,39 +102,43 @@ def test_many_are_told_at_once_and_one_device_one_after_the_other(fleet: Fleet) 
     messages = tell(book, *actions)
     assert set(messages) == {f"edgekit/v1/plant-7/devices/{name}/order" for name in devices}
     assert device_order(fleet, "d0").bundles == (NEW,)
-    assert book.entry("d0") == Entry(2, (NEW,))
+    assert said(book, "d0") == (2, (NEW,))
     for name in devices[1:]:
         assert messages[f"edgekit/v1/plant-7/devices/{name}/order"] == packed_order(fleet, name)
         assert device_order(fleet, name).bundles == (OLD,)
 
 
-@pytest.mark.parametrize("written", [1, 2])
 @pytest.mark.parametrize("told_before", [False, True])
-def test_what_a_crash_left_half_signed_is_finished_and_not_made_anew(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, written: int, told_before: bool
+def test_a_batch_that_was_cut_off_is_kept_whole_or_not_at_all(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, told_before: bool
 ) -> None:
-    """Cut off behind the order itself, and behind the snapshot: the timestamp is missing."""
+    """The power goes between two devices of a batch: nobody was told, nobody has a new order."""
     before = 1 if told_before else 0
+    devices = ("d1", "d2", "d3")
     if told_before:
-        tell(OrderBook(fleet), Order(device="d1", bundle="double", order=OLD, after=0))
-    action = Order(
-        device="d1", bundle="double", order=NEW, after=before, expected=OLD if told_before else None
-    )
-    left = iter(range(written))
+        first = [Order(device=name, bundle="double", order=OLD, after=0) for name in devices]
+        tell(OrderBook(fleet), *first)
+    expected = OLD if told_before else None
+    actions = [
+        Order(device=name, bundle="double", order=NEW, after=before, expected=expected)
+        for name in devices
+    ]
+    keep, left = order_store._put, iter(range(2))
 
-    def cut_off(path: Path, data: bytes) -> None:
+    def cut_off(connection: sqlite3.Connection, device: str, order: SignedOrder) -> int:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        write_bytes(path, data)
+        return keep(connection, device, order)
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgekit.fleet.signed_folder.write_bytes", cut_off)
+        patch.setattr(order_store, "_put", cut_off)
         with pytest.raises(KeyboardInterrupt):
-            tell(OrderBook(fleet), action)
-    assert device_order(fleet, "d1").version == before
-    tell(OrderBook(fleet), action)
-    assert device_order(fleet, "d1").version == before + 1
-    assert device_order(fleet, "d1").bundles == (NEW,)
+            tell(OrderBook(fleet), *actions)
+    assert [device_order(fleet, name).version for name in devices] == [before] * 3
+    tell(OrderBook(fleet), *actions)
+    for name in devices:
+        assert device_order(fleet, name).version == before + 1
+        assert device_order(fleet, name).bundles == (NEW,)
     # What was published is told anew by a new order: a device takes it as the wish to try again.
     order_bundle(fleet, "d1", NEW)
     assert device_order(fleet, "d1").version == before + 2
