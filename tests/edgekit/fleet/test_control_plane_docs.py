@@ -12,19 +12,30 @@ import pytest
 from edgekit.cli import edgekit
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGES = ("docs/fleet.md", "docs/keys.md", "docs/compliance.md", "deploy/README.md")
+PAGES = (
+    "docs/fleet.md",
+    "docs/keys.md",
+    "docs/rollouts.md",
+    "docs/compliance.md",
+    "deploy/README.md",
+)
 
 
 def shown_commands(page: str) -> list[str]:
     text = (ROOT / page).read_text().replace("\\\n", " ")
     blocks = [
         re.sub(r"\s+&?\s+#.*|\s+&$", "", line).strip()
-        for block in re.findall(r"```sh\n(.*?)```", text, re.S)
-        for line in block.splitlines()
+        for block in re.findall(r"```(?:sh|console)\n(.*?)```", text, re.S)
+        for line in map(without_prompt, block.splitlines())
         if line.startswith("edgekit ")
     ]
-    found = [part.strip() for line in blocks for part in line.split("&&")]
+    found = [part.split(" | ")[0].strip() for line in blocks for part in line.split("&&")]
     return [*found, *re.findall(r"`(edgekit (?:fleet|registry) [^`]+)`", text)]
+
+
+def without_prompt(line: str) -> str:
+    # What a plan goes on with is left to the reader.
+    return line.strip().removeprefix("$ ").removesuffix(" …")
 
 
 @pytest.mark.parametrize("page", PAGES)
