@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.fleet.experiments.ab import (
+    LEAST_DEVICES,
     Answer,
     Looked,
     Metric,
@@ -83,6 +84,31 @@ def test_a_thousand_null_tests_looked_at_all_the_time(
     assert false_alarms < 0.05 * 1_000
     # The opposite fault, a test that never says anything, is what the next tests exclude.
     assert answers.count(Answer.UNDECIDED) < 1_000
+
+
+def test_a_thousand_null_tests_of_the_latency() -> None:
+    """Of devices that differ in speed and traffic, as few as are judged at all."""
+    rng = np.random.default_rng(7)
+    question = Question(metric=Metric.LATENCY, margin=0.1)
+    arms = arms_of(LEAST_DEVICES)
+    shape = np.array([0.1, 0.25, 0.3, 0.25, 0.1])
+    false_alarms = 0
+    for _ in range(1_000):
+        fastest = 60 + rng.integers(0, 4, len(arms))
+        traffic = rng.gamma(2.0, 10.0, len(arms))
+        counts = np.zeros((len(arms), len(shape)), dtype=int)
+        looked = Looked()
+        for step in range(15):
+            counts += rng.multinomial(rng.poisson(traffic), shape)
+            health = {
+                device: Health(
+                    latency=LatencySketch(dict(enumerate(of.tolist(), start=int(first))))
+                )
+                for device, first, of in zip(arms, fastest, counts, strict=True)
+            }
+            looked = look(question, looked, arms, health, seconds=float(step))
+        false_alarms += looked.answer in (Answer.A_BETTER, Answer.B_BETTER)
+    assert false_alarms < 0.05 * 1_000
 
 
 def test_the_same_looks_with_a_test_for_one_look_would_raise_many_false_alarms() -> None:
