@@ -25,6 +25,7 @@ from edgekit.fleet.broker_address import (
     connection_folder,
     own_certificate,
 )
+from edgekit.fleet.broker_changes import RUNNER, RUNNER_TEXT, tell_broker
 from edgekit.fleet.certificates import names_served, read_authority, read_chain
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
@@ -45,7 +46,7 @@ listener {port}
 cafile {place}/ca.pem
 certfile {place}/broker.pem
 keyfile {place}/broker.pem
-# Certificates that were taken back. After a change: send mosquitto a SIGHUP.
+# Certificates that were taken back. mosquitto reads them again at a SIGHUP; run.sh sends it.
 crlfile {place}/crl.pem
 tls_version tlsv1.2
 require_certificate true
@@ -234,12 +235,14 @@ def _set_up(authority: FleetAuthority, plan: BrokerPlan, clock: Clock) -> Broker
         write_bytes(client_folder / "ca.pem", trusted)
         write_bytes(folder / "ca.pem", trusted)
         write_bytes(folder / "acl", access_list(fleet.id).encode())
-        install_revocations(authority)
-        expires = renew_certificates(authority, hosts=plan.all_hosts, clock=clock)
+        write_bytes(folder / RUNNER, RUNNER_TEXT.encode())
+        _copy_revocations(authority)
+        expires = _make_certificates(authority, plan.all_hosts, clock)
         # Last: with it the broker can be started.
         write_bytes(folder / CONFIG, config.encode())
     except OSError as error:
         raise unwritable(folder, error) from error
+    tell_broker(fleet, folder)
     if plan.hosts:
         # What devices that enrol are told.
         Fleet.open(fleet.path).with_public_broker(BrokerAddress(plan.hosts[0], plan.port))
@@ -261,10 +264,16 @@ def renew_certificates(
 
     Raises:
         UsageError: If a name is none, or none is given and there is no broker's certificate yet.
-        EnvironmentLackError: If the fleet's folder cannot be written.
+        EnvironmentLackError: If the fleet's folder cannot be written, or the broker is not told.
     """
     hosts = hosts or _present_hosts(authority.fleet)
     check_hosts(hosts)
+    expires = _make_certificates(authority, hosts, clock)
+    tell_broker(authority.fleet, broker_folder(authority.fleet))
+    return expires
+
+
+def _make_certificates(authority: FleetAuthority, hosts: Sequence[str], clock: Clock) -> datetime:
     server, server_key = authority.issue("broker", hosts=tuple(hosts), clock=clock)
     client, client_key = authority.issue(CONTROL_PLANE, clock=clock)
     above = authority.authorities_pem.encode()
@@ -302,14 +311,20 @@ def _check_plan(plan: BrokerPlan, clock: Clock) -> None:
 
 
 def install_revocations(authority: FleetAuthority) -> Path:
-    """Give the broker's folder the newest list of revoked certificates.
+    """Give the broker's folder the newest list of revoked certificates, and tell the broker.
 
     Returns:
         The file: mosquitto reads it when it gets a SIGHUP.
 
     Raises:
-        EnvironmentLackError: If the folder cannot be written.
+        EnvironmentLackError: If the folder cannot be written, or the broker is not told.
     """
+    path = _copy_revocations(authority)
+    tell_broker(authority.fleet, path.parent)
+    return path
+
+
+def _copy_revocations(authority: FleetAuthority) -> Path:
     path = broker_folder(authority.fleet) / "crl.pem"
     # Or an older list would take the place of one that somebody has made meanwhile.
     with authority.held():

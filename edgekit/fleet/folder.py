@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import time
 import tomllib
@@ -29,6 +30,7 @@ __all__ = ["SETTINGS", "BrokerAddress", "Expiries", "Fleet"]
 SETTINGS: Final = "fleet.toml"
 _FORMAT: Final = 1
 _LOOK_SECONDS: Final = 0.02
+_MOST_WORDS: Final = 64
 _TEMPLATE: Final = """\
 # An edgekit fleet. Change the expiries here; they hold from the next signature on.
 format = {format}
@@ -50,6 +52,11 @@ _PUBLIC_TEMPLATE: Final = """
 [public_broker]
 host = "{host}"
 port = {port}
+"""
+_COMMAND_TEMPLATE: Final = """
+# What is run after each change of the broker's files, as a list of words; there is no shell.
+[broker_files]
+changed = {command}
 """
 _BROKER_TEMPLATE: Final = """
 # The broker that was published to last.
@@ -89,6 +96,7 @@ class Fleet:
         expiries: How long signatures hold.
         broker: The broker that was published to last, if any.
         public_broker: What devices call it, if that was said.
+        broker_command: What is run after each change of the broker's files; none for nothing.
     """
 
     path: Path
@@ -97,6 +105,7 @@ class Fleet:
     expiries: Expiries = field(default_factory=Expiries)
     broker: BrokerAddress | None = None
     public_broker: BrokerAddress | None = None
+    broker_command: tuple[str, ...] = ()
 
     @classmethod
     def create(
@@ -244,6 +253,9 @@ class Fleet:
             text += _PUBLIC_TEMPLATE.format(
                 host=self.public_broker.host, port=self.public_broker.port
             )
+        if self.broker_command:
+            # A list of JSON texts is one of TOML.
+            text += _COMMAND_TEMPLATE.format(command=json.dumps(list(self.broker_command)))
         if self.broker is not None:
             text += _BROKER_TEMPLATE.format(host=self.broker.host, port=self.broker.port)
             if self.broker.security is not None:
@@ -253,7 +265,7 @@ class Fleet:
 
 def _parse(document: dict[str, object], path: Path) -> Fleet:
     reader = FieldReader(document)
-    known = {"format", "id", "created", "expiry_days", "broker", "public_broker"}
+    known = {"format", "id", "created", "expiry_days", "broker", "public_broker", "broker_files"}
     for name in sorted(set(document) - known):
         reader.fault(name, "is unknown")
     if reader.integer("format") != _FORMAT:
@@ -265,6 +277,12 @@ def _parse(document: dict[str, object], path: Path) -> Fleet:
     usual = Expiries()
     broker = reader.nested("broker", optional=True)
     public = reader.nested("public_broker", optional=True)
+    files = reader.nested("broker_files", optional=True)
+    for name in sorted(set(files.names()) - {"changed"}):
+        files.fault(name, "is unknown")
+    command = files.texts("changed", most=_MOST_WORDS) if files.names() else ()
+    if files.names() and not (command and command[0]):
+        files.fault("changed", "must name a program")
     fleet = Fleet(
         path=path,
         id=reader.text("id", pattern=ID_PATTERN),
@@ -288,6 +306,7 @@ def _parse(document: dict[str, object], path: Path) -> Fleet:
         )
         if public.names()
         else None,
+        broker_command=command,
     )
     if reader.faults:
         raise UsageError(

@@ -148,11 +148,12 @@ def spread_revocations(database: Database, fleet: Fleet, *, clock: Clock = utc_n
 
     Raises:
         UsageError: If the fleet has no authority.
-        EnvironmentLackError: If the list cannot be written.
+        EnvironmentLackError: If the list cannot be written, or the broker is not told of it.
     """
     from sqlalchemy import select
 
     from edgekit.fleet.authority import REVOKED, FleetAuthority
+    from edgekit.fleet.broker_changes import tell_broker
     from edgekit.fleet.broker_setup import broker_folder, install_revocations
     from edgekit.fleet.store.tables import CertificateRow as Row
 
@@ -164,8 +165,11 @@ def spread_revocations(database: Database, fleet: Fleet, *, clock: Clock = utc_n
         authority.revoke(sorted(new), clock=clock)
     # A fleet that was made without a broker's folder has its broker elsewhere.
     copy = broker_folder(fleet) / REVOKED
-    if copy.is_file() and copy.read_bytes() != authority.revocations.read_bytes():
-        install_revocations(authority)
+    if copy.is_file():
+        if copy.read_bytes() != authority.revocations.read_bytes():
+            install_revocations(authority)
+        # Or it was not told the last time.
+        tell_broker(fleet, copy.parent)
     return len(new)
 
 

@@ -196,23 +196,50 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / "edgekit-serve.service"
-    text = (DEPLOY / "systemd/edgekit-serve.service").read_text()
-    # The program is not installed here; everything else is checked as it stands.
-    unit.write_text(text.replace("/opt/edgekit/bin/edgekit", "/bin/true"))
-    done = subprocess.run(
-        [program, "verify", str(unit)], capture_output=True, text=True, check=False
-    )
+    for path in (DEPLOY / "systemd").iterdir():
+        text = path.read_text()
+        # The program is not installed here; everything else is checked as it stands.
+        (tmp_path / path.name).write_text(text.replace("/opt/edgekit/bin/edgekit", "/bin/true"))
+    units = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run([program, "verify", *units], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    ours = [line for line in done.stderr.splitlines() if "edgekit-serve" in line]
-    assert ours == []
-    security = subprocess.run(
-        [program, "security", "--offline=true", "--threshold=25", str(unit)],
-        capture_output=True,
-        text=True,
-        check=False,
+    assert [line for line in done.stderr.splitlines() if "edgekit-" in line] == []
+    # The one that copies for the broker is root, without a network.
+    for name, threshold in (("edgekit-serve", 25), ("edgekit-broker", 50)):
+        unit = str(tmp_path / f"{name}.service")
+        security = subprocess.run(
+            [program, "security", "--offline=true", f"--threshold={threshold}", unit],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert security.returncode == 0, security.stdout[-1500:]
+
+
+def test_what_is_copied_for_the_broker_is_what_it_reads(tmp_path: Path) -> None:
+    """The unit's own words, on other folders and without another user."""
+    from edgekit.fleet.broker_changes import READ_AGAIN
+    from edgekit.fleet.broker_setup import BrokerPlan, new_fleet
+
+    unit = (DEPLOY / "systemd/edgekit-broker.service").read_text()
+    (words,) = re.findall(r"^ExecStart=/bin/sh -c '(.*)'$", unit, re.MULTILINE)
+    made = new_fleet(tmp_path / "fleet", "plant-7", BrokerPlan())
+    place = tmp_path / "place"
+    place.mkdir()
+    words = words.replace("/etc/mosquitto/edgekit", str(place)).replace(
+        "-o mosquitto -g mosquitto", ""
     )
-    assert security.returncode == 0, security.stdout[-1500:]
+    words = words.replace("/var/lib/edgekit/fleet/mosquitto", str(made.folder))
+    subprocess.run(["/bin/sh", "-c", words], check=True)
+    assert {item.name for item in place.iterdir()} == {*READ_AGAIN, "mosquitto.conf"}
+    for item in place.iterdir():
+        assert item.read_bytes() == (made.folder / item.name).read_bytes()
+        assert item.stat().st_mode & 0o777 == 0o600
+    path = (DEPLOY / "systemd/edgekit-broker.path").read_text()
+    watched = re.findall(
+        r"^PathChanged=/var/lib/edgekit/fleet/mosquitto/(\S+)$", path, re.MULTILINE
+    )
+    assert set(watched) == set(READ_AGAIN) - {"ca.pem"}
 
 
 def test_the_brokers_files_are_what_fleet_init_writes(tmp_path: Path) -> None:
@@ -222,7 +249,7 @@ def test_the_brokers_files_are_what_fleet_init_writes(tmp_path: Path) -> None:
     options = ["--id", "plant-7", "--broker-host", "mosquitto", "--broker-place"]
     done = CliRunner().invoke(fleet, ["init", str(made), *options, "/mosquitto/config"])
     assert done.exit_code == 0, done.output
-    for name in ("mosquitto.conf", "acl"):
+    for name in ("mosquitto.conf", "acl", "run.sh"):
         text = (DEPLOY / "mosquitto" / name).read_text()
         assert (made / "mosquitto" / name).read_text() == text
     # Every file that the configuration names is there, and what containers mount it as.
@@ -231,8 +258,13 @@ def test_the_brokers_files_are_what_fleet_init_writes(tmp_path: Path) -> None:
     assert len(named) == 6
     assert all((made / "mosquitto" / name.rstrip("/")).exists() for name in named)
     (compose,) = documents("compose.yaml")
-    assert "./fleet/mosquitto:/mosquitto/config" in compose["services"]["mosquitto"]["volumes"]
-    assert "subPath: fleet/mosquitto" in (DEPLOY / "kubernetes/edgekit.yaml").read_text()
+    broker = compose["services"]["mosquitto"]
+    assert "./fleet/mosquitto:/mosquitto/config" in broker["volumes"]
+    manifest = (DEPLOY / "kubernetes/edgekit.yaml").read_text()
+    assert "subPath: fleet/mosquitto" in manifest
+    assert broker["entrypoint"] == ["sh", "/mosquitto/config/run.sh"]
+    assert 'command: ["sh", "/mosquitto/config/run.sh"]' in manifest
+    assert (made / "mosquitto/run.sh").is_file()
 
 
 def test_the_control_plane_calls_the_broker_by_a_name_of_its_certificate(tmp_path: Path) -> None:

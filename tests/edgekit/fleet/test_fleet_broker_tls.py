@@ -486,3 +486,45 @@ def test_the_broker_is_made_anew_with_the_same_authority(tmp_path: Path) -> None
     Fleet.open(fleet.path).with_broker(BrokerAddress("localhost", 9))
     assert Fleet.open(fleet.path).device_broker == BrokerAddress("broker.example", 9)
     assert made.config.read_text() == mosquitto_config("plant-7", place="/etc/x", port=9)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "dash", "busybox"])
+def test_a_broker_that_its_runner_has_started_hears_of_changes_by_itself(
+    shell: str, tmp_path: Path
+) -> None:
+    if find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    port = free_port()
+    made = new_fleet(tmp_path / "fleet", "plant-7", BrokerPlan(port=port))
+    fleet = Fleet.open(tmp_path / "fleet")
+    authority = FleetAuthority.load(fleet)
+    for name in ("oven-1", "stolen"):
+        issue_to_folder(authority, name, tmp_path / name, request=None, days=30)
+    arguments = [program, *(["sh"] if shell == "busybox" else []), str(made.folder / "run.sh")]
+    with (tmp_path / "log").open("wb") as output:
+        process = subprocess.Popen(arguments, stdout=output, stderr=output)
+    try:
+        stolen = context_of(tmp_path / "stolen")
+        assert wait_until(lambda: accepts(port) and gets_in(port, stolen), seconds=60)
+        authority.revoke([serial_of(str(tmp_path / "stolen" / "device.pem"))])
+        install_revocations(authority)
+        # Nobody sends a signal, and nobody who may come in is shut out.
+        assert wait_until(lambda: not gets_in(port, stolen), seconds=60)
+        assert gets_in(port, context_of(tmp_path / "oven-1"))
+        process.terminate()
+        assert process.wait(60) == 0
+        assert not accepts(port)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
