@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgekit.cli.render import emit_json, percent, say, size, table
+from edgekit.wording import plural
 
 
 @click.group()
@@ -165,7 +166,10 @@ def show(file: Path, as_json: bool) -> None:
         for variant in manifest.variants
     ]
     click.echo(table(rows, head=["variant", "precision", "size", "accuracy", "proven on"]))
-    click.echo(f"{manifest.golden_samples} golden samples, {len(manifest.files)} files, all intact")
+    click.echo(
+        f"{plural(manifest.golden_samples, 'golden sample')}, "
+        f"{plural(len(manifest.files), 'file')}, all intact"
+    )
 
 
 @bundle.command()
@@ -185,7 +189,9 @@ def verify(file: Path, as_json: bool) -> None:
     for variant in proven:
         for result in variant.results:
             click.echo(
-                f"{variant.id}: {result.samples} golden samples match on {variant.runtime}; "
+                f"{variant.id}: "
+                f"{plural(result.samples, 'golden sample matches', 'golden samples match')} on "
+                f"{variant.runtime}; "
                 f"largest difference {result.max_abs_error:.3g}, allowed {result.allowed}"
             )
 

@@ -21,9 +21,10 @@ from edgekit.cli.fleet_request import request
 from edgekit.cli.fleet_serve import serve
 from edgekit.cli.fleet_shadow import shadow
 from edgekit.cli.fleet_storage import storage
-from edgekit.cli.render import emit_json, plural, say, size, table, wait_for_interrupt
+from edgekit.cli.render import emit_json, say, size, table, wait_for_interrupt
 from edgekit.cli.rollout import rollout
 from edgekit.cli.simulate import simulate
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.status import FleetStatus

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.fleet_options import fleet_option, json_option
-from edgekit.cli.render import emit_json, moment, plural
+from edgekit.cli.render import emit_json, moment
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.broker_setup import BrokerPlan, BrokerSetup

@@ -19,7 +19,8 @@ from edgekit.cli.fleet_options import (
     opened_database,
     parse_labels,
 )
-from edgekit.cli.render import emit_json, moment, plural, size, table
+from edgekit.cli.render import emit_json, moment, size, table
+from edgekit.wording import plural
 
 _SHOWN_REQUESTS = 10
 

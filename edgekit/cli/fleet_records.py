@@ -9,6 +9,7 @@ import click
 
 from edgekit.cli.fleet_options import database_option, fleet_option, json_option, opened_database
 from edgekit.cli.render import emit_json, table
+from edgekit.wording import plural
 
 
 @click.group()
@@ -36,7 +37,7 @@ def verify(expect: str | None, folder: Path, database: str | None, as_json: bool
     if as_json:
         emit_json(asdict(head))
         return
-    click.echo(f"{head.sequence} entries, unbroken. Head: {head}")
+    click.echo(f"{plural(head.sequence, 'entry', 'entries')}, unbroken. Head: {head}")
 
 
 @audit.command("list")

@@ -18,7 +18,8 @@ from edgekit.cli.fleet_options import (
     json_option,
     opened_database,
 )
-from edgekit.cli.render import emit_json, moment, plural, say, size, table
+from edgekit.cli.render import emit_json, moment, say, size, table
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.devices.requests import Asked, RequestBook

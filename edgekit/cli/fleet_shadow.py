@@ -18,6 +18,7 @@ from edgekit.cli.fleet_options import (
     opened_database,
 )
 from edgekit.cli.render import emit_json, table
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.store.shadow_sums import ShadowDevice
@@ -191,7 +192,8 @@ def _row(item: ShadowDevice) -> list[str]:
 def _figures(said: Mapping[str, Any]) -> str:
     ours, active = said["latency_ms"], said["active_latency_ms"]
     lines = [
-        f"{said['compared']} inputs compared on {said['devices']} devices: {said['agreed']} "
+        f"{plural(said['compared'], 'input')} compared on {plural(said['devices'], 'device')}: "
+        f"{said['agreed']} "
         f"agreed, {said['failed']} not answered, {said['insane']} answered with NaN or infinity; "
         f"{said['dropped']} more were chosen and not given",
         f"median latency {ours['p50']:.3g} ms on an idle processor, of what serves "

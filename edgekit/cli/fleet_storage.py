@@ -8,6 +8,7 @@ import click
 
 from edgekit.cli.fleet_options import fleet_option, json_option
 from edgekit.cli.render import emit_json, say, size
+from edgekit.wording import plural
 
 
 @click.command()
@@ -56,7 +57,9 @@ def storage(
         if as_json:
             emit_json(asdict(read_storage(fleet)) | {"converted": converted})
         else:
-            click.echo(f"{read_storage(fleet)}: {converted} blobs were written anew")
+            click.echo(
+                f"{read_storage(fleet)}: {plural(converted, 'blob was', 'blobs were')} written anew"
+            )
         return
     if url is None:
         known = read_storage(fleet)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgekit.cli.render import emit_json, say, table
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit_benchmarks.profile import Profile
@@ -203,9 +204,9 @@ def fit(out: Path | None, only_check: bool, as_json: bool) -> None:
         names = sorted(made)
         emit_json({"profiles": names, "folder": None if only_check else str(folder)})
     elif only_check:
-        click.echo(f"{len(made)} profiles are what the measurements make.")
+        click.echo(f"{plural(len(made), 'profile is', 'profiles are')} what the measurements make.")
     else:
-        click.echo(f"Wrote {len(made)} profiles to {folder}.")
+        click.echo(f"Wrote {plural(len(made), 'profile')} to {folder}.")
 
 
 @profiles.command()

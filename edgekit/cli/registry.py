@@ -22,6 +22,7 @@ from edgekit.cli.fleet_options import (
     passphrase_option,
 )
 from edgekit.cli.render import emit_json, say, size, table
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.registry.catalogue import Registry
@@ -289,7 +290,8 @@ def retire(
         emit_json(asdict(done))
         return
     where = f" from {done.broker}" if done.broker else "; nothing was published yet"
-    click.echo(f"{name}: retired; {done.chunks} chunks ({size(done.chunk_bytes)}) gone{where}")
+    gone = f"{plural(done.chunks, 'chunk')} ({size(done.chunk_bytes)}) gone"
+    click.echo(f"{name}: retired; {gone}{where}")
 
 
 @registry.command()
@@ -411,7 +413,9 @@ def _show(entry: BundleVersion, *, as_json: bool) -> None:
     ]
     click.echo(table(rows, head=["variant", "metric", "value", "origin"]))
     tolerances = ", ".join(f"{v.id} ±{v.golden.atol:g}" for v in manifest.variants)
-    click.echo(f"{manifest.golden_samples} golden samples; devices may differ by: {tolerances}")
+    click.echo(
+        f"{plural(manifest.golden_samples, 'golden sample')}; devices may differ by: {tolerances}"
+    )
     for side in ("preprocessing", "postprocessing"):
         steps = [f"{step.tensor} {step.op}" for step in getattr(manifest, side)]
         if steps:

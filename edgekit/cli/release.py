@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from edgekit.cli.fleet_options import fleet_option, passphrase_option
-from edgekit.cli.render import emit_json, plural, size, table
+from edgekit.cli.render import emit_json, size, table
+from edgekit.wording import plural
 
 
 @click.group()

@@ -59,11 +59,6 @@ def moment(seconds: float | None, *, none: str = "-") -> str:
     return none if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M}"
 
 
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 device", "2 devices"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def emit_json(document: object) -> None:
     """Print a JSON document, and nothing else, to standard output."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -21,8 +21,9 @@ from edgekit.cli.fleet_options import (
     opened_database,
 )
 from edgekit.cli.interrupting import interruptible
-from edgekit.cli.render import emit_json, plural, say, table
+from edgekit.cli.render import emit_json, say, table
 from edgekit.cli.rollout_options import plan_options
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.folder import Fleet

@@ -15,6 +15,7 @@ from edgekit.cli.fleet_options import broker_address, broker_option, json_option
 from edgekit.cli.interrupting import interruptible
 from edgekit.cli.render import emit_json, say, size, wait_for_interrupt
 from edgekit.cli.rollout_options import plan_options
+from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.rollouts.plan import RolloutPlan
@@ -210,15 +211,16 @@ def _attach(
     )
     with crowd:
         click.echo(
-            f"{devices} devices, {crowd.names[0]} to {crowd.names[-1]}, are connected to "
-            f"{address} and measure every {behaviour.telemetry_seconds:g} s; Ctrl-C ends them"
+            f"{plural(devices, 'device is', 'devices are')} connected to {address}, "
+            f"{crowd.names[0]} to {crowd.names[-1]}, measured every "
+            f"{behaviour.telemetry_seconds:g} s; Ctrl-C ends it"
         )
         wait_for_interrupt()
         figures = crowd.figures()
     served = ", ".join(f"{count} {what}" for what, count in figures.phases.items())
     click.echo(
-        f"what devices served: {served or '-'}; {figures.orders} orders followed, "
-        f"{figures.chunks} chunks fetched, {figures.refused} messages refused"
+        f"what devices served: {served or '-'}; {plural(figures.orders, 'order')} followed, "
+        f"{plural(figures.chunks, 'chunk')} fetched, {plural(figures.refused, 'message')} refused"
     )
 
 
@@ -248,11 +250,11 @@ def _show(report: TrialReport) -> None:
         assert isinstance(counts, dict)  # noqa: S101 - as `TrialReport.to_json` makes it
         click.echo(f"{title}: " + (", ".join(f"{n} {what}" for what, n in counts.items()) or "-"))
     if report.crowd.chunks:
-        fetched = f"{report.crowd.chunks} chunks, {size(report.crowd.chunk_bytes)}"
+        fetched = f"{plural(report.crowd.chunks, 'chunk')}, {size(report.crowd.chunk_bytes)}"
         click.echo(f"really fetched: {fetched}")
     click.echo(
         f"{report.simulated_seconds / 60:.1f} simulated minutes in {report.rollout_seconds:.1f} s; "
         f"{report.control_cpu_seconds:.1f} CPU s and "
         f"{size(report.control_rss_bytes)} of control plane; "
-        f"{len(report.wrong)} devices in a wrong state"
+        f"{plural(len(report.wrong), 'device')} in a wrong state"
     )

@@ -12,6 +12,7 @@ from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.secret_tokens import is_genuine, make_token, token_id
 from edgekit.fleet.store.errors import NotFoundError
+from edgekit.wording import plural
 from edgekit_runtime.errors import GateFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def create_token(
     if not re.fullmatch(_NAME, name):
         raise UsageError("a token's name is 1 to 64 characters, on one line", where=name[:80])
     if days is not None and not 1 <= days <= MAX_DAYS:
-        raise UsageError(f"{days} days is not between 1 and {MAX_DAYS}")
+        raise UsageError(
+            f"a token cannot be good for {plural(days, 'day')}", fix=f"give 1 to {MAX_DAYS}"
+        )
     now = clock().timestamp()
     made = make_token(_PREFIX)
     row = TokenRow(

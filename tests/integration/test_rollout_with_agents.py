@@ -212,7 +212,7 @@ def test_a_canary_that_goes_wrong_on_live_data_is_stopped_and_rolled_back(
     database.close()
     assert reason in page
     assert "rolled back" in page
-    assert "1 devices are back" in page
+    assert "1 device is back" in page
     assert health is not None
     assert health.requests > 0
     if "drifted" in reason:

@@ -19,6 +19,7 @@ from edgekit.fleet.rollouts.selection import stage_bounds
 from edgekit.fleet.rollouts.state import ENDED, Phase, RolloutState, Status
 from edgekit.fleet.rollouts.store import StoredRollout
 from edgekit.pages.fleet_pictures import Part, share_bar
+from edgekit.wording import plural
 
 _GOOD: Final = (Phase.COMPLETED, Phase.RUNNING)
 _BAD: Final = (Phase.PAUSED, Phase.ROLLING_BACK, Phase.ROLLED_BACK, Phase.ABORTED)
@@ -213,7 +214,11 @@ def _parts(state: RolloutState, counts: Mapping[str, int], rest: int) -> list[Pa
 
 
 def _size_text(stage: Stage) -> str:
-    return f"up to {stage.size} of the group" if stage.percent else f"up to {stage.size} devices"
+    return (
+        f"up to {stage.size} of the group"
+        if stage.percent
+        else f"up to {plural(stage.count or 0, 'device')}"
+    )
 
 
 def _criteria_text(stage: Stage) -> str:
@@ -225,7 +230,7 @@ def _criteria_text(stage: Stage) -> str:
         f"{criteria.min_seconds:g} s",
     ]
     if criteria.min_requests:
-        texts.append(f"{criteria.min_requests} requests")
+        texts.append(plural(criteria.min_requests, "request"))
     if criteria.max_p90_ms:
         texts.append(f"p90 at most {criteria.max_p90_ms:g} ms")
     if criteria.max_drift:

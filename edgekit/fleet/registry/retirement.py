@@ -13,6 +13,7 @@ from edgekit.fleet.ordering import device_orders
 from edgekit.fleet.publisher import publish_metadata
 from edgekit.fleet.registry.catalogue import Registry
 from edgekit.fleet.repositories import open_images
+from edgekit.wording import plural
 from edgekit_runtime.errors import GateFailedError
 from edgekit_runtime.orders import target_path
 from edgekit_runtime.protocol import Topics
@@ -109,7 +110,8 @@ def _require_unordered(fleet: Fleet, bundle: str, version: str) -> None:
     ]
     if devices:
         raise GateFailedError(
-            f"{len(devices)} devices are ordered to run {bundle} {version}: "
+            plural(len(devices), "device is", "devices are")
+            + f" ordered to run {bundle} {version}: "
             + ", ".join(devices[:_NAMED_DEVICES])
             + (", …" if len(devices) > _NAMED_DEVICES else ""),
             fix="order another version for them first",

@@ -35,6 +35,7 @@ from edgekit.fleet.rollouts.state import (
     Status,
 )
 from edgekit.fleet.rollouts.windows import is_open
+from edgekit.wording import plural
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.reports import Phase as BundlePhase
 
@@ -131,7 +132,7 @@ def _begin(
             replace(state, phase=Phase.ABORTED, reason=reason), ENGINE, "abort", now, reason
         )
     begun = replace(state, phase=Phase.RUNNING, members=members)
-    return decide(begun, ENGINE, "begin", now, f"{len(members)} devices")
+    return decide(begun, ENGINE, "begin", now, plural(len(members), "device"))
 
 
 def _advance(  # noqa: PLR0911 - one a way on
@@ -154,8 +155,8 @@ def _advance(  # noqa: PLR0911 - one a way on
             if state.count(*waiting, Status.RESTORING, Status.RETURNING):
                 return state
             stranded = state.count(Status.STRANDED)
-            detail = f"{state.count(Status.RESTORED)} devices are back" + (
-                f", {stranded} are not" if stranded else ""
+            detail = plural(state.count(Status.RESTORED), "device is back", "devices are back") + (
+                f", {plural(stranded, 'is not', 'are not')}" if stranded else ""
             )
             ended = replace(state, phase=Phase.ROLLED_BACK)
             return decide(ended, ENGINE, "rolled back", now, detail)
@@ -197,9 +198,10 @@ def _fail(plan: RolloutPlan, state: RolloutState, judgement: Judgement, now: flo
 
 def _pass(plan: RolloutPlan, state: RolloutState, judgement: Judgement, now: float) -> RolloutState:
     name = plan.stages[state.stage].name
+    running = state.count(Status.ACTIVE, stage=state.stage)
     detail = (
-        f"{state.count(Status.ACTIVE, stage=state.stage)} devices run it, "
-        f"{judgement.health.requests} requests"
+        f"{plural(running, 'device runs', 'devices run')} it, "
+        f"{plural(judgement.health.requests, 'request')}"
     )
     passed = decide(state, ENGINE, f"stage {name} passed", now, detail)
     if state.stage + 1 == len(plan.stages):
