@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
+import sys
+import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -289,3 +293,154 @@ def test_the_control_plane_calls_the_broker_by_a_name_of_its_certificate(tmp_pat
         assert broker.security is not None
         assert broker.host in names.get_values_for_type(x509.DNSName)
         assert f"listener {broker.port}\n" in (DEPLOY / "mosquitto/mosquitto.conf").read_text()
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Of the Containerfile: each with what follows it, on one line."""
+    text = (DEPLOY / "Containerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split()[0], line.partition(" ")[2].strip()) for line in lines]
+
+
+def test_the_image_is_made_of_the_package_and_nothing_else() -> None:
+    root = DEPLOY.parent
+    copied = [words for name, words in instructions() if name == "COPY" and "--from" not in words]
+    sources = {source for words in copied for source in words.split()[:-1]}
+    # Keys and passwords of a fleet that was made here get into no layer.
+    assert not sources & {".", "deploy"}
+    assert all((root / source).exists() for source in sources)
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = [*wheel["packages"], *wheel["force-include"], project["project"]["readme"]]
+    needed += project["project"]["license-files"]
+    for name in needed:
+        assert any(name == source or name.startswith(f"{source}/") for source in sources), name
+
+
+def test_the_image_runs_our_command_as_nobody_of_importance() -> None:
+    by_name = dict(instructions())
+    assert json.loads(by_name["ENTRYPOINT"]) == ["edgekit"]
+    assert json.loads(by_name["CMD"])[:2] == ["fleet", "serve"]
+    assert by_name["USER"] == "10001"
+    extras = re.findall(r"\.\[([a-z,]+)\]", by_name["RUN"] + str(instructions()))
+    known = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    assert extras
+    assert set(extras[0].split(",")) <= set(known["optional-dependencies"])
+    assert "edgekit" in known["scripts"]
+    images = [words.split()[0] for name, words in instructions() if name == "FROM"]
+    # A short name is another image on another machine, or none at all.
+    assert all(image.startswith("docker.io/library/") for image in images)
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[tuple[int, Any]]:
+    """The control plane's page on a port, and its database."""
+    from edgekit.fleet.api.control_plane import ControlPlane
+    from edgekit.fleet.api.serving import PageServer
+    from edgekit.fleet.folder import Fleet
+    from simulators.databases import sqlite_database
+
+    with sqlite_database(folder / "database") as database:
+        plane = ControlPlane(fleet=Fleet.create(folder / "fleet", "plant-7"), database=database)
+        server = PageServer(plane, host="127.0.0.1", port=0)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield int(server.address.rpartition(":")[2]), database
+        finally:
+            server.stop()
+            thread.join()
+
+
+def test_the_health_check_sees_a_database_that_is_gone(tmp_path: Path) -> None:
+    """The image's own command, and the probes of Kubernetes, on a server that runs."""
+    import httpx
+
+    command = json.loads(dict(instructions())["HEALTHCHECK"].partition("CMD ")[2])
+    assert command[0] == "python"
+    objects = documents("kubernetes/edgekit.yaml")
+    (pod,) = [o["spec"]["template"]["spec"] for o in objects if o["kind"] == "Deployment"]
+    ready = pod["containers"][0]["readinessProbe"]["httpGet"]
+    with served(tmp_path) as (port, database):
+        here = [sys.executable, *(word.replace(":8470", f":{port}") for word in command[1:])]
+        assert f":{port}" in here[-1]
+        assert subprocess.run(here, check=False).returncode == 0
+        url = f"http://127.0.0.1:{port}{ready['path']}"
+        assert httpx.get(url).status_code == 200
+        database.close()
+        path = Path(database.engine.url.database)
+        path.rename(path.with_suffix(".away"))
+        path.mkdir()
+        assert subprocess.run(here, check=False, stderr=subprocess.DEVNULL).returncode != 0
+        assert httpx.get(url).status_code == 503
+
+
+def test_devices_reach_the_broker_while_the_database_is_gone() -> None:
+    """The pod is not ready then, and its broker is what devices need."""
+    objects = documents("kubernetes/edgekit.yaml")
+    services = {o["metadata"]["name"]: o["spec"] for o in objects if o["kind"] == "Service"}
+    assert services["mqtts"]["publishNotReadyAddresses"] is True
+    assert "publishNotReadyAddresses" not in services["control-plane"]
+    (pod,) = [o["spec"]["template"]["spec"] for o in objects if o["kind"] == "Deployment"]
+    for container in pod["containers"]:
+        # A restart mends no database.
+        assert "httpGet" not in container["livenessProbe"]
+
+
+def test_what_runs_in_containers_is_given_the_time_to_end() -> None:
+    from edgekit.fleet.telemetry import messenger
+
+    # Of the service: 5 for what is being answered, then for notices, then for commands.
+    needed = 5 + messenger._GOODBYE_SECONDS + messenger._END_SECONDS
+    (compose,) = documents("compose.yaml")
+    control = compose["services"]["control-plane"]
+    assert int(control["stop_grace_period"].rstrip("s")) >= needed
+    objects = documents("kubernetes/edgekit.yaml")
+    (pod,) = [o["spec"]["template"]["spec"] for o in objects if o["kind"] == "Deployment"]
+    assert pod["terminationGracePeriodSeconds"] >= needed
+    unit = (DEPLOY / "systemd/edgekit-serve.service").read_text()
+    (seconds,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert int(seconds) >= needed
+
+
+def test_grafana_finds_its_figures_and_its_dashboard() -> None:
+    (compose,) = documents("compose.yaml")
+    mounts = dict(v.split(":")[:2] for v in compose["services"]["grafana"]["volumes"])
+    assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    (sources,) = documents("grafana/provisioning/datasources/prometheus.yaml")
+    (source,) = sources["datasources"]
+    host = source["url"].removeprefix("http://").partition(":")[0]
+    assert host in compose["services"]
+    shared = set(compose["services"]["grafana"]["networks"])
+    assert shared & set(compose["services"][host]["networks"])
+    (boards,) = documents("grafana/provisioning/dashboards/edgekit.yaml")
+    (provider,) = boards["providers"]
+    place = mounts["./grafana/edgekit-fleet.json"]
+    assert Path(place).parent == Path(provider["options"]["path"])
+    dashboard = json.loads((DEPLOY / "grafana/edgekit-fleet.json").read_text())
+    asked = {v["query"] for v in dashboard["templating"]["list"] if v["type"] == "datasource"}
+    assert asked == {source["type"]}
+
+
+def test_the_check_of_the_broker_tells_an_open_port_from_a_closed_one() -> None:
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.skip("busybox, whose nc mosquitto's image has, is not installed")
+    import socket
+
+    (compose,) = documents("compose.yaml")
+    kind, command = compose["services"]["mosquitto"]["healthcheck"]["test"]
+    assert kind == "CMD-SHELL"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        command = command.replace("8883", str(port)).replace("nc ", f"{busybox} nc ", 1)
+
+        def accept() -> None:
+            server.accept()[0].close()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        assert subprocess.run([busybox, "sh", "-c", command], check=False).returncode == 0
+        accepting.join()
+    done = subprocess.run([busybox, "sh", "-c", command], check=False, stderr=subprocess.DEVNULL)
+    assert done.returncode != 0
