@@ -82,21 +82,35 @@ def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
 @click.option(
     "--min-requests",
     type=click.IntRange(0),
-    help="Requests to serve before it counts as installed.",
+    help="Requests to serve before it counts as installed.  [default: 0]",
 )
-@click.option("--min-seconds", type=SECONDS, help="Time to serve before it counts as installed.")
-@click.option("--deadline-seconds", type=SOME_SECONDS, help="After that it is rolled back.")
-@click.option("--max-error-share", type=SHARE, help="Largest share of failed requests.")
-@click.option("--max-p90-ms", type=MILLISECONDS, help="Largest 90th percentile of the latency.")
+@click.option(
+    "--min-seconds",
+    type=SECONDS,
+    help="Time to serve before it counts as installed.  [default: 10]",
+)
+@click.option(
+    "--deadline-seconds", type=SOME_SECONDS, help="After that it is rolled back.  [default: 86400]"
+)
+@click.option(
+    "--max-error-share", type=SHARE, help="Largest share of failed requests.  [default: 0.01]"
+)
+@click.option(
+    "--max-p90-ms",
+    type=MILLISECONDS,
+    help="Largest 90th percentile of the latency.  [default: no limit]",
+)
 @click.option(
     "--max-psi",
     type=NUMBER,
-    help="Largest drift of an input or output: population stability index, beyond chance.",
+    help="Largest drift of an input or output: population stability index, beyond chance.  "
+    "[default: no limit]",
 )
 @click.option(
     "--max-nonfinite-share",
     type=SHARE,
-    help="Largest share of NaN and infinity among an input's or output's values.",
+    help="Largest share of NaN and infinity among an input's or output's values.  "
+    "[default: no limit]",
 )
 @click.option(
     "--window",
@@ -279,7 +293,13 @@ def status(folder: Path, broker: str | None, wait: float, as_json: bool) -> None
         )
         online = "yes" if device.state and device.state.online else "no"
         rows.append([device.device, online, ordered or "-", says or "-"])
-    click.echo(table(rows, head=["device", "online", "ordered", "says it runs"]))
+    click.echo(
+        table(
+            rows,
+            head=["device", "online", "ordered", "says it runs"],
+            none="No device was told or heard yet.",
+        )
+    )
     click.echo(
         f"{plural(len(seen.releases), 'release')}; "
         f"metadata holds until {seen.metadata_expires:%Y-%m-%d}"

@@ -66,7 +66,8 @@ def list_(query: str, folder: Path, database: str | None, as_json: bool) -> None
         for device in found
     ]
     head = ["device", "online", "last seen", "arch", "ram", "runs", "labels"]
-    click.echo(table(rows, head=head))
+    none = f"No device matches {query!r}." if query else "No device has spoken yet."
+    click.echo(table(rows, head=head, none=none))
     online = sum(device.online for device in found)
     click.echo(f"{plural(len(found), 'device')}, {online} online")
 
@@ -249,7 +250,8 @@ def list_groups_(folder: Path, database: str | None, as_json: bool) -> None:
         emit_json(found)
         return
     rows = [[str(group[key]) for key in ("name", "query", "devices")] for group in found]
-    click.echo(table(rows, head=["group", "query", "devices"]))
+    none = "No group yet. Make one: edgekit fleet groups save NAME QUERY"
+    click.echo(table(rows, head=["group", "query", "devices"], none=none))
 
 
 @groups.command("save")

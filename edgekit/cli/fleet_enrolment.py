@@ -93,7 +93,8 @@ def list_(folder: Path, database: str | None, as_json: bool) -> None:
         for item in found
     ]
     head = ["id", "is", "device", "labels", "made by", "expires", "used"]
-    click.echo(table(rows, head=head))
+    none = "No token yet. Make one: edgekit fleet enrolment create"
+    click.echo(table(rows, head=head, none=none))
 
 
 @enrolment.command()

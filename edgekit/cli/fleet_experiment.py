@@ -138,4 +138,10 @@ def list_(folder: Path, database: str | None, as_json: bool) -> None:
         [item.id, item.bundle, item.version_a, item.version_b, item.looked.sentence(item.question)]
         for item in found
     ]
-    click.echo(table(rows, head=["experiment", "bundle", "a", "b", "answer"]))
+    click.echo(
+        table(
+            rows,
+            head=["experiment", "bundle", "a", "b", "answer"],
+            none="No experiment yet. Begin one: edgekit fleet experiment start",
+        )
+    )

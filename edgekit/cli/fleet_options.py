@@ -86,6 +86,18 @@ def broker_if_known(opened: Fleet, text: str | None) -> BrokerAddress | None:
     return broker_address(opened, text) if text or opened.broker else None
 
 
+def require_version(text: str) -> str:
+    """The text, if it is a semantic version.
+
+    Raises:
+        UsageError: If it is none.
+    """
+    from edgekit_runtime.versions import Version
+
+    Version.parse(text)
+    return text
+
+
 def parse_labels(texts: tuple[str, ...]) -> dict[str, str]:
     """Labels that were written as NAME=VALUE.
 

@@ -73,7 +73,8 @@ def list_(
         ]
         for entry in entries
     ]
-    click.echo(table(rows, head=["number", "at", "who", "what", "to what", "detail"]))
+    head = ["number", "at", "who", "what", "to what", "detail"]
+    click.echo(table(rows, head=head, none="No such entry." if subject else "No entry yet."))
 
 
 @click.group()
@@ -135,7 +136,8 @@ def list_tokens_(folder: Path, database: str | None, as_json: bool) -> None:
         for item in found
     ]
     head = ["id", "name", "role", "created", "expires", "last used", "revoked"]
-    click.echo(table(rows, head=head))
+    none = "No token yet. Make one: edgekit fleet token create NAME ROLE"
+    click.echo(table(rows, head=head, none=none))
 
 
 @token.command()

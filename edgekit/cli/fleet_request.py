@@ -17,7 +17,9 @@ from edgekit.cli.fleet_options import (
     fleet_option,
     json_option,
     opened_database,
+    require_version,
 )
+from edgekit.cli.interrupting import interruptible
 from edgekit.cli.render import emit_json, moment, say, size, table
 from edgekit.wording import plural
 
@@ -72,8 +74,8 @@ def bench(devices: str, bundle: str, **options: Any) -> None:
 
     `edgekit bench MODEL --device ID` does so for one device, and puts the prediction beside it.
     """
-    name, _, version = bundle.partition("@")
-    arguments = {"bundle": name} | ({"version": version} if version else {})
+    name, at, version = bundle.partition("@")
+    arguments = {"bundle": name} | ({"version": require_version(version)} if at else {})
     _ask(devices, "bench", arguments, **options)
 
 
@@ -226,17 +228,23 @@ def _ask(
         say(f"asked {plural(len(asked), 'device')} for {kind}")
         if wait > 0:
             address = broker_if_known(fleet, broker)
-            asked = list(
-                attend(
-                    fleet,
-                    opened,
-                    asked,
-                    broker=address,
-                    seconds=wait,
-                    progress=_Progress(asked).show,
+            with interruptible() as interrupted:
+                asked = list(
+                    attend(
+                        fleet,
+                        opened,
+                        asked,
+                        broker=address,
+                        seconds=wait,
+                        progress=_Progress(asked).show,
+                        goes_on=lambda: not interrupted(),
+                    )
                 )
-            )
         _show(book, asked, output=output, as_json=as_json)
+        waiting = sum(item.answered is None for item in asked)
+        if waiting:
+            what = plural(waiting, "answer is", "answers are")
+            say(f"{what} still to come; see: edgekit fleet request list")
 
 
 def _meant(database: Database, devices: str) -> list[str]:
@@ -290,7 +298,7 @@ def _show(book: RequestBook, asked: Sequence[Asked], *, output: Path | None, as_
         click.echo(_listing(asked, now))
         for path in written:
             click.echo(f"wrote {path}")
-    _fail_where_refused(asked, answers)
+    _fail_where_refused(asked, answers, as_json=as_json)
 
 
 def _show_part(device: str, part: dict[str, Any]) -> None:
@@ -328,7 +336,7 @@ def _listing(asked: Sequence[Asked], now: float) -> str:
         for item in asked
     ]
     head = ["device", "number", "what", "is", "asked by", "at", "sent", "answered", "void after"]
-    return table(rows, head=head)
+    return table(rows, head=head, none="No request.")
 
 
 def _write(files: dict[str, dict[str, bytes]], output: Path) -> list[Path]:
@@ -344,12 +352,17 @@ def _write(files: dict[str, dict[str, bytes]], output: Path) -> list[Path]:
     return written
 
 
-def _fail_where_refused(asked: Sequence[Asked], answers: Sequence[Sequence[Any]]) -> None:
+def _fail_where_refused(
+    asked: Sequence[Asked], answers: Sequence[Sequence[Any]], *, as_json: bool
+) -> None:
     """Exit code 1 where a device said no; that one is away is no failure."""
     from edgekit_runtime.errors import GateFailedError
 
     for item, parts in zip(asked, answers, strict=True):
         if item.ok is False and item.answered is not None:
+            if as_json:
+                # It stands in what was printed: a second document would spoil the first.
+                click.get_current_context().exit(1)
             reasons = [str(part["error"]) for part in parts if "error" in part]
             raise GateFailedError(
                 f"{item.device} did not do it: {reasons[0] if reasons else 'no reason given'}",

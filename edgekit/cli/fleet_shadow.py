@@ -141,7 +141,13 @@ def list_(folder: Path, database: str | None, as_json: bool) -> None:
     rows = [
         [run.id, run.bundle, run.version, run.state, str(run.result["sentence"])] for run in found
     ]
-    click.echo(table(rows, head=["run", "bundle", "version", "state", "answer"]))
+    click.echo(
+        table(
+            rows,
+            head=["run", "bundle", "version", "state", "answer"],
+            none="No shadow run yet. Begin one: edgekit fleet shadow start",
+        )
+    )
 
 
 @shadow.command()
@@ -163,7 +169,13 @@ def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
     if run.result["compared"]:
         click.echo(_figures(run.result))
     rows = [_row(item) for item in devices]
-    click.echo(table(rows, head=["device", "is", "compared", "agreed", "because"]))
+    click.echo(
+        table(
+            rows,
+            head=["device", "is", "compared", "agreed", "because"],
+            none="No device takes part yet.",
+        )
+    )
 
 
 @shadow.command()

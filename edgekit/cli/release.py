@@ -64,4 +64,10 @@ def list_(folder: Path, as_json: bool) -> None:
         [item.bundle, item.version, item.released, str(item.chunks), size(item.wire_bytes)]
         for item in releases
     ]
-    click.echo(table(rows, head=["bundle", "version", "released", "chunks", "on the wire"]))
+    click.echo(
+        table(
+            rows,
+            head=["bundle", "version", "released", "chunks", "on the wire"],
+            none="No release yet. Make one: edgekit release add BUNDLE.ekb",
+        )
+    )

@@ -16,8 +16,10 @@ _KILO: Final = 1000
 _FIGURE: Final = r"-|\d[\d.,e+-]*( ?[%A-Za-z]{1,3})?"
 
 
-def table(rows: Sequence[Sequence[str]], *, head: Sequence[str]) -> str:
-    """Columns under a head; numbers to the right."""
+def table(rows: Sequence[Sequence[str]], *, head: Sequence[str], none: str = "") -> str:
+    """Columns under a head, numbers to the right; `none` where there are no rows."""
+    if none and not rows:
+        return none
     lines = [list(head), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     right = [

@@ -22,7 +22,7 @@ from edgekit.cli.fleet_options import (
 )
 from edgekit.cli.interrupting import interruptible
 from edgekit.cli.render import emit_json, say, table
-from edgekit.cli.rollout_options import plan_options
+from edgekit.cli.rollout_options import plan_of_options, plan_options, require_plan_alone
 from edgekit.wording import plural
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ def rollout() -> None:
 @database_option
 @broker_option
 @json_option
+@click.pass_context
 def start(
+    context: click.Context,
+    /,
     bundle: str | None,
     plan_file: Path | None,
     dry_run: bool,
@@ -92,17 +95,21 @@ def start(
     edgekit fleet rollout start digits@2.0.0 --group "site=berlin and ram>=1GB" \\
         --stage canary=5 --stage 25% --stage 100% --min-seconds 3600 --min-requests 1000
     """
-    from edgekit.cli.rollout_options import plan_of_options
     from edgekit.fleet.installable import require_installable
     from edgekit.fleet.rollouts.plan import check_plan, plan_from_json
     from edgekit.fleet.store.rollouts import RolloutTable
     from edgekit_runtime.errors import UsageError
 
     if plan_file is not None:
+        require_plan_alone(context)
         try:
             document = json.loads(plan_file.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise UsageError(f"the plan is no JSON: {error}", where=str(plan_file)) from error
+            raise UsageError(
+                f"the plan is no JSON: {error}",
+                where=str(plan_file),
+                fix="write one: edgekit fleet rollout start NAME@VERSION --dry-run > plan.json",
+            ) from error
         plan = plan_from_json(document, where=str(plan_file))
     else:
         plan = check_plan(plan_of_options(bundle, by=by, now=time.time(), **options))
@@ -157,11 +164,11 @@ def status(name: str | None, folder: Path, database: str | None, as_json: bool) 
         found = [_short(stored) for stored in RolloutTable(opened).all()]
     if as_json:
         emit_json(found)
-    elif found:
-        rows = [[str(value) for value in item.values()] for item in found]
-        click.echo(table(rows, head=["rollout", "bundle", "version", "phase", "stage", "reason"]))
-    else:
-        click.echo("No rollout yet. Make one: edgekit fleet rollout start NAME@VERSION")
+        return
+    rows = [[str(value) for value in item.values()] for item in found]
+    head = ["rollout", "bundle", "version", "phase", "stage", "reason"]
+    none = "No rollout yet. Make one: edgekit fleet rollout start NAME@VERSION"
+    click.echo(table(rows, head=head, none=none))
 
 
 @rollout.command()
@@ -289,16 +296,20 @@ def _drive(
         state = drive_rollout(
             fleet, database, name, address, goes_on=lambda: not interrupted(), on_decision=tell
         )
+    failed = state.phase in ENDED and state.phase.value != wanted
     if as_json:
         emit_json(_json(database, name))
-    if state.phase in ENDED and state.phase.value != wanted:
+        if failed:
+            # Why stands in what was printed: a second document would spoil the first.
+            click.get_current_context().exit(GateFailedError.exit_code)
+    elif failed:
         raise GateFailedError(
-            f"the rollout is {state.phase.value}: {state.reason}",
+            f"the rollout is {state.phase.words}: {state.reason}",
             where=name,
             fix=f"edgekit fleet rollout status {name}",
         )
-    if state.phase not in ENDED and not as_json:
-        say(f"rollout {name} is {state.phase.value}; go on: edgekit fleet rollout run {name}")
+    elif state.phase not in ENDED:
+        say(f"rollout {name} is {state.phase.words}; go on: edgekit fleet rollout run {name}")
 
 
 def _change(
@@ -317,7 +328,7 @@ def _decide(database: Database, name: str, decide: _Decide, *, as_json: bool) ->
 
     stored = change_rollout(RolloutTable(database), name, lambda p, s: decide(p, s, time.time()))
     if not as_json:
-        last, phase = stored.state.decisions[-1], stored.state.phase.value
+        last, phase = stored.state.decisions[-1], stored.state.phase.words
         click.echo(f"{name}: {last.what}, by {last.who}; it is {phase} now")
 
 
@@ -350,7 +361,7 @@ def _show(stored: StoredRollout) -> None:
     plan, state = stored.plan, stored.state
     click.echo(
         f"rollout {plan.id} of {plan.bundle} {plan.version}, made by {plan.created_by}: "
-        f"{state.phase.value}" + (f", {state.reason}" if state.reason else "")
+        f"{state.phase.words}" + (f", {state.reason}" if state.reason else "")
     )
     click.echo(f"group: {plan.query or 'all devices'} ({plural(len(state.members), 'device')})\n")
     bounds = stage_bounds(plan.stages, len(state.members))

@@ -8,22 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgekit.cli.amounts import MILLISECONDS, NUMBER, PERCENT, SECONDS, SHARE, SOME_SECONDS
+from edgekit.cli.fleet_options import require_version
 
 if TYPE_CHECKING:
     from edgekit.fleet.rollouts.plan import RolloutPlan, Stage
 
+# Option, type, default, help.
 _CRITERIA = (
-    ("--min-installed-share", SHARE, "Least share of a stage's devices that must run the version."),
-    ("--max-failed-share", SHARE, "Largest share that may refuse it or roll it back."),
-    ("--min-seconds", SECONDS, "How long to watch after the last device of a stage has settled."),
-    ("--min-requests", click.IntRange(0), "How many requests a stage must have answered."),
-    ("--stage-deadline", SOME_SECONDS, "After that a stage that is not done pauses."),
-    ("--max-error-share", SHARE, "Largest share of requests that may fail."),
-    ("--max-p90-ms", MILLISECONDS, "Largest 90th percentile of the latency."),
-    ("--max-drift", NUMBER, "Largest population stability index of a feature; 0 for no limit."),
-    ("--min-accuracy", SHARE, "Least share of right answers among those with feedback."),
-    ("--min-feedback", click.IntRange(0), "How many answers with feedback to wait for."),
+    ("--min-installed-share", SHARE, "0.9", "Least share of a stage's devices that must run it."),
+    ("--max-failed-share", SHARE, "0.05", "Largest share that may refuse it or roll it back."),
+    ("--min-seconds", SECONDS, "600", "How long to watch after a stage's last device has settled."),
+    ("--min-requests", click.IntRange(0), "0", "How many requests a stage must have answered."),
+    ("--stage-deadline", SOME_SECONDS, "604800", "After that a stage that is not done pauses."),
+    ("--max-error-share", SHARE, "0.01", "Largest share of requests that may fail."),
+    ("--max-p90-ms", MILLISECONDS, "0", "Largest 90th percentile of the latency; 0 for no limit."),
+    ("--max-drift", NUMBER, "0.25", "Largest population stability index; 0 for no limit."),
+    ("--min-accuracy", SHARE, "0", "Least share of right answers with feedback; 0 for no limit."),
+    ("--min-feedback", click.IntRange(0), "0", "How many answers with feedback to wait for."),
 )
+# What else makes a plan; the criteria are known by their options.
+_PLANNED = {
+    "bundle", "rollout_id", "query", "stages", "approve_from", "on_failure", "windows",
+    "comparable_by", "accepted_drift", "max_in_flight", "device_timeout", "gate_requests",
+    "gate_seconds",
+}  # fmt: skip
 _OPTIONS = (
     click.option("--id", "rollout_id", help="Its name.  [default: BUNDLE-VERSION]"),
     click.option(
@@ -85,19 +93,50 @@ _OPTIONS = (
         help="After that a device that was told counts as vanished.",
     ),
     click.option(
-        "--gate-requests", type=click.IntRange(0), help="Of each device: see `fleet order`."
+        "--gate-requests",
+        type=click.IntRange(0),
+        help="Of each device, before it counts as installed.  [default: 0]",
     ),
-    click.option("--gate-seconds", type=SECONDS, help="Of each device: see `fleet order`."),
+    click.option(
+        "--gate-seconds",
+        type=SECONDS,
+        help="Of each device, before it counts as installed.  [default: 10]",
+    ),
 )
 
 
 def plan_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options."""
-    for name, kind, text in reversed(_CRITERIA):
-        command = click.option(name, type=kind, help=text)(command)
+    for name, kind, default, text in reversed(_CRITERIA):
+        command = click.option(name, type=kind, help=f"{text}  [default: {default}]")(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def require_plan_alone(context: click.Context) -> None:
+    """Go on only if nothing was given that stands in the file of --plan.
+
+    Raises:
+        UsageError: If something was; all of it is named.
+    """
+    from click.core import ParameterSource
+
+    from edgekit_runtime.errors import UsageError
+
+    criteria = {name for name, *_ in _CRITERIA}
+    given = [
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name is not None
+        and (parameter.opts[0] in criteria or parameter.name in _PLANNED)
+        and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} would be overlooked: with --plan all of it is in the file",
+            fix="leave it out, or change the file",
+        )
 
 
 def plan_of_options(
@@ -135,6 +174,7 @@ def plan_of_options(
             f"{bundle!r} names no version" if bundle else "no bundle is named",
             fix="write it as NAME@VERSION, or give --plan FILE",
         )
+    require_version(version)
     given = {key: value for key, value in criteria.items() if value is not None}
     if "stage_deadline" in given:
         given["deadline_seconds"] = given.pop("stage_deadline")
@@ -167,7 +207,7 @@ def _stages(texts: Sequence[str], criteria: Any, approve_from: str | None) -> tu
         name, equals, size = text.rpartition("=")
         try:
             percent = PERCENT(size[:-1]) if size.endswith("%") else None
-            count = None if percent is not None else int(size)
+            count = None if percent is not None else click.IntRange(1)(size)
         except (ValueError, click.BadParameter) as error:
             raise UsageError(
                 f"{text!r} is no stage", fix="write it as 5, 25% or canary=5"

@@ -34,7 +34,11 @@ def approve(
     if stage is None and waiting:
         stage = waiting[0]
     if stage not in waiting:
-        raise UsageError("there is no such stage that waits for approval", where=plan.id)
+        raise UsageError(
+            "no stage waits for approval" if stage is None else "that stage waits for no approval",
+            where=plan.id,
+            fix=f"see: edgekit fleet rollout status {plan.id}",
+        )
     approved = replace(state, approvals={**state.approvals, stage: who})
     return engine.decide(approved, who, f"approve stage {plan.stages[stage].name}", now)
 
@@ -49,7 +53,11 @@ def pause(
     """
     _require_alive(plan, state)
     if state.phase is not Phase.RUNNING:
-        raise UsageError(f"the rollout is {state.phase.value}", where=plan.id)
+        raise UsageError(
+            f"the rollout is {state.phase.words}, not running",
+            where=plan.id,
+            fix=f"end it: edgekit fleet rollout abort {plan.id}",
+        )
     return engine.pause(state, reason or f"paused by {who}", now, who=who)
 
 
@@ -70,7 +78,7 @@ def resume(
     """
     _require_alive(plan, state)
     if state.phase is not Phase.PAUSED:
-        raise UsageError(f"the rollout is {state.phase.value}, not paused", where=plan.id)
+        raise UsageError(f"the rollout is {state.phase.words}, not paused", where=plan.id)
     resumed = replace(
         state,
         phase=Phase.RUNNING,
@@ -107,14 +115,18 @@ def stop(
         UsageError: If it was rolled back already.
     """
     if state.phase in (Phase.ROLLED_BACK, Phase.ROLLING_BACK):
-        raise UsageError(f"the rollout is {state.phase.value}", where=plan.id)
+        raise UsageError(
+            f"the rollout is {state.phase.words} already",
+            where=plan.id,
+            fix=f"see: edgekit fleet rollout status {plan.id}",
+        )
     return engine.roll_back(state, reason or f"stopped by {who}", now, who=who)
 
 
 def _require_alive(plan: RolloutPlan, state: RolloutState) -> None:
     if state.phase in ENDED or state.phase is Phase.ROLLING_BACK:
         raise UsageError(
-            f"the rollout is {state.phase.value}" + (f": {state.reason}" if state.reason else ""),
+            f"the rollout is {state.phase.words}" + (f": {state.reason}" if state.reason else ""),
             where=plan.id,
             fix="make a new rollout",
         )

@@ -29,6 +29,11 @@ class Phase(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"
 
+    @property
+    def words(self) -> str:
+        """For people: "rolling back"."""
+        return self.value.replace("_", " ")
+
 
 ENDED: Final = frozenset({Phase.COMPLETED, Phase.ROLLED_BACK, Phase.ABORTED})
 

@@ -31,8 +31,9 @@ def attend(
     broker: BrokerAddress | None,
     seconds: float,
     progress: Progress = lambda _asked: None,
+    goes_on: Callable[[], bool] = lambda: True,
 ) -> tuple[Asked, ...]:
-    """Wait until all of these are answered, or the time is over; how they stand then.
+    """Wait until all of these are answered, or it is long enough; how they stand then.
 
     What is not answered stays open: the control plane goes on with it when the device comes.
 
@@ -43,6 +44,7 @@ def attend(
         broker: Where the devices are; needed only where no control plane runs.
         seconds: How long to wait.
         progress: Told how they stand, again and again.
+        goes_on: Whether to go on waiting; asked several times a second.
 
     Raises:
         UsageError: If no control plane runs and the broker is not known.
@@ -68,9 +70,8 @@ def attend(
                 time.sleep(_LOOK_SECONDS)
             standing = book.look_again(asked)
             progress(standing)
-            if time.monotonic() >= deadline or not any(
-                item.standing(time.time()) in _OPEN for item in standing
-            ):
+            waits = any(item.standing(time.time()) in _OPEN for item in standing)
+            if not waits or time.monotonic() >= deadline or not goes_on():
                 return standing
 
 

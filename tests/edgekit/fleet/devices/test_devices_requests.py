@@ -288,5 +288,18 @@ def test_the_command_asks_shows_and_takes_back(fleet: Fleet, tmp_path: Path) -> 
     assert "d1  not now" in run("show", "d1", refused, fails="d1 did not do it: not now")
     run("bench", "site=mars", "digits", fails="no device matches 'site=mars'")
     run("list", "d9", fails="no device matches 'd9'")
+    run("bench", "d1", "digits@2", fails="'2' is no semantic version")
     run("show", "d1", "7", fails="there is no request 7 of d1")
     database.close()
+
+
+def test_a_refusal_is_all_that_a_program_reads(fleet: Fleet) -> None:
+    database = open_fleet_database(fleet)
+    Inventory(database, actor="test").add("d1")
+    book = RequestBook(database, actor="test")
+    number = book.ask("d1", RequestKind.RESTART).number
+    book.take([DeviceReply(device="d1", number=number, ok=False, result={"error": "not now"})])
+    command = ["fleet", "request", "show", "d1", str(number), "--json"]
+    done = CliRunner().invoke(edgekit, [*command, "--fleet", str(fleet.path)])
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)[0]["answer"] == [{"error": "not now"}]

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields as fields_of
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -18,9 +20,11 @@ from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.publisher import publish
+from edgekit.fleet.rollouts.plan import Criteria
 from edgekit.fleet.simulation.behaviour import Behaviour
 from edgekit.fleet.simulation.crowd import Crowd
 from edgekit_runtime.errors import EdgekitError, GateFailedError, UsageError
+from edgekit_runtime.orders import Gates
 from tests.edgekit.fleet.rollouts.conftest import ReadyFleet, release
 
 START = ("rollout", "start", "double@2.0.0", "--by", "ada")
@@ -109,6 +113,10 @@ def test_people_decide_and_it_is_on_record(quiet_fleet: Path) -> None:
         ((*START, "--group", "site="), "the query cannot be read"),
         ((*START, "--window", "always"), "'always' is no window"),
         ((*START, "--stage", "nan%"), "'nan%' is no stage"),
+        ((*START, "--stage", "0"), "'0' is no stage"),
+        (("rollout", "start", "double@2.0"), "'2.0' is no semantic version"),
+        (("rollout", "start", "--plan", __file__), "the plan is no JSON"),
+        ((*START, "--max-drift", "1", "--plan", __file__), "BUNDLE, --max-drift would be overloo"),
         ((*START, "--stage-deadline", "60"), "deadline_seconds: is shorter than min_seconds"),
         (("rollout", "run", "nothing"), "there is no rollout 'nothing'"),
         (("rollout", "status", "nothing"), "there is no rollout 'nothing'"),
@@ -118,6 +126,57 @@ def test_what_cannot_be_is_said(quiet_fleet: Path, arguments: tuple[str, ...], w
     error = refused(quiet_fleet, *arguments, *(("--broker", "127.0.0.1:9") * ("run" in arguments)))
     assert isinstance(error, UsageError)
     assert what in error.what
+
+
+def test_what_a_person_may_not_decide_now_is_said_with_what_they_may(quiet_fleet: Path) -> None:
+    ask(quiet_fleet, *START, "--no-run")
+    error = refused(quiet_fleet, "rollout", "pause", "double-2.0.0")
+    assert error.what == "the rollout is new, not running"
+    assert error.fix == "end it: edgekit fleet rollout abort double-2.0.0"
+    error = refused(quiet_fleet, "rollout", "approve", "double-2.0.0", "--by", "bob")
+    assert error.what == "no stage waits for approval"
+    ask(quiet_fleet, "rollout", "stop", "double-2.0.0")
+    error = refused(quiet_fleet, "rollout", "stop", "double-2.0.0")
+    assert error.what == "the rollout is rolled back already"
+
+
+def test_a_rollout_that_failed_is_one_document(quiet_fleet: Path) -> None:
+    """No device is known: it is aborted."""
+    result = invoke(quiet_fleet, *START, "--json")
+    assert result.exit_code == 1
+    state = json.loads(result.stdout)["state"]
+    assert (state["phase"], state["reason"]) == ("aborted", "no device is known")
+    failed = refused(quiet_fleet, "rollout", "run", "double-2.0.0")
+    assert failed.what == "the rollout is aborted: no device is known"
+
+
+@pytest.mark.parametrize(
+    ("command", "usual", "names"),
+    [
+        ("rollout start", Criteria(), {"--stage-deadline": "deadline_seconds"}),
+        ("rollout start", Gates(), {"--gate-requests": "min_requests"}),
+        ("rollout start", Gates(), {"--gate-seconds": "min_seconds"}),
+        ("order", Gates(), {}),
+    ],
+)
+def test_help_says_what_is_usual(command: str, usual: Criteria | Gates, names: dict) -> None:
+    found = fleet_group
+    for word in command.split():
+        found = found.commands[word]  # type: ignore[attr-defined]
+    fields = {f"--{field.name.replace('_', '-')}": field.name for field in fields_of(usual)}
+    fields = fields | names if isinstance(usual, Criteria) or command == "order" else names
+    told = [
+        (getattr(usual, fields[option.opts[0]]), option.help)
+        for option in found.params
+        if option.opts[0] in fields and isinstance(option, click.Option)
+    ]
+    assert told
+    for value, text in told:
+        said = str(text).partition("[default: ")[2].removesuffix("]")
+        if said == "no limit":
+            assert value == (1 if "share" in str(text) else 0)
+        else:
+            assert float(said) == value
 
 
 def test_from_the_first_command_to_the_emergency_stop(
@@ -160,7 +219,7 @@ def test_from_the_first_command_to_the_emergency_stop(
         )
         assert stopped.returncode == 0, stopped.stderr
         assert "rolled back  4 devices are back" in stopped.stdout
-        assert "rollback, by eve; it is rolling_back now" in stopped.stdout
+        assert "rollback, by eve; it is rolling back now" in stopped.stdout
         deadline = time.monotonic() + 20
         while crowd.figures().phases != {"double 1.0.0 (active)": 4}:
             assert time.monotonic() < deadline, crowd.figures()

@@ -276,7 +276,7 @@ def test_a_second_person_must_approve() -> None:
     with pytest.raises(GateFailedError, match="ada has made this rollout"):
         commands.approve(world.plan, world.state, who="ada", now=world.now)
     world.state = commands.approve(world.plan, world.state, who="bob", now=world.now)
-    with pytest.raises(UsageError, match="no such stage"):
+    with pytest.raises(UsageError, match="no stage waits"):
         commands.approve(world.plan, world.state, who="bob", now=world.now)
     world.run(10)
     assert world.state.phase is Phase.COMPLETED

@@ -385,3 +385,6 @@ def test_who_waits_leaves_the_work_to_a_control_plane_that_runs(
     assert Lease(database, "service").take()
     (waiting,) = attend(fleet, database, [asked], broker=None, seconds=0)
     assert waiting.sent is None
+    # Ctrl-C ends the waiting, not the request.
+    (waiting,) = attend(fleet, database, [asked], broker=None, seconds=3_600, goes_on=lambda: False)
+    assert RequestBook(database, actor="alice").open() == (waiting,)
