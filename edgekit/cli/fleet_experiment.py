@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from edgekit.cli.amounts import GROWTH, SHARE, SOME_DAYS
+from edgekit.cli.amounts import GROWTH, SOME_DAYS, SOME_SHARE
 from edgekit.cli.fleet_options import (
     broker_if_known,
     broker_option,
@@ -14,8 +15,13 @@ from edgekit.cli.fleet_options import (
     fleet_option,
     json_option,
     opened_database,
+    what_begins,
 )
 from edgekit.cli.render import emit_json, table
+from edgekit.wording import plural
+
+if TYPE_CHECKING:
+    from edgekit.fleet.store.experiments import Experiment
 
 
 @click.group()
@@ -45,12 +51,18 @@ def experiment() -> None:
     help="The least difference that matters: a share, or of the latency a ratio less one.",
 )
 @click.option(
-    "--alpha", type=SHARE, default=0.05, show_default=True, help="Probability of a false answer."
+    "--alpha",
+    type=SOME_SHARE,
+    default=0.05,
+    show_default=True,
+    help="Probability of a false answer.",
 )
 @click.option(
     "--most-days", type=SOME_DAYS, default=30.0, show_default=True, help="After that it ends."
 )
-@click.option("--devices", "query", default="", help="Which take part.  [default: all]")
+@click.option(
+    "--devices", "query", default="", metavar="QUERY", help="Which take part.  [default: all]"
+)
 @click.option(
     "--comparable-by",
     multiple=True,
@@ -102,10 +114,11 @@ def start(
             question=question_from_json(asked, where=name),
             who=local_actor(),
         )
+        after = what_begins(opened, query)
     if as_json:
-        emit_json({"id": made.id, "question": made.question.to_json()})
+        emit_json(made.to_json())
         return
-    click.echo(f"{made.id}: {bundle} {version_a} against {version_b}. Next: edgekit fleet serve")
+    click.echo(f"{made.id}: {bundle} {version_a} against {version_b}. {after}")
 
 
 @experiment.command("list")
@@ -119,29 +132,62 @@ def list_(folder: Path, database: str | None, as_json: bool) -> None:
     with opened_database(folder, database) as (_, opened):
         found = ExperimentTable(opened).all()
     if as_json:
-        emit_json(
-            [
-                {
-                    "id": item.id,
-                    "bundle": item.bundle,
-                    "a": item.version_a,
-                    "b": item.version_b,
-                    "question": item.question.to_json(),
-                    "looked": item.looked.to_json(),
-                    "sentence": item.looked.sentence(item.question),
-                }
-                for item in found
-            ]
-        )
+        emit_json([item.to_json() for item in found])
         return
     rows = [
-        [item.id, item.bundle, item.version_a, item.version_b, item.looked.sentence(item.question)]
+        [item.id, item.bundle, item.version_a, item.version_b, item.state, item.sentence]
         for item in found
     ]
-    click.echo(
-        table(
-            rows,
-            head=["experiment", "bundle", "a", "b", "answer"],
-            none="No experiment yet. Begin one: edgekit fleet experiment start",
-        )
-    )
+    head = ["experiment", "bundle", "a", "b", "state", "answer"]
+    none = "No experiment yet. Begin one: edgekit fleet experiment start"
+    click.echo(table(rows, head=head, none=none))
+
+
+@experiment.command()
+@click.argument("name")
+@fleet_option
+@database_option
+@json_option
+def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """Show what the experiment NAME says, and which devices are in which group."""
+    from edgekit.fleet.store.experiments import ExperimentTable
+
+    with opened_database(folder, database) as (_, opened):
+        found = ExperimentTable(opened).get(name)
+    _show(found, as_json=as_json)
+
+
+@experiment.command()
+@click.argument("name")
+@fleet_option
+@database_option
+@json_option
+def stop(name: str, folder: Path, database: str | None, as_json: bool) -> None:
+    """End the experiment NAME, which has no answer yet; devices keep what they were told."""
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.store.experiments import ExperimentTable
+
+    with opened_database(folder, database) as (_, opened):
+        found = ExperimentTable(opened).stop(name, who=local_actor())
+    if as_json:
+        _show(found, as_json=True)
+        return
+    click.echo(f"{found.id}: {found.sentence}. Its devices run what they were told")
+
+
+def _show(found: Experiment, *, as_json: bool) -> None:
+    arms = {device: arm.value for device, arm in sorted(found.arms.items())}
+    if as_json:
+        emit_json(found.to_json() | {"devices": arms})
+        return
+    looked, metric = found.looked, found.question.metric
+    click.echo(f"{found.id}: {found.bundle}, {metric.value}, {found.state}. {found.sentence}.")
+    for version, mean, count in (
+        (found.version_a, looked.a, looked.devices_a),
+        (found.version_b, looked.b, looked.devices_b),
+    ):
+        said = f"{metric.shown(mean)} on {plural(count, 'device')}" if count else "not heard of yet"
+        click.echo(f"{version}: {said}")
+    versions = {"a": found.version_a, "b": found.version_b}
+    rows = [[device, arm, versions[arm]] for device, arm in arms.items()]
+    click.echo(table(rows, head=["device", "group", "is to run"], none="No device takes part yet."))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgekit.wording import plural
+
 if TYPE_CHECKING:
     from edgekit.fleet.folder import BrokerAddress, Fleet
     from edgekit.fleet.store.database import Database
@@ -84,6 +86,18 @@ def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:
 def broker_if_known(opened: Fleet, text: str | None) -> BrokerAddress | None:
     """The broker that is named, or the one published to last; None before anything was."""
     return broker_address(opened, text) if text or opened.broker else None
+
+
+def what_begins(database: Database, query: str) -> str:
+    """What comes next for something that `fleet serve` tells the devices of a query."""
+    from edgekit.fleet.devices.inventory import Inventory
+    from edgekit.fleet.service.single import who_works
+
+    found = len(Inventory(database, actor="cli").find(query))
+    matching = plural(found, "device matches", "devices match")
+    working = who_works(database)
+    next_step = f"{working} tells them" if working else "Next: edgekit fleet serve"
+    return f"{matching} now. {next_step}"
 
 
 def require_version(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.amounts import NUMBER, SHARE, SOME_HOURS
+from edgekit.cli.amounts import NUMBER, SHARE, SOME_HOURS, SOME_SHARE
 from edgekit.cli.fleet_options import (
     broker_if_known,
     broker_option,
@@ -16,6 +16,7 @@ from edgekit.cli.fleet_options import (
     fleet_option,
     json_option,
     opened_database,
+    what_begins,
 )
 from edgekit.cli.render import emit_json, table
 from edgekit.wording import plural
@@ -37,8 +38,12 @@ def shadow() -> None:
 @click.argument("name")
 @click.argument("bundle")
 @click.argument("version")
-@click.option("--devices", "query", default="", help="Which take part.  [default: all]")
-@click.option("--rate", type=SHARE, default=0.1, show_default=True, help="The share of requests.")
+@click.option(
+    "--devices", "query", default="", metavar="QUERY", help="Which take part.  [default: all]"
+)
+@click.option(
+    "--rate", type=SOME_SHARE, default=0.1, show_default=True, help="The share of requests."
+)
 @click.option(
     "--max-per-second",
     type=NUMBER,
@@ -119,10 +124,11 @@ def start(
             settings=settings,
             who=local_actor(),
         )
+        after = what_begins(opened, query)
     if as_json:
         emit_json(made.to_json())
         return
-    click.echo(f"{made.id}: {bundle} {version} beside what serves. Next: edgekit fleet serve")
+    click.echo(f"{made.id}: {bundle} {version} beside what serves. {after}")
 
 
 @shadow.command("list")
@@ -186,14 +192,17 @@ def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
 def stop(name: str, folder: Path, database: str | None, as_json: bool) -> None:
     """End the run NAME: `edgekit fleet serve` tells its devices, what was reported stays."""
     from edgekit.fleet.access import local_actor
+    from edgekit.fleet.service.single import who_works
     from edgekit.fleet.store.shadows import ShadowTable
 
     with opened_database(folder, database) as (_, opened):
         run = ShadowTable(opened).stop(name, who=local_actor())
+        working = who_works(opened)
     if as_json:
         emit_json(run.to_json())
         return
-    click.echo(f"{run.id}: {run.state}. Next: edgekit fleet serve")
+    next_step = f"{working} tells its devices" if working else "Next: edgekit fleet serve"
+    click.echo(f"{run.id}: {run.state}. {next_step}")
 
 
 def _row(item: ShadowDevice) -> list[str]:

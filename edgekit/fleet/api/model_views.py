@@ -6,7 +6,7 @@ import math
 from typing import Any, Final
 
 from edgekit.fleet.api.control_plane import ControlPlane
-from edgekit.fleet.experiments.ab import Answer, Metric
+from edgekit.fleet.experiments.ab import Answer
 from edgekit.fleet.store.experiments import Experiment
 from edgekit.fleet.store.telemetry import hourly_counts, recent_counts
 from edgekit.fleet.telemetry.drift import noise
@@ -124,8 +124,8 @@ def _experiment_view(item: Experiment) -> dict[str, Any]:
         "because": _because(looked.answer, looked.sentence(question)),
         "picture": picture,
         "metric": question.metric.value,
-        "value_a": _shown(question.metric, looked.a),
-        "value_b": _shown(question.metric, looked.b),
+        "value_a": question.metric.shown(looked.a),
+        "value_b": question.metric.shown(looked.b),
         "devices_a": looked.devices_a,
         "devices_b": looked.devices_b,
         "looks": looked.looks,
@@ -139,7 +139,3 @@ def _because(answer: Answer, sentence: str) -> str:
     """The sentence without the answer, where it begins with it: the page shows that before."""
     head, colon, rest = sentence.partition(": ")
     return rest if colon and head.startswith(answer.value) else sentence
-
-
-def _shown(metric: Metric, value: float) -> str:
-    return f"{value:.3g} ms" if metric is Metric.LATENCY else f"{value:.2%}"

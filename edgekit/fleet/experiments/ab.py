@@ -44,6 +44,10 @@ class Metric(StrEnum):
         """Whether more of it is wanted."""
         return self is Metric.ACCURACY
 
+    def shown(self, value: float) -> str:
+        """A version's mean of it, for people."""
+        return f"{value:.3g} ms" if self is Metric.LATENCY else f"{value:.2%}"
+
 
 class Answer(StrEnum):
     """What an experiment says."""
@@ -53,6 +57,7 @@ class Answer(StrEnum):
     B_BETTER = "b is better"
     NO_DIFFERENCE = "no difference that matters"
     TOO_SHORT = "not decided within its time"
+    STOPPED = "stopped before it was decided"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,8 +132,8 @@ class Looked:
             case Answer.NO_DIFFERENCE:
                 margin = _shown(question, question.scale)
                 return f"no difference of {question.metric.value} larger than {margin}: {where}"
-            case Answer.TOO_SHORT:
-                return f"not decided within its time: {where}"
+            case Answer.TOO_SHORT | Answer.STOPPED:
+                return f"{self.answer.value}: {where}"
             case _:
                 return f"{self.answer.value}: of the {question.metric.value}, {where}"
 
@@ -200,6 +205,8 @@ def question_from_json(document: object, *, where: str) -> Question:
         alpha=reader.number("alpha", least=1e-6, default=0.05),
         most_seconds=reader.number("most_seconds", least=1.0, default=30 * 86_400.0),
     )
+    if question.metric is not Metric.LATENCY and question.margin >= 1:
+        reader.fault("margin", "must be below 1: no shares differ by more")
     if not question.alpha < 0.5:  # noqa: PLR2004
         reader.fault("alpha", "must be below 0.5")
     if reader.faults:

@@ -21,7 +21,8 @@ from edgekit_runtime.orders import BundleOrder, order_of
 class Comparisons:
     """The experiments of a fleet that are not answered yet.
 
-    The groups are chosen once, from the devices there are. Each device is told once what to run:
+    The groups are chosen once, from the devices there are and that take part in no other
+    experiment of the bundle. Each device is told once what to run:
     what somebody orders for it afterwards stands, and its measurements of other versions do not
     count. When the answer is there nothing more happens by itself: a rollout is a person's choice.
 
@@ -71,9 +72,15 @@ class Comparisons:
             self._looks.take(experiment.id, lambda: self._look(experiment))
 
     def _choose(self, experiment: Experiment) -> None:
+        busy = self._table.taking_part(experiment.bundle)
+        free = {
+            device: labels
+            for device, labels in self._inventory.labels().items()
+            if device not in busy
+        }
         arms = assign_arms(
             experiment.id,
-            self._inventory.labels(),
+            free,
             parse_query(experiment.query),
             experiment.comparable_by,
         )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from edgekit.fleet.audit import record
 from edgekit.fleet.clock import Clock, utc_now
@@ -60,6 +60,36 @@ class Experiment:
     created_by: str
     question: Question
     looked: Looked
+
+    @property
+    def state(self) -> str:
+        """Where it stands, in a word or two."""
+        if self.looked.answer is not Answer.UNDECIDED:
+            return "over"
+        if not self.arms:
+            return "finding devices"
+        return "telling devices" if self.told is None else "running"
+
+    @property
+    def sentence(self) -> str:
+        """The answer so far, for people."""
+        return self.looked.sentence(self.question)
+
+    def to_json(self) -> dict[str, Any]:
+        """The experiment as people and programs are told it; without its devices."""
+        return {
+            "id": self.id,
+            "bundle": self.bundle,
+            "version_a": self.version_a,
+            "version_b": self.version_b,
+            "query": self.query,
+            "state": self.state,
+            "created": self.created,
+            "created_by": self.created_by,
+            "question": self.question.to_json(),
+            "looked": self.looked.to_json(),
+            "sentence": self.sentence,
+        }
 
     def version_of(self, arm: Arm) -> str:
         """What the devices of a group are to run."""
@@ -147,7 +177,10 @@ class ExperimentTable:
         with self._database.read() as session:
             row = session.get(ExperimentRow, experiment)
             if row is None:
-                raise NotFoundError(f"there is no experiment {experiment!r}")
+                raise NotFoundError(
+                    f"there is no experiment {experiment!r}",
+                    fix="see: edgekit fleet experiment list",
+                )
             return _experiment(row)
 
     def all(self, *, newest: int = 50) -> tuple[Experiment, ...]:
@@ -190,14 +223,50 @@ class ExperimentTable:
         with self._database.write() as session:
             _require(session, experiment).told = self._clock().timestamp()
 
+    def stop(self, experiment: str, *, who: str) -> Experiment:
+        """End an experiment that has no answer yet; its devices keep what they were told.
+
+        Raises:
+            NotFoundError: If there is no experiment of that id.
+            UsageError: If it has its answer already.
+        """
+        with self._database.write() as session:
+            row = _require(session, experiment)
+            found = _experiment(row)
+            if found.looked.answer not in (Answer.UNDECIDED, Answer.STOPPED):
+                raise UsageError(
+                    f"the experiment is over already: {found.sentence}", where=experiment
+                )
+            if found.looked.answer is Answer.UNDECIDED:
+                row.answer = Answer.STOPPED.value
+                row.looked = replace(found.looked, answer=Answer.STOPPED).to_json()
+                row.updated = self._clock().timestamp()
+                record(
+                    session,
+                    actor=who,
+                    action="experiment.stopped",
+                    subject=f"experiment {experiment}",
+                    clock=self._clock,
+                )
+            return _experiment(row)
+
+    def taking_part(self, bundle: str) -> frozenset[str]:
+        """The devices of the experiments of a bundle that have no answer yet."""
+        return frozenset(
+            device for item in self.open() if item.bundle == bundle for device in item.arms
+        )
+
     def save(self, experiment: str, looked: Looked) -> None:
-        """Keep what the last look gave; an answer that it gives for the first time is audited.
+        """Keep what the last look gave, unless it has its answer; a new answer is audited.
 
         Raises:
             NotFoundError: If there is no experiment of that id.
         """
         with self._database.write() as session:
             row = _require(session, experiment)
+            if row.answer != Answer.UNDECIDED.value:
+                # Somebody has stopped it while it was looked at.
+                return
             answered = row.answer != looked.answer.value
             row.answer = looked.answer.value
             row.looked = looked.to_json()
@@ -219,7 +288,9 @@ def _require(session: Session, experiment: str) -> ExperimentRow:
 
     row = session.get(ExperimentRow, experiment, with_for_update=True)
     if row is None:
-        raise NotFoundError(f"there is no experiment {experiment!r}")
+        raise NotFoundError(
+            f"there is no experiment {experiment!r}", fix="see: edgekit fleet experiment list"
+        )
     return row
 
 

@@ -57,7 +57,7 @@ def test_what_makes_no_sense_is_refused(released: Fleet) -> None:
     for words, what in (
         (START, "already"),
         (("start", "s2", "digits", "2.0.0"), "has not ended"),
-        (("start", "s2", "bells", "2.0.0", "--rate", "0"), "rate"),
+        (("start", "s2", "bells", "2.0.0", "--alpha", "0.7"), "alpha: is above 0.5"),
         (("start", "s2", "bells", "2.0.1"), "bells 2.0.1 is not released"),
         (("start", "s2", "bells", "2.1.0"), "bells 2.1.0 is released, but not published"),
         (("start", "s2", "b c", "x"), "b c x is not released"),

@@ -137,6 +137,21 @@ def test_groups_are_chosen_once_and_each_device_is_told_once(world: World) -> No
     assert set(orders) == {1}
 
 
+def test_a_device_takes_part_in_one_experiment_of_a_bundle(world: World) -> None:
+    world.ask(query="id in (d00, d01, d02, d03)")
+    for _ in range(3):
+        world.comparisons.turn()
+    world.ask("e2")
+    for _ in range(3):
+        world.comparisons.turn()
+    first, second = (world.table.get(name).arms.keys() for name in ("e1", "e2"))
+    assert first == {"d00", "d01", "d02", "d03"}
+    assert second == set(DEVICES) - first
+    # Stopped, it leaves its devices to others.
+    world.table.stop("e1", who="bob")
+    assert world.table.taking_part("digits") == second
+
+
 def test_a_turn_reads_and_signs_for_some_devices_only(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,7 +215,7 @@ def test_an_experiment_that_cannot_go_on_does_not_keep_the_others(world: World) 
         bundle="digits",
         version_a="1.0.0",
         version_b="9.9.9",
-        query="",
+        query="id != d00 and id != d01",
         question=QUESTION,
         who="alice",
     )
