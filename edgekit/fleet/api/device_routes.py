@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from edgekit.fleet.access import Access
-from edgekit.fleet.api.control_plane import sees_ids, shown_id
+from edgekit.fleet.api.control_plane import shown_id
 from edgekit.fleet.api.forms import (
     DeviceId,
     DeviceList,
@@ -20,6 +20,7 @@ from edgekit.fleet.api.forms import (
     Offset,
 )
 from edgekit.fleet.api.security import Admin, Operator, Plane, Viewer
+from edgekit.fleet.api.sight import Sight
 from edgekit.fleet.devices.activity import alarms_of, events_of
 from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.groups import delete_group, list_groups, save_group
@@ -33,16 +34,16 @@ router = APIRouter(tags=["devices"])
 def list_devices(
     plane: Plane, access: Viewer, query: DeviceQuery = "", offset: Offset = 0, limit: Newest = 100
 ) -> DeviceList:
-    """List devices, or those that a label query means; a viewer sees pseudonyms."""
-    found = plane.inventory(access).find(query)
+    """List devices, or those that a label query means; a viewer sees and asks for no id."""
+    found = Sight(plane, access).find(query)
     shown = found[offset : offset + limit]
     return DeviceList(total=len(found), devices=[_json(access, device) for device in shown])
 
 
 @router.get("/devices/{device}")
 def show_device(plane: Plane, access: Viewer, device: DeviceId) -> dict[str, Any]:
-    """A device by id or pseudonym."""
-    return _json(access, plane.inventory(access).get(device))
+    """A device by id or pseudonym; a viewer names it by its pseudonym."""
+    return _json(access, Sight(plane, access).get(device))
 
 
 @router.put("/devices/{device}")
@@ -67,14 +68,18 @@ def device_events(
     plane: Plane, access: Viewer, device: DeviceId, limit: Newest = 100
 ) -> list[dict[str, Any]]:
     """What a device said had happened, the newest first."""
-    found = plane.inventory(access).get(device)
-    return [asdict(event) for event in events_of(plane.database, found.id, newest=limit)]
+    sight = Sight(plane, access)
+    found = sight.get(device)
+    return [
+        asdict(event) | {"detail": sight.said(found.id, event.detail)}
+        for event in events_of(plane.database, found.id, newest=limit)
+    ]
 
 
 @router.get("/alarms")
 def list_alarms(plane: Plane, access: Viewer, limit: Newest = 100) -> list[dict[str, Any]]:
     """Alarms that last, and then those that are over, the newest first."""
-    names = {} if sees_ids(access) else {d.id: d.pseudonym for d in plane.inventory(access).all()}
+    names = Sight(plane, access).names
     return [
         asdict(alarm) | {"device": names.get(alarm.device or "", alarm.device)}
         for alarm in alarms_of(plane.database, newest=limit)
@@ -119,10 +124,12 @@ def revoke(plane: Plane, access: Operator, device: DeviceId) -> dict[str, int]:
 @router.get("/groups")
 def show_groups(plane: Plane, access: Viewer) -> list[dict[str, Any]]:
     """Groups, and how many devices each has now."""
-    inventory = plane.inventory(access)
+    sight = Sight(plane, access)
+    groups = list_groups(plane.database)
+    counts = plane.inventory(access).count(group.query for group in groups)
     return [
-        {"name": group.name, "query": group.query, "devices": len(inventory.find(group.query))}
-        for group in list_groups(plane.database)
+        {"name": group.name, "query": sight.text(group.query), "devices": count}
+        for group, count in zip(groups, counts, strict=True)
     ]
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
-from edgekit.fleet.access import Access, UnknownTokenError, check_token
+from edgekit.fleet.access import Access, ForbiddenError, UnknownTokenError, check_token
 from edgekit.fleet.api import model_views, rollout_routes, views
 from edgekit.fleet.api.forms import BundleName, BundleVersionText, DeviceId, RolloutId
 from edgekit.fleet.api.security import COOKIE, Operator, Plane, Viewer, require_same_origin
 from edgekit.fleet.api.shadow_views import shadow_views
+from edgekit.fleet.api.sight import Sight
 from edgekit.fleet.audit import read_audit, verify_audit
 from edgekit.fleet.devices.activity import alarms_of, count_fleet, events_of
 from edgekit.fleet.devices.groups import list_groups
@@ -38,6 +40,7 @@ _Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 def overview(plane: Plane, access: Viewer) -> HTMLResponse:
     """The whole fleet on one page."""
     counts = count_fleet(plane.database)
+    sight = Sight(plane, access)
     with plane.database.read() as session:
         entries = read_audit(session, newest=8)
     return _page(
@@ -50,7 +53,9 @@ def overview(plane: Plane, access: Viewer) -> HTMLResponse:
         bundles=views.bundle_views(counts.versions),
         alarms=sum(counts.open_alarms.values()),
         running=sum(n for phase, n in plane.rollouts.phases().items() if phase not in _ENDED),
-        rollouts=[views.rollout_view(stored) for stored in plane.rollouts.all(newest=5)],
+        rollouts=[
+            views.rollout_view(sight.rollout(stored)) for stored in plane.rollouts.all(newest=5)
+        ],
         entries=entries,
     )
 
@@ -61,15 +66,15 @@ def devices(plane: Plane, access: Viewer, query: _Query = "", offset: _Offset = 
     problem: EdgekitError | None = None
     found: tuple[Device, ...] = ()
     total = 0
-    inventory = plane.inventory(access)
+    sight = Sight(plane, access)
     try:
         if query.strip():
-            matching = inventory.find(query)
+            matching = sight.find(query)
             total, found = len(matching), matching[offset : offset + _DEVICES_A_PAGE]
         else:
             total = count_fleet(plane.database).devices
-            found = inventory.page(offset=offset, limit=_DEVICES_A_PAGE)
-    except UsageError as error:
+            found = sight.page(offset=offset, limit=_DEVICES_A_PAGE)
+    except (UsageError, ForbiddenError) as error:
         problem = error
     return _page(
         "devices",
@@ -78,7 +83,11 @@ def devices(plane: Plane, access: Viewer, query: _Query = "", offset: _Offset = 
         "Devices",
         query=query,
         problem=problem,
-        groups=list_groups(plane.database),
+        groups=[
+            # Who may not ask a query is shown the name alone.
+            {"name": group.name, "query": group.query if sight.may_ask(group.query) else None}
+            for group in list_groups(plane.database)
+        ],
         total=total,
         offset=offset,
         size=_DEVICES_A_PAGE,
@@ -90,7 +99,8 @@ def devices(plane: Plane, access: Viewer, query: _Query = "", offset: _Offset = 
 @router.get("/devices/{device}")
 def device_page(plane: Plane, access: Viewer, device: DeviceId) -> HTMLResponse:
     """One device, and what it said."""
-    found = plane.inventory(access).get(device)
+    sight = Sight(plane, access)
+    found = sight.get(device)
     return _page(
         "device",
         plane.fleet.id,
@@ -102,21 +112,25 @@ def device_page(plane: Plane, access: Viewer, device: DeviceId) -> HTMLResponse:
         order_version=found.order_version,
         now=plane.now,
         **views.holdings_view(plane, access, found),
-        events=events_of(plane.database, found.id, newest=50),
+        events=[
+            replace(event, detail=sight.said(found.id, event.detail))
+            for event in events_of(plane.database, found.id, newest=50)
+        ],
     )
 
 
 @router.get("/rollouts")
 def rollouts(plane: Plane, access: Viewer) -> HTMLResponse:
     """All rollouts, the newest first."""
-    shown = [views.rollout_view(stored) for stored in plane.rollouts.all()]
+    sight = Sight(plane, access)
+    shown = [views.rollout_view(sight.rollout(stored)) for stored in plane.rollouts.all()]
     return _page("rollouts", plane.fleet.id, access, "Rollouts", rollouts=shown)
 
 
 @router.get("/rollouts/{rollout}")
 def rollout_page(plane: Plane, access: Viewer, rollout: RolloutId) -> HTMLResponse:
     """One rollout: stages, devices in trouble, decisions and their reasons."""
-    stored = plane.rollouts.load(rollout)
+    stored = Sight(plane, access).rollout(plane.rollouts.load(rollout))
     return _page(
         "rollout",
         plane.fleet.id,
@@ -128,7 +142,7 @@ def rollout_page(plane: Plane, access: Viewer, rollout: RolloutId) -> HTMLRespon
         created=stored.plan.created,
         buttons=views.buttons_for(access, stored),
         stages=views.stage_views(stored),
-        troubles=views.trouble_views(plane, access, stored),
+        troubles=views.trouble_views(stored),
         decisions=stored.state.decisions[::-1],
     )
 
@@ -148,7 +162,7 @@ def rollout_action(
 @router.get("/health-of-models")
 def health_page(plane: Plane, access: Viewer) -> HTMLResponse:
     """Errors, latency, drift and alarms of what serves."""
-    names = views.names_for(plane, access)
+    names = Sight(plane, access).names
     alarms = [
         {
             "began": alarm.began,
@@ -175,8 +189,14 @@ def health_page(plane: Plane, access: Viewer) -> HTMLResponse:
 @router.get("/experiments")
 def experiments(plane: Plane, access: Viewer) -> HTMLResponse:
     """A/B experiments and versions that run beside, and what they say."""
-    shown = model_views.experiment_views(plane)
-    beside = shadow_views(plane)
+    sight = Sight(plane, access)
+    shown = [
+        view | {"query": sight.text(view["query"])} for view in model_views.experiment_views(plane)
+    ]
+    beside = [
+        view | {"run": replace(view["run"], query=sight.text(view["run"].query))}
+        for view in shadow_views(plane)
+    ]
     return _page("experiments", plane.fleet.id, access, "A/B", experiments=shown, shadows=beside)
 
 
@@ -206,13 +226,13 @@ def version_page(
 ) -> HTMLResponse:
     """One version: figures, where it ran, lineage."""
     registry = plane.registry(access)
-    names = views.names_for(plane, access)
+    sight = Sight(plane, access)
     deployments = [
         {
             "at": item.at,
-            "device": names.get(item.device, item.device),
+            "device": sight.name(item.device),
             "outcome": item.outcome,
-            "reason": item.reason,
+            "reason": sight.said(item.device, item.reason),
         }
         for item in registry.deployments(bundle, version, newest=50)
     ]

@@ -9,9 +9,10 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from edgekit.fleet.access import Access
-from edgekit.fleet.api.control_plane import ControlPlane, sees_ids
+from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.api.forms import Newest, Reason, Resumption, RolloutForm, RolloutId
 from edgekit.fleet.api.security import Operator, Plane, ReleaseManager, Viewer
+from edgekit.fleet.api.sight import Sight
 from edgekit.fleet.rollouts import commands
 from edgekit.fleet.rollouts.plan import FORMAT, FORMAT_VERSION, RolloutPlan, plan_from_json
 from edgekit.fleet.rollouts.state import RolloutState
@@ -26,8 +27,8 @@ _Change = Callable[[RolloutPlan, RolloutState], RolloutState]
 @router.get("")
 def list_rollouts(plane: Plane, access: Viewer, limit: Newest = 50) -> list[dict[str, Any]]:
     """The newest rollouts first."""
-    _ = access
-    return [summary(stored) for stored in plane.rollouts.all(newest=limit)]
+    sight = Sight(plane, access)
+    return [summary(sight.rollout(stored)) for stored in plane.rollouts.all(newest=limit)]
 
 
 @router.post("", status_code=201)
@@ -44,8 +45,7 @@ def create(plane: Plane, access: ReleaseManager, form: RolloutForm) -> dict[str,
 @router.get("/{rollout}")
 def show(plane: Plane, access: Viewer, rollout: RolloutId) -> dict[str, Any]:
     """A rollout with its plan, its decisions, and each device; a viewer sees pseudonyms."""
-    stored = plane.rollouts.load(rollout)
-    names = {} if sees_ids(access) else {d.id: d.pseudonym for d in plane.inventory(access).all()}
+    stored = Sight(plane, access).rollout(plane.rollouts.load(rollout))
     return summary(stored) | {
         "plan": stored.plan.to_json(),
         "decisions": [
@@ -53,7 +53,7 @@ def show(plane: Plane, access: Viewer, rollout: RolloutId) -> dict[str, Any]:
             for d in stored.state.decisions
         ],
         "devices": {
-            names.get(name, name): {
+            name: {
                 "stage": device.stage,
                 "status": device.status.value,
                 "since": device.since,

@@ -7,9 +7,10 @@ from typing import Any
 from fastapi import APIRouter
 
 from edgekit.fleet.access import Access
-from edgekit.fleet.api.control_plane import ControlPlane, sees_ids
+from edgekit.fleet.api.control_plane import ControlPlane
 from edgekit.fleet.api.forms import Newest, RolloutId, ShadowForm
 from edgekit.fleet.api.security import Operator, Plane, ReleaseManager, Viewer
+from edgekit.fleet.api.sight import Sight
 from edgekit.fleet.experiments.shadow import settings_from_json
 
 router = APIRouter(prefix="/shadows", tags=["shadows"])
@@ -18,8 +19,10 @@ router = APIRouter(prefix="/shadows", tags=["shadows"])
 @router.get("")
 def list_shadows(plane: Plane, access: Viewer, limit: Newest = 50) -> list[dict[str, Any]]:
     """The newest runs first, each with what it said at the service's last look."""
-    _ = access
-    return [run.to_json() for run in plane.shadows.all(newest=limit)]
+    sight = Sight(plane, access)
+    return [
+        run.to_json() | {"query": sight.text(run.query)} for run in plane.shadows.all(newest=limit)
+    ]
 
 
 @router.post("", status_code=201)
@@ -53,9 +56,11 @@ def stop(plane: Plane, access: Operator, shadow: RolloutId) -> dict[str, Any]:
 
 
 def _shown(plane: ControlPlane, access: Access, run: str) -> dict[str, Any]:
-    names = {} if sees_ids(access) else {d.id: d.pseudonym for d in plane.inventory(access).all()}
+    sight = Sight(plane, access)
     # What is known now; the list has what the service found when it last looked.
     found, devices = plane.shadows.show(run)
+    shown = {sight.name(item.device): item.to_json() for item in devices}
     return found.to_json() | {
-        "devices": {names.get(item.device, item.device): item.to_json() for item in devices},
+        "query": sight.text(found.query),
+        "devices": dict(sorted(shown.items())),
     }

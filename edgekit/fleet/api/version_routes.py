@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from edgekit.fleet.api.control_plane import sees_ids
 from edgekit.fleet.api.forms import (
     BundleName,
     BundleVersionText,
@@ -19,6 +18,7 @@ from edgekit.fleet.api.forms import (
     Words,
 )
 from edgekit.fleet.api.security import Plane, ReleaseManager, Viewer
+from edgekit.fleet.api.sight import Sight
 from edgekit.fleet.registry.comparison import compare_versions
 from edgekit.fleet.registry.entries import Stage
 from edgekit.fleet.registry.search import search_versions
@@ -67,8 +67,12 @@ def deployments(
 ) -> list[dict[str, Any]]:
     """On which devices a version went live or failed, the newest first."""
     found = plane.registry(access).deployments(bundle, version, newest=limit)
-    names = {} if sees_ids(access) else {d.id: d.pseudonym for d in plane.inventory(access).all()}
-    return [asdict(item) | {"device": names.get(item.device, item.device)} for item in found]
+    sight = Sight(plane, access)
+    return [
+        asdict(item)
+        | {"device": sight.name(item.device), "reason": sight.said(item.device, item.reason)}
+        for item in found
+    ]
 
 
 @router.patch("/{bundle}/{version}/tags")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from edgekit.cli.render import size
 from edgekit.fleet.access import Access, Role
-from edgekit.fleet.api.control_plane import ControlPlane, sees_ids, shown_id
+from edgekit.fleet.api.control_plane import ControlPlane, shown_id
 from edgekit.fleet.api.rollout_routes import summary
 from edgekit.fleet.devices.activity import FleetCounts, VersionCount
 from edgekit.fleet.devices.benching import measurements_of
@@ -166,14 +166,11 @@ def stage_views(stored: StoredRollout) -> list[dict[str, Any]]:
     return views
 
 
-def trouble_views(
-    plane: ControlPlane, access: Access, stored: StoredRollout
-) -> list[dict[str, str]]:
+def trouble_views(stored: StoredRollout) -> list[dict[str, str]]:
     """The devices of a rollout that somebody should look at, and why."""
-    names = names_for(plane, access)
     found = [
         {
-            "device": names.get(name, name),
+            "device": name,
             "status": device.status.value,
             "reason": device.reason,
         }
@@ -191,13 +188,6 @@ def buttons_for(access: Access, stored: StoredRollout) -> list[str]:
     buttons = ["pause"] if phase is Phase.RUNNING else []
     stoppable = phase not in (Phase.NEW, Phase.ROLLED_BACK, Phase.ROLLING_BACK)
     return [*buttons, "stop"] if stoppable else buttons
-
-
-def names_for(plane: ControlPlane, access: Access) -> Mapping[str, str]:
-    """What devices are called for this person, where that is not their id."""
-    if sees_ids(access):
-        return {}
-    return {device.id: device.pseudonym for device in plane.inventory(access).all()}
 
 
 def _parts(state: RolloutState, counts: Mapping[str, int], rest: int) -> list[Part]:

@@ -146,6 +146,34 @@ class Inventory:
         with self.database.read() as session:
             return _device(require_device(session, device))
 
+    def by_pseudonym(self, pseudonym: str) -> Device:
+        """A device by its pseudonym, never by its id.
+
+        Raises:
+            NotFoundError: If there is none.
+        """
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import DeviceRow
+
+        with self.database.read() as session:
+            row = session.scalar(select(DeviceRow).where(DeviceRow.pseudonym == pseudonym))
+            if row is None:
+                raise NotFoundError(
+                    f"there is no device {pseudonym!r}", fix="name it by its pseudonym"
+                )
+            return _device(row)
+
+    def pseudonyms(self) -> dict[str, str]:
+        """The pseudonym of every device, by id."""
+        from sqlalchemy import select
+
+        from edgekit.fleet.store.tables import DeviceRow
+
+        with self.database.read() as session:
+            rows = session.execute(select(DeviceRow.id, DeviceRow.pseudonym))
+            return {row.id: row.pseudonym for row in rows}
+
     def all(self) -> tuple[Device, ...]:
         """Every device, by id."""
         from sqlalchemy import select
@@ -159,13 +187,14 @@ class Inventory:
         """The owner's labels of every device, by id."""
         return {device.id: device.labels for device in self.all()}
 
-    def page(self, *, offset: int, limit: int) -> tuple[Device, ...]:
-        """Some of the devices, by id."""
+    def page(self, *, offset: int, limit: int, by_pseudonym: bool = False) -> tuple[Device, ...]:
+        """Some of the devices, in the order of their ids or of their pseudonyms."""
         from sqlalchemy import select
 
         from edgekit.fleet.store.tables import DeviceRow
 
-        query = select(DeviceRow).order_by(DeviceRow.id).offset(offset).limit(limit)
+        order = DeviceRow.pseudonym if by_pseudonym else DeviceRow.id
+        query = select(DeviceRow).order_by(order).offset(offset).limit(limit)
         with self.database.read() as session:
             return tuple(map(_device, session.scalars(query)))
 
@@ -178,6 +207,16 @@ class Inventory:
         matches = parse_query(query).matches
         now = self._clock().timestamp()
         return tuple(device for device in self.all() if matches(device.facts(now)))
+
+    def count(self, queries: Iterable[str]) -> list[int]:
+        """How many devices each of many queries means: the devices are read once.
+
+        Raises:
+            UsageError: If a query breaks the grammar; says where.
+        """
+        parsed = [parse_query(query) for query in queries]
+        facts = list(self.labels().values()) if parsed else []
+        return [sum(map(query.matches, facts)) for query in parsed]
 
     def meant(self, text: str) -> tuple[Device, ...]:
         """The devices that somebody means: one by its id, or those of a label query.

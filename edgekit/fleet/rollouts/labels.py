@@ -55,9 +55,15 @@ _COMPARISONS: Final[dict[str, Callable[[int], bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class LabelQuery:
-    """A query, ready to be asked of many devices."""
+    """A query, ready to be asked of many devices.
+
+    Attributes:
+        text: As it was written.
+        labels: The labels that it asks for.
+    """
 
     text: str
+    labels: frozenset[str]
     _test: _Test
 
     def matches(self, labels: Labels) -> bool:
@@ -74,8 +80,10 @@ def parse_query(text: str) -> LabelQuery:
     if len(text) > MAX_QUERY_LENGTH:
         raise UsageError(f"the query is longer than {MAX_QUERY_LENGTH} characters")
     if not text.strip():
-        return LabelQuery(text="", _test=lambda _labels: True)
-    return LabelQuery(text=text.strip(), _test=_Parser(text).parse())
+        return LabelQuery(text="", labels=frozenset(), _test=lambda _labels: True)
+    parser = _Parser(text)
+    test = parser.parse()
+    return LabelQuery(text=text.strip(), labels=frozenset(parser.labels), _test=test)
 
 
 def as_number(value: Label) -> float | None:
@@ -91,6 +99,7 @@ def as_number(value: Label) -> float | None:
 
 class _Parser:
     def __init__(self, text: str) -> None:
+        self.labels: set[str] = set()
         self._text = text
         self._tokens: list[tuple[str, str, int]] = []
         position = 0
@@ -142,6 +151,7 @@ class _Parser:
         kind, name, _ = self._take("the name of a label")
         if kind != "word" or not re.fullmatch(_NAME, name) or name in ("and", "or", "in"):
             raise self._fault(f"{name!r} is no name of a label", back=True)
+        self.labels.add(name)
         if self._accept("in"):
             self._expect("(")
             values = [self._value()]
