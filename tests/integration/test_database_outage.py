@@ -31,6 +31,7 @@ from tests.simulators.served_fleets import (
 
 DEVICES = 12
 OUTAGE_SECONDS = 5.0
+FROZEN_SECONDS = 3.0
 BEHAVIOUR = Behaviour(
     telemetry_seconds=1.0, fetch_seconds=0.5, prove_seconds=0.2, requests_per_second=5.0
 )
@@ -53,7 +54,7 @@ def server() -> Iterator[PostgresServer]:
     except NoServerError as error:
         pytest.skip(f"there is no PostgreSQL here: {error}")
     try:
-        made.start()
+        made.start(keeps=True)
         yield made
     finally:
         made.remove()
@@ -147,7 +148,14 @@ def test_a_database_that_is_gone_in_the_middle_of_a_rollout_delays_it_and_no_mor
                 require_reason(client.get("/rollouts/second"))
                 assert served.runs, served.said()
                 time.sleep(0.5)
-            server.start()
+            server.start(keeps=True)
+            wait_for(
+                lambda: client.get("/health").is_success, "it finds the database by itself again"
+            )
+            # Once more, as where its disk hangs: all that was asked waits for the answer.
+            with server.frozen():
+                time.sleep(FROZEN_SECONDS)
+            assert served.runs, served.said()
 
             def ended() -> Any:
                 answer = client.get("/api/v1/rollouts/second")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -64,10 +65,12 @@ class PostgresServer:
     def url(self) -> str:
         return f"postgresql://edgekit@/postgres?host={self.folder}"
 
-    def start(self) -> None:
+    def start(self, *, keeps: bool = False) -> None:
+        """Start it; one that keeps what it was told has it after `stop("immediate")` too."""
         options = (
             f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off "
-            "-c synchronous_commit=off -c full_page_writes=off -c max_connections=50"
+            f"-c synchronous_commit={'on' if keeps else 'off'} -c full_page_writes=off "
+            "-c max_connections=50"
         )
         log = self.folder / "log"
         self._run("pg_ctl", "-D", self.folder / "data", "-w", "-l", log, "-o", options, "start")
@@ -75,6 +78,27 @@ class PostgresServer:
     def stop(self, mode: str = "fast") -> None:
         """Stop it; "immediate" as a crash does, and the next start recovers."""
         self._run("pg_ctl", "-D", self.folder / "data", "-w", "-m", mode, "stop")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It keeps its connections and answers nothing, as where its disk hangs."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        kept = [pid]
+        os.kill(pid, signal.SIGSTOP)
+        # It makes no more of them now.
+        for task in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                fields = task.read_text().rpartition(")")[2].split()
+                if int(fields[1]) == pid:
+                    kept.append(int(task.parent.name))
+        try:
+            for process in kept[1:]:
+                os.kill(process, signal.SIGSTOP)
+            yield
+        finally:
+            for process in kept:
+                with suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGCONT)
 
     def remove(self) -> None:
         if (self.folder / "data" / "postmaster.pid").exists():
