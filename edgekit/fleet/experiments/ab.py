@@ -124,9 +124,11 @@ class Looked:
         """The answer for people."""
         low, high = (_shown(question, value) for value in (self.interval.low, self.interval.high))
         where = f"b less a is between {low} and {high} ({1 - question.alpha:.0%} sure)"
+        if not math.isfinite(self.interval.low):
+            where = f"not enough is known of the {question.metric.value}"
         match self.answer:
             case Answer.UNDECIDED if not math.isfinite(self.interval.low):
-                return f"not enough is known of the {question.metric.value} yet"
+                return f"{where} yet"
             case Answer.UNDECIDED:
                 return f"undecided so far: {where}"
             case Answer.NO_DIFFERENCE:
@@ -205,8 +207,6 @@ def question_from_json(document: object, *, where: str) -> Question:
         alpha=reader.number("alpha", least=1e-6, default=0.05),
         most_seconds=reader.number("most_seconds", least=1.0, default=30 * 86_400.0),
     )
-    if question.metric is not Metric.LATENCY and question.margin >= 1:
-        reader.fault("margin", "must be below 1: no shares differ by more")
     if not question.alpha < 0.5:  # noqa: PLR2004
         reader.fault("alpha", "must be below 0.5")
     if reader.faults:

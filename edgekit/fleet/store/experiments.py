@@ -11,6 +11,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.experiments.ab import (
     Answer,
     Looked,
+    Metric,
     Question,
     looked_from_json,
     question_from_json,
@@ -123,8 +124,8 @@ class ExperimentTable:
         """Keep a new experiment.
 
         Raises:
-            UsageError: If the id is none or taken, the query breaks the grammar, or both versions
-                are the same.
+            UsageError: If the id is none or taken, the query breaks the grammar, both versions are
+                the same, or no difference could reach the margin.
         """
         from edgekit.fleet.store.tables import ExperimentRow
 
@@ -132,6 +133,12 @@ class ExperimentTable:
         parse_query(query)
         if version_a == version_b:
             raise UsageError("both versions are the same", where=experiment)
+        if question.metric is not Metric.LATENCY and question.margin >= 1:
+            raise UsageError(
+                f"the margin is {question.margin:g}, and no shares differ by more than 1",
+                where=experiment,
+                fix="give the least difference that matters: 0.02 is two in a hundred",
+            )
         now = self._clock().timestamp()
         with self._database.write() as session:
             write_alone(session, ExperimentRow)

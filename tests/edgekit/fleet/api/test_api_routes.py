@@ -30,6 +30,7 @@ PROTECTED = [
     ("POST", "/rollouts/r1/abort", {}, Role.RELEASE_MANAGER),
     ("POST", "/rollouts/r1/approval", None, Role.RELEASE_MANAGER),
     ("POST", "/experiments", {}, Role.RELEASE_MANAGER),
+    ("POST", "/experiments/e1/stop", None, Role.OPERATOR),
     ("POST", "/shadows", {}, Role.RELEASE_MANAGER),
     ("POST", "/shadows/s1/stop", None, Role.OPERATOR),
     ("POST", "/feedback", {"items": []}, Role.OPERATOR),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.fleet.access import Role
+from edgekit.fleet.experiments.assignment import Arm
 from edgekit.fleet.folder import BrokerAddress
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.release import release_bundle
@@ -67,3 +68,19 @@ def test_a_broker_that_is_away_is_said_to_be(offered) -> None:
     answer = manager.post("/api/v1/rollouts", json=ORDERS["rollouts"])
     assert (answer.status_code, answer.json()["where"]) == (503, "127.0.0.1:1")
     assert manager.get("/api/v1/rollouts").json() == []
+
+
+def test_an_experiment_is_shown_and_stopped(offered) -> None:
+    offered.client(Role.RELEASE_MANAGER).post(
+        "/api/v1/experiments", json=ORDERS["experiments"]
+    ).raise_for_status()
+    offered.plane.experiments.begin("x1", {"oven-1": Arm.A, "oven-2": Arm.B})
+    operator, viewer = offered.client(Role.OPERATOR), offered.client(Role.VIEWER)
+    shown = operator.get("/api/v1/experiments/x1").json()
+    assert shown["devices"] == {"oven-1": "a", "oven-2": "b"}
+    assert shown["state"] == "telling devices"
+    seen = viewer.get("/api/v1/experiments/x1")
+    assert sorted(seen.json()["devices"].values()) == ["a", "b"]
+    assert "oven" not in seen.text
+    assert operator.post("/api/v1/experiments/x1/stop").json()["state"] == "over"
+    assert operator.get("/api/v1/experiments/x2").status_code == 404
