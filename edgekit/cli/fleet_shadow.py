@@ -23,6 +23,7 @@ from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.store.shadow_sums import ShadowDevice
+    from edgekit.fleet.store.shadows import ShadowRun
 
 
 @click.group()
@@ -174,7 +175,7 @@ def show(name: str, folder: Path, database: str | None, as_json: bool) -> None:
     click.echo(f"{run.id}: {run.bundle} {run.version}, {run.state}. {run.result['sentence']}.")
     if run.result["compared"]:
         click.echo(_figures(run.result))
-    rows = [_row(item) for item in devices]
+    rows = [_row(run, item) for item in devices]
     click.echo(
         table(
             rows,
@@ -205,8 +206,13 @@ def stop(name: str, folder: Path, database: str | None, as_json: bool) -> None:
     click.echo(f"{run.id}: {run.state}. {next_step}")
 
 
-def _row(item: ShadowDevice) -> list[str]:
-    phase = item.phase or ("told" if item.told is not None else "not told yet")
+def _row(run: ShadowRun, item: ShadowDevice) -> list[str]:
+    if item.phase:
+        phase = item.phase
+    elif item.told is not None:
+        phase = "told"
+    else:
+        phase = "not told yet" if run.stopped is None else "told no more"
     return [item.device, phase, str(item.compared), str(item.agreed), item.reason or "-"]
 
 

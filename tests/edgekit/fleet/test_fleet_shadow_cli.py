@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from click.testing import CliRunner, Result
 
 from edgekit.cli import edgekit
 from edgekit.fleet.broker import start_broker
+from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.folder import Fleet
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
+from edgekit.fleet.store.database import open_fleet_database
+from edgekit.fleet.store.shadows import ShadowTable
 from edgekit_runtime.errors import EdgekitError
+from edgekit_runtime.reports import DeviceState
 
 
 @pytest.fixture
@@ -47,7 +52,12 @@ def test_a_run_is_begun_listed_shown_and_stopped(released: Fleet) -> None:
     shown = run(fleet, "show", "s1")
     assert shown.exit_code == 0, shown.output
     assert shown.output.startswith("s1: digits 2.0.0, finding devices. nothing was compared yet.")
+    with closing(open_fleet_database(fleet)) as database:
+        Inventory(database, actor="test").hear([DeviceState(device="oven-1", online=True)])
+        ShadowTable(database).choose("s1", ["oven-1"])
+    assert "oven-1  not told yet" in run(fleet, "show", "s1").output
     assert "being stopped" in run(fleet, "stop", "s1").output
+    assert "oven-1  told no more" in run(fleet, "show", "s1").output
     assert json.loads(run(fleet, "list", "--json").output)[0]["state"] == "being stopped"
 
 
