@@ -140,7 +140,8 @@ def erase_device(
     """Delete a device everywhere: on the broker, in the fleet's folder, in the database.
 
     Its certificates of this fleet end first: a device that still came to the broker would be
-    known again. Interrupted, do it again: the database comes last.
+    known again. Interrupted, do it again: the database comes last. In SQLite's files nothing of it
+    is left then; PostgreSQL overwrites deleted rows when it vacuums.
 
     Args:
         database: Of the fleet.
@@ -155,7 +156,8 @@ def erase_device(
 
     Raises:
         UsageError: If there is no such device.
-        EnvironmentLackError: If the broker does not answer.
+        EnvironmentLackError: If the broker does not answer; or if the device is deleted, but
+            still stands in SQLite's log of writes.
     """
     with database.read() as session:
         row = require_device(session, device)
@@ -170,7 +172,9 @@ def erase_device(
         OrderStore(fleet).remove(name)
         # Files that were taken into the database long ago name devices too.
         shutil.rmtree(fleet.path / ASIDE, ignore_errors=True)
-    return delete_device(database, name, actor=actor, clock=clock)[1]
+    _, pseudonym = delete_device(database, name, actor=actor, clock=clock)
+    database.wipe_log()
+    return pseudonym
 
 
 def _forget_in_rollouts(session: Session, name: str, pseudonym: str, *, now: float) -> None:

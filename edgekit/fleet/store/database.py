@@ -66,6 +66,26 @@ class Database:
         with self._transaction(writes=True) as session:
             yield session
 
+    def wipe_log(self) -> None:
+        """Leave nothing in SQLite's log of writes of what was deleted; PostgreSQL keeps its own.
+
+        Waits for those who read; who reads longer than others wait for a lock is an error.
+
+        Raises:
+            EnvironmentLackError: If somebody reads for that long, or the file cannot be written.
+        """
+        if not self.is_sqlite:
+            return
+        with _faults_named(self.where), contextlib.closing(self.engine.raw_connection()) as opened:
+            busy = opened.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise EnvironmentLackError(
+                "what was deleted still stands in the log of writes: somebody reads all the time",
+                where=f"{self.engine.url.database}-wal",
+                fix="end what reads this database for so long; the log is emptied when the last "
+                "program that uses the database ends",
+            )
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -210,6 +230,8 @@ def _engine(url: URL) -> Engine:
         _use_write_ahead_log(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        # What is deleted is overwritten: not every SQLite is built to do so by itself.
+        connection.execute("PRAGMA secure_delete=ON")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -107,6 +107,7 @@ def test_queries_that_name_devices_are_shown_to_a_viewer_with_pseudonyms(
         f"{API}/groups",
         f"{API}/rollouts",
         f"{API}/rollouts/r1",
+        f"{API}/experiments",
         f"{API}/shadows",
         f"{API}/shadows/s1",
         f"{API}/audit",

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from edgekit.cli import edgekit
 from edgekit.fleet.audit import read_audit, verify_audit
@@ -16,6 +18,7 @@ from edgekit.fleet.broker import find_mosquitto, start_broker
 from edgekit.fleet.connection import BrokerConnection, connected_to
 from edgekit.fleet.devices.forgetting import forget_in_rollout, forget_in_setting, renaming
 from edgekit.fleet.devices.groups import list_groups, save_group
+from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.privacy import delete_device, erase_device, export_device
 from edgekit.fleet.devices.requests import RequestBook
 from edgekit.fleet.devices.retention import (
@@ -35,6 +38,7 @@ from edgekit.fleet.rollouts.observations import UNSEEN, Observation
 from edgekit.fleet.rollouts.plan import Criteria, RolloutPlan, Stage
 from edgekit.fleet.rollouts.state import Decision, DeviceProgress, RolloutState, Status
 from edgekit.fleet.rollouts.state import Phase as RolloutPhase
+from edgekit.fleet.store.database import open_fleet_database
 from edgekit.fleet.store.experiments import ExperimentTable
 from edgekit.fleet.store.rollouts import RolloutTable
 from edgekit.fleet.store.settings import read_setting, write_setting
@@ -54,7 +58,7 @@ from edgekit.fleet.store.tables import (
 from edgekit.fleet.telemetry.alarms import Alarm, Change
 from edgekit.fleet.telemetry.health import Harm
 from edgekit.fleet.telemetry.notices import alarm_notices
-from edgekit_runtime.errors import UsageError
+from edgekit_runtime.errors import EnvironmentLackError, UsageError
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics
 from edgekit_runtime.requests import DeviceReply, RequestKind
@@ -314,6 +318,61 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
     assert ordered_devices(fleet) == ("d2",)
     assert not (fleet.path / "before-the-database").exists()
     assert [device.id for device in busy.all()] == ["d2"]
+
+
+def test_no_file_holds_a_deleted_devices_id_while_the_database_is_in_use(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, state, event
+) -> None:
+    """Also with a SQLite that was not built to overwrite what is deleted."""
+    connect = sqlite3.dbapi2.connect
+
+    def connect_as_elsewhere(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **named)
+        connection.execute("PRAGMA secure_delete=OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", connect_as_elsewhere)
+    database = open_fleet_database(fleet)
+    try:
+        inventory = Inventory(database, actor="alice")
+        names = [f"oven-{number:03}" for number in range(40)]
+        inventory.hear([state(name) for name in names], [event(device=name) for name in names])
+        save_group(database, "one", "id=oven-007", actor="alice")
+        order_device(fleet, "oven-007", [])
+        with database.write() as session:
+            rows = rows_of("oven-007", 1.0)
+            session.add_all(row for row in rows if not isinstance(row, ShadowDeviceRow))
+
+        def files_with(name: str) -> list[str]:
+            files = [path for path in fleet.path.rglob("*") if path.is_file()]
+            return sorted(path.name for path in files if name.encode() in path.read_bytes())
+
+        assert {"fleet.db-wal", "orders.db"} <= set(files_with("oven-007"))
+        # As time does: what is there is written into the file itself as well.
+        database.wipe_log()
+        assert files_with("oven-007") == ["fleet.db", "orders.db"]
+        erase_device(database, fleet, "oven-007", broker=None, actor="bob")
+        assert files_with("oven-007") == []
+        assert files_with("oven-008") == ["fleet.db"]
+    finally:
+        database.close()
+
+
+def test_who_reads_for_too_long_is_named_where_a_deletion_cannot_end(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgekit.fleet.store.database._BUSY_MS", 50)
+    database = open_fleet_database(fleet)
+    try:
+        Inventory(database, actor="alice").add("oven-007")
+        with database.read() as session:
+            assert session.scalar(text("SELECT count(*) FROM devices")) == 1
+            with pytest.raises(EnvironmentLackError, match="still stands in the log of writes"):
+                erase_device(database, fleet, "oven-007", broker=None, actor="bob")
+        database.wipe_log()
+        assert (fleet.path / "fleet.db-wal").stat().st_size == 0
+    finally:
+        database.close()
 
 
 def test_what_is_too_old_is_deleted(busy, watch) -> None:
