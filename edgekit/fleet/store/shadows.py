@@ -342,10 +342,15 @@ def _known(session: Session, run: ShadowRun) -> tuple[tuple[ShadowDevice, ...], 
 def _result(result: ShadowResult, devices: Sequence[ShadowDevice]) -> dict[str, Any]:
     ended = [item for item in devices if item.phase == ShadowPhase.ENDED]
     return result.to_json() | {
-        "phases": dict(Counter(item.phase or "not heard of yet" for item in devices)),
+        "phases": dict(Counter(map(_phase, devices))),
         # Why, and of how many devices: which they are is in `devices`.
         "ended": dict(Counter(item.reason for item in ended).most_common(_SHOWN_ENDED)),
     }
+
+
+def _phase(item: ShadowDevice) -> str:
+    # Who has reported of the run and says nothing of it any more is done with it.
+    return item.phase or ("not heard of yet" if item.reported is None else "over")
 
 
 def _read(documents: object) -> tuple[ShadowCounts, ...]:

@@ -182,7 +182,8 @@ def test_a_run_that_is_stopped_is_taken_back_and_its_reports_stay(world: World) 
     with world.database.read() as session:
         stopped = [e.actor for e in read_audit(session) if e.action == "shadow.stopped"]
     assert stopped == ["bob"]
-    assert world.table.get("s1").result["compared"] == 100
+    found = world.table.get("s1").result
+    assert (found["compared"], found["phases"]) == (100, {"over": 1, "not heard of yet": 6})
     # The next one may begin now.
     world.ask("s2")
     world.turn()
