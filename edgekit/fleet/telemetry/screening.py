@@ -21,6 +21,8 @@ class Allowance:
         bytes_per_hour: More is not even parsed.
         versions_per_hour: Different bundles and versions.
         requests_per_second: No board answers more.
+        longest_window_s: An agent merges what waits into windows of a day at most. A longer one
+            (its clock was set, or it slept) holds no more than one of a day, and is counted.
         clock_ahead_s: How far a device's clock may be ahead before that is counted.
         clock_behind_s: How old measurements may be before that is counted.
     """
@@ -28,6 +30,7 @@ class Allowance:
     bytes_per_hour: int = 8 << 20
     versions_per_hour: int = 16
     requests_per_second: float = 20_000.0
+    longest_window_s: float = 86_400.0
     clock_ahead_s: float = 3_600.0
     clock_behind_s: float = 30 * 86_400.0
 
@@ -104,8 +107,9 @@ class Screen:
             watched.versions.add(name)
         if _contradicts_itself(window.model):
             return "contradiction"
-        # A window of no time at all may hold what was answered in a second.
-        seconds = max(window.end - window.start, 1.0)
+        # A window of no time at all may hold what was answered in a second. What a device says of
+        # its time is not believed: one that claims years may not outweigh the fleet.
+        seconds = min(max(window.end - window.start, 1.0), self._allowance.longest_window_s)
         many = window.model.requests > self._allowance.requests_per_second * seconds
         return "implausible" if many else ""
 
@@ -113,6 +117,8 @@ class Screen:
         return (
             window.end > now + self._allowance.clock_ahead_s
             or window.start < now - self._allowance.clock_behind_s
+            # A window that belongs to a day by its beginning may reach into the next one.
+            or window.end - window.start > self._allowance.longest_window_s + _HOUR
         )
 
     def _watch(self, device: str, now: float) -> _Watched:

@@ -28,6 +28,7 @@ from edgekit_runtime.telemetry import (
     ModelCounts,
     Window,
     pack_batch,
+    parse_batch,
 )
 
 NOW = 1_800_000_000.0
@@ -35,10 +36,17 @@ STREAM = "0123456789abcdef"
 
 
 def window(
-    *, requests: int = 10, errors: int = 0, version: str = "2.0.0", end: float = NOW, **more: object
+    *,
+    requests: int = 10,
+    errors: int = 0,
+    version: str = "2.0.0",
+    start: float | None = None,
+    end: float = NOW,
+    **more: object,
 ) -> Window:
     counts = ModelCounts(requests=requests, errors=errors, **more)  # type: ignore[arg-type]
-    return Window(start=end - 10, end=end, bundle="digits", version=version, model=counts)
+    begin = end - 10 if start is None else start
+    return Window(start=begin, end=end, bundle="digits", version=version, model=counts)
 
 
 def batch(device: str, *windows: Window, first: int = 1, stream: str = STREAM) -> bytes:
@@ -159,6 +167,9 @@ def test_a_lie_is_refused_and_counted(ledger: Ledger, message: bytes, fault: str
         (window(requests=5, insane=6), "contradiction"),
         (window(requests=5, latency={3: 6}), "contradiction"),
         (window(requests=10**12), "implausible"),
+        # Years in which nobody could have asked it so much.
+        (window(requests=10**12, start=0.0), "implausible"),
+        (window(requests=20_000 * 86_400 + 1, start=NOW - 7 * 86_400), "implausible"),
     ],
 )
 def test_counts_that_cannot_be_are_left_out(ledger: Ledger, lie: Window, fault: str) -> None:
@@ -173,6 +184,40 @@ def test_a_wrong_clock_is_counted_and_not_believed(ledger: Ledger, end: float) -
     assert ledger.faults() == {"d1": {"wrong time": 1}}
     assert ledger.fleet_health("digits", "2.0.0", since=NOW - 60)["d1"].requests == 10
     assert ledger.versions(since=NOW + 7_200) == ()
+
+
+def test_a_window_longer_than_an_agent_makes_is_counted_and_holds_no_more_than_a_day(
+    ledger: Ledger,
+) -> None:
+    # A device without a battery for its clock: its first window begins in 1970.
+    ledger.take([("d1", batch("d1", window(start=0.0)))], now=NOW)
+    # One that slept for three days.
+    ledger.take([("d2", batch("d2", window(start=NOW - 3 * 86_400)))], now=NOW)
+    assert ledger.faults() == {"d1": {"wrong time": 1}, "d2": {"wrong time": 1}}
+    assert (requests(ledger, "d1"), requests(ledger, "d2")) == (10, 10)
+
+
+def test_who_was_offline_for_weeks_loses_nothing_and_is_blamed_for_nothing(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    from edgekit_agent.telemetry.store import TelemetryStore
+
+    store = TelemetryStore(tmp_path / "telemetry.db", device="d1", most_bytes=20_000)
+    minutes = 28 * 24 * 60
+    for minute in range(0, minutes, 20):
+        end = NOW - 60 * (minutes - minute)
+        store.add(window(requests=60_000, start=end - 20 * 60, end=end))
+    longest = 0.0
+    while waiting := store.next_batch():
+        records = parse_batch(waiting.message, where="a test").records
+        longest = max(longest, *(item.end - item.start for _, item in records))
+        ledger.take([("d1", waiting.message)], now=NOW)
+        store.acknowledge(waiting.number)
+    store.close()
+    # It had to merge them for want of room, as far as agents do.
+    assert 80_000 < longest <= 86_400 + 20 * 60
+    assert ledger.faults() == {}
+    assert requests(ledger) == 60_000 * minutes // 20
 
 
 def test_gigabytes_are_not_even_parsed(database: Database) -> None:
