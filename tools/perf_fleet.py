@@ -25,8 +25,8 @@ FETCHING = 0.02
 # What a control plane has to take in on two cores, and what a rollout may cost it.
 BATCHES_PER_SECOND = 2_000.0
 STEP_SECONDS = 1.0
-ROLLOUT_CPU_SECONDS = 45.0
-ROLLOUT_RSS_BYTES = 300 << 20
+ROLLOUT_CPU_SECONDS = 60.0
+ROLLOUT_RSS_BYTES = 300_000_000
 
 
 def taking_in() -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.fields import FieldReader
@@ -33,6 +34,13 @@ class ShadowPhase(StrEnum):
     STAGED = "staged"
     WATCHING = "watching"
     ENDED = "ended"
+
+
+# A fleet's every message is read with these: they are not made for each.
+_PHASES: Final = {phase.value: phase for phase in Phase}
+_SHADOW_PHASES: Final = {phase.value: phase for phase in ShadowPhase}
+_ANY_PHASE: Final = "|".join(_PHASES)
+_ANY_SHADOW_PHASE: Final = "|".join(_SHADOW_PHASES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +181,9 @@ def parse_event(message: bytes, *, where: str) -> DeviceEvent:
 
 
 def _bundle(reader: FieldReader) -> BundleState:
-    phase = reader.text("phase", pattern="|".join(Phase))
+    phase = reader.text("phase", pattern=_ANY_PHASE)
     return BundleState(
-        phase=Phase(phase) if phase in set(Phase) else Phase.IDLE,
+        phase=_PHASES.get(phase, Phase.IDLE),
         active=reader.text("active", default=""),
         variant=reader.text("variant", default=""),
         candidate=reader.text("candidate", default=""),
@@ -186,11 +194,11 @@ def _bundle(reader: FieldReader) -> BundleState:
 
 
 def _shadow(reader: FieldReader) -> ShadowState:
-    phase = reader.text("phase", pattern="|".join(ShadowPhase))
+    phase = reader.text("phase", pattern=_ANY_SHADOW_PHASE)
     return ShadowState(
         run=reader.text("run", pattern=ID_PATTERN),
         version=reader.text("version", default=""),
-        phase=ShadowPhase(phase) if phase in set(ShadowPhase) else ShadowPhase.ENDED,
+        phase=_SHADOW_PHASES.get(phase, ShadowPhase.ENDED),
         reason=reader.text("reason", default=""),
     )
 

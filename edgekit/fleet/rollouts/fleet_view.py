@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from edgekit.fleet.devices.facts import facts_of
@@ -16,6 +17,7 @@ from edgekit_runtime.reports import DeviceEvent, DeviceState, parse_event, parse
 _KEPT_FAULTS: Final = 100
 # More devices than any fleet of one broker has: who may publish anything cannot fill the memory.
 MAX_DEVICES: Final = 200_000
+_MOST_KINDS: Final = 256
 
 
 class FleetView:
@@ -35,6 +37,7 @@ class FleetView:
         self.changes = 0
         self.faulty = 0
         self.faults: deque[str] = deque(maxlen=_KEPT_FAULTS)
+        self._hardware: dict[str, dict[str, object]] = {}
 
     def take(self, topic: str, payload: bytes) -> None:
         """Take a state or an event in; what is none, or another device's, is counted."""
@@ -47,7 +50,7 @@ class FleetView:
                 self.states.pop(device, None)
                 return
             if topic == self._topics.state(device):
-                state = parse_state(payload, where=topic)
+                state = self._sharing(parse_state(payload, where=topic))
                 self._require_owner(state.device, device, topic)
                 if device in self.states or len(self.states) < MAX_DEVICES:
                     self.states[device] = merge_state(self.states.get(device), state)
@@ -73,6 +76,13 @@ class FleetView:
             order_version=state.order_version if state else 0,
             silent_seconds=None,
         )
+
+    def _sharing(self, state: DeviceState) -> DeviceState:
+        """The state; devices of one kind share what they say of their hardware."""
+        kind = repr(state.hardware)
+        if kind not in self._hardware and len(self._hardware) >= _MOST_KINDS:
+            self._hardware.clear()
+        return replace(state, hardware=self._hardware.setdefault(kind, state.hardware))
 
     def _require_owner(self, claimed: str, device: str, topic: str) -> None:
         if claimed != device:

@@ -96,7 +96,7 @@ def health_of(counts: ModelCounts, *, feedback: int = 0, right: int = 0) -> Heal
         requests=counts.requests,
         errors=counts.errors,
         insane=counts.insane,
-        latency=LatencySketch(dict(counts.latency)),
+        latency=LatencySketch(counts.latency),
         drift=counts.features,
         feedback=feedback,
         right=right,
