@@ -133,6 +133,8 @@ def main() -> None:
     print(json.dumps(report.to_json() | wanted, indent=1))
     if report.wrong or report.crowd.refused:
         raise SystemExit("devices are in a wrong state, or got what was not signed")
+    if set(report.published.values()) != {1}:
+        raise SystemExit("a chunk was published more than once")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import random
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from edgekit.fleet.broker import RunningBroker, start_broker
+from edgekit.fleet.connection import BrokerConnection
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.publisher import publish
@@ -41,6 +42,7 @@ from edgekit_runtime.bundle.manifest import (
 from edgekit_runtime.errors import EnvironmentLackError
 from edgekit_runtime.formats import ModelFormat
 from edgekit_runtime.orders import BundleOrder, Gates
+from edgekit_runtime.protocol import Topics
 
 BEFORE: Final = "0.0.1"
 _COUNTED_PER_SECOND: Final = 5_000
@@ -80,6 +82,7 @@ class TrialReport:
         simulated_seconds: The same by the devices' clock.
         control_cpu_seconds: Of this process in that time; the devices are in another.
         control_rss_bytes: The most resident memory of this process so far.
+        published: How often each chunk came to the broker, by its topic.
     """
 
     state: RolloutState
@@ -89,6 +92,7 @@ class TrialReport:
     simulated_seconds: float
     control_cpu_seconds: float
     control_rss_bytes: int
+    published: Mapping[str, int]
 
     def to_json(self) -> dict[str, object]:
         """The report as JSON, without every device."""
@@ -101,6 +105,8 @@ class TrialReport:
             "connected": self.crowd.connected,
             "vanished": self.crowd.vanished,
             "refused_messages": self.crowd.refused,
+            "chunks": len(self.published),
+            "chunks_published": sum(self.published.values()),
             "chunks_fetched": self.crowd.chunks,
             "bytes_fetched": self.crowd.chunk_bytes,
             "wrong": list(self.wrong),
@@ -137,7 +143,10 @@ def try_rollout(
     with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as name:
         folder = Path(name)
         fleet = _make_fleet(folder, plan, settings)
-        with start_broker(folder / "broker") as broker:
+        with (
+            start_broker(folder / "broker") as broker,
+            _publications(fleet, broker.address) as published,
+        ):
             say(f"{broker.name} at {broker.address}; telling {settings.devices} devices")
             _tell_before(fleet, plan, settings, broker, goes_on)
             crowd = CrowdProcess(
@@ -153,9 +162,10 @@ def try_rollout(
                 _settle(crowd, plan, goes_on)
                 say(f"{settings.devices} devices are connected and run {plan.bundle} {BEFORE}")
                 with closing(open_fleet_database(fleet)) as database:
-                    return _run(
+                    report = _run(
                         fleet, database, plan, crowd, broker.address, settings, on_decision, goes_on
                     )
+        return replace(report, published=dict(published))
 
 
 def labels_of(crowd: CrowdProcess) -> Mapping[str, Mapping[str, str]]:
@@ -196,7 +206,23 @@ def _run(
         simulated_seconds=crowd.now - began_there,
         control_cpu_seconds=cpu,
         control_rss_bytes=_peak_rss_bytes(),
+        published={},
     )
+
+
+@contextmanager
+def _publications(fleet: Fleet, broker: BrokerAddress) -> Iterator[Counter[str]]:
+    """Count what comes to the broker of each chunk."""
+    seen: Counter[str] = Counter()
+    connection = BrokerConnection(
+        broker,
+        topics=[Topics(fleet.id).chunk("+")],
+        on_message=lambda topic, _payload: seen.update([topic]),
+    )
+    try:
+        yield seen
+    finally:
+        connection.close()
 
 
 def _wrong(fleet: Fleet, plan: RolloutPlan, crowd: CrowdProcess) -> tuple[str, ...]:

@@ -121,6 +121,9 @@ def test_five_hundred_devices_in_three_stages() -> None:
                     if name in state.devices)  # fmt: skip
     assert 0 < installed * (600 << 10) < report.crowd.chunk_bytes < 40 * (700 << 10)
     assert report.crowd.chunks > 2 * len(state.devices)
+    # However many fetch them: 600 KB in chunks of 64 KB or so, and each was published once.
+    assert 9 < len(report.published) < report.crowd.chunks
+    assert set(report.published.values()) == {1}
 
 
 @needs_mosquitto
@@ -144,6 +147,7 @@ def test_the_command() -> None:
     # So few fetch everything: 256 KB of each, in chunks of 64 KB.
     assert document["chunks_fetched"] > 6 * 4
     assert document["bytes_fetched"] > 6 * (256 << 10)
+    assert document["chunks_fetched"] > document["chunks_published"] == document["chunks"] > 4
 
 
 @pytest.mark.parametrize(
