@@ -275,6 +275,7 @@ def _drive(
     as_json: bool,
     wanted: str = "completed",
 ) -> None:
+    from edgekit.fleet.rollouts.engine import is_finished
     from edgekit.fleet.rollouts.state import ENDED
     from edgekit.fleet.service.single import drive_rollout, who_works
     from edgekit.fleet.store.rollouts import RolloutTable
@@ -285,10 +286,12 @@ def _drive(
             moment = time.strftime("%H:%M:%S", time.localtime(decision.time))
             click.echo(f"{moment}  {decision.what}  {decision.reason}".rstrip())
 
-    RolloutTable(database).revision(name)
+    before = RolloutTable(database).load(name).state
     address = broker_address(fleet, broker)
     working = who_works(database)
-    if working:
+    if is_finished(before):
+        say(f"rollout {name} is {before.phase.words} already")
+    elif working:
         say(f"{working} drives rollout {name}; Ctrl-C ends only the watching")
     else:
         say(f"driving rollout {name} at {address}; Ctrl-C leaves it as it is, `run` goes on")

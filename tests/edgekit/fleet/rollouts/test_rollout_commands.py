@@ -146,8 +146,10 @@ def test_a_rollout_that_failed_is_one_document(quiet_fleet: Path) -> None:
     assert result.exit_code == 1
     state = json.loads(result.stdout)["state"]
     assert (state["phase"], state["reason"]) == ("aborted", "no device is known")
-    failed = refused(quiet_fleet, "rollout", "run", "double-2.0.0")
-    assert failed.what == "the rollout is aborted: no device is known"
+    again = invoke(quiet_fleet, "rollout", "run", "double-2.0.0")
+    assert isinstance(again.exception, GateFailedError)
+    assert again.exception.what == "the rollout is aborted: no device is known"
+    assert "rollout double-2.0.0 is aborted already" in again.stderr
 
 
 @pytest.mark.parametrize(
