@@ -20,10 +20,10 @@ from edgekit.fleet.authority import FleetAuthority
 from edgekit.fleet.devices.certificates import add_certificate, retire_certificates
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.requests import RequestBook
+from edgekit.fleet.store.database import Database
 from edgekit_agent.identity.keys import make_key, signing_request
 from edgekit_runtime.requests import DeviceReply, RequestKind
 from simulators import demo_fleet
-from simulators.databases import sqlite_database
 
 PATHS = (
     "/",
@@ -67,19 +67,18 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def demo(fleet, make_bundle, tmp_path: Path) -> Iterator[tuple[ControlPlane, str]]:
-    with sqlite_database(tmp_path / "database") as database:
-        plane = ControlPlane(fleet=fleet, database=database, clock=demo_fleet.clock)
-        bundles = [make_bundle(v) for v in ("1.3.2", "1.4.0", "1.5.0")]
-        demo_fleet.populate(plane, [*bundles, make_bundle("0.9.1", name="bells")])
-        server = PageServer(plane, host="127.0.0.1", port=0)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield plane, f"http://{server.address}"
-        finally:
-            server.stop()
-            thread.join()
+def demo(database: Database, fleet, make_bundle) -> Iterator[tuple[ControlPlane, str]]:
+    plane = ControlPlane(fleet=fleet, database=database, clock=demo_fleet.clock)
+    bundles = [make_bundle(v) for v in ("1.3.2", "1.4.0", "1.5.0")]
+    demo_fleet.populate(plane, [*bundles, make_bundle("0.9.1", name="bells")])
+    server = PageServer(plane, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        yield plane, f"http://{server.address}"
+    finally:
+        server.stop()
+        thread.join()
 
 
 def token(plane: ControlPlane, role: Role) -> str:
@@ -347,38 +346,39 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(demo) -> None:
 
 
 @pytest.mark.slow
-def test_pages_answer_soon_with_ten_thousand_devices(fleet, make_bundle, tmp_path: Path) -> None:
+def test_pages_answer_soon_with_ten_thousand_devices(
+    database: Database, fleet, make_bundle
+) -> None:
     """No clock decides: the work is counted in statements, and rows that are read."""
     from sqlalchemy import event
 
-    with sqlite_database(tmp_path / "database") as database:
-        plane = ControlPlane(fleet=fleet, database=database, clock=demo_fleet.clock)
-        bundles = [make_bundle(v) for v in ("1.3.2", "1.4.0", "1.5.0")]
-        demo_fleet.populate(plane, [*bundles, make_bundle("0.9.1", name="bells")], devices=10_000)
-        server = PageServer(plane, host="127.0.0.1", port=0)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        statements: list[str] = []
-        event.listen(
-            database.engine,
-            "before_cursor_execute",
-            lambda _c, _cu, statement, *_: statements.append(statement),
+    plane = ControlPlane(fleet=fleet, database=database, clock=demo_fleet.clock)
+    bundles = [make_bundle(v) for v in ("1.3.2", "1.4.0", "1.5.0")]
+    demo_fleet.populate(plane, [*bundles, make_bundle("0.9.1", name="bells")], devices=10_000)
+    server = PageServer(plane, host="127.0.0.1", port=0)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    statements: list[str] = []
+    event.listen(
+        database.engine,
+        "before_cursor_execute",
+        lambda _c, _cu, statement, *_: statements.append(statement),
+    )
+    try:
+        client = httpx.Client(
+            base_url=f"http://{server.address}",
+            cookies={"edgekit_token": token(plane, Role.OPERATOR)},
+            timeout=60,
         )
-        try:
-            client = httpx.Client(
-                base_url=f"http://{server.address}",
-                cookies={"edgekit_token": token(plane, Role.OPERATOR)},
-                timeout=60,
-            )
-            with client:
-                for path in ("/", "/devices", "/rollouts"):
-                    statements.clear()
-                    began = time.perf_counter()
-                    answer = client.get(path)
-                    print(f"{path}: {(time.perf_counter() - began) * 1000:.0f} ms")  # noqa: T201
-                    assert answer.status_code == 200
-                    assert len(answer.content) < 200_000
-                    assert len(statements) < 20
-        finally:
-            server.stop()
-            thread.join()
+        with client:
+            for path in ("/", "/devices", "/rollouts"):
+                statements.clear()
+                began = time.perf_counter()
+                answer = client.get(path)
+                print(f"{path}: {(time.perf_counter() - began) * 1000:.0f} ms")  # noqa: T201
+                assert answer.status_code == 200
+                assert len(answer.content) < 200_000
+                assert len(statements) < 20
+    finally:
+        server.stop()
+        thread.join()

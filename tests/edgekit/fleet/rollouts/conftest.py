@@ -12,11 +12,9 @@ from edgekit.fleet.ordering import order_device
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
 from edgekit.fleet.simulation.behaviour import device_name
-from edgekit.fleet.store.database import Database
 from edgekit_runtime.bundle.archive import write_bundle
 from edgekit_runtime.bundle.manifest import MANIFEST_NAME, parse_manifest
 from edgekit_runtime.orders import BundleOrder, Gates
-from tests.simulators.databases import sqlite_database
 from tests.simulators.tiny_bundles import affine_bundle
 
 GATES = Gates(min_seconds=0.0)
@@ -37,13 +35,6 @@ def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
         pytest.skip("mosquitto is not installed")
     with start_broker(tmp_path / "broker", prefer="mosquitto") as running:
         yield running
-
-
-@pytest.fixture
-def quick_database(tmp_path: Path) -> Iterator[Database]:
-    """SQLite alone, for tests of what does not depend on which database it is."""
-    with sqlite_database(tmp_path / "database") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -106,8 +106,8 @@ def drive(
 
 
 @pytest.fixture
-def store(quick_database: Database) -> RolloutTable:
-    return RolloutTable(quick_database)
+def store(database: Database) -> RolloutTable:
+    return RolloutTable(database)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
@@ -170,7 +170,7 @@ def test_a_bad_canary_goes_back_and_nobody_else_is_touched(
 def test_killed_at_any_instant_nothing_is_lost_and_nothing_told_twice(
     ready_fleet: ReadyFleet,
     store: RolloutTable,
-    quick_database: Database,
+    database: Database,
     mosquitto: RunningBroker,
 ) -> None:
     fleet = ready_fleet(30)
@@ -185,7 +185,7 @@ def test_killed_at_any_instant_nothing_is_lost_and_nothing_told_twice(
         "print('drives', flush=True)\n"
         "drive_rollout(fleet, database, 'r1', fleet.broker, turn_seconds=0.02)\n"
     )
-    where = str(quick_database.engine.url.database)
+    where = database.engine.url.render_as_string(hide_password=False)
     with Crowd.of_fleet(fleet, mosquitto.address, count=30, behaviour=FAST) as crowd:
         settle(crowd, "1.0.0")
         killed = 0
@@ -322,13 +322,13 @@ class FlakyStore(RolloutTable):
 
 def test_a_store_that_is_away_delays_and_loses_nothing(
     ready_fleet: ReadyFleet,
-    quick_database: Database,
+    database: Database,
     mosquitto: RunningBroker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("edgekit.fleet.rollouts.runner._RETRY_SECONDS", 0.1)
     fleet = ready_fleet(3)
-    store = FlakyStore(quick_database)
+    store = FlakyStore(database)
     store.create(make_plan(Stage(name="all", percent=100.0, criteria=QUICK)))
     store.away = 5
     with Crowd.of_fleet(fleet, mosquitto.address, count=3, behaviour=FAST) as crowd:
