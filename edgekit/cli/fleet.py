@@ -15,7 +15,14 @@ from edgekit.cli.fleet_devices import devices, groups
 from edgekit.cli.fleet_enrolment import enrolment
 from edgekit.cli.fleet_experiment import experiment
 from edgekit.cli.fleet_feedback import feedback
-from edgekit.cli.fleet_options import broker_address, broker_option, fleet_option, json_option
+from edgekit.cli.fleet_options import (
+    broker_address,
+    broker_option,
+    database_option,
+    fleet_option,
+    json_option,
+    log_change,
+)
 from edgekit.cli.fleet_records import audit, retention, token
 from edgekit.cli.fleet_request import request
 from edgekit.cli.fleet_serve import serve
@@ -125,6 +132,7 @@ def init(folder: Path, fleet_id: str, as_json: bool, **broker: Any) -> None:
 )
 @click.option("--min-battery", type=click.IntRange(0, 100), help="Percent, unless on mains.")
 @click.option("--max-load", type=NUMBER, help="Largest load average for each processor.")
+@database_option
 @json_option
 def order(
     device: str,
@@ -135,6 +143,7 @@ def order(
     go_live_by: datetime | None,
     min_battery: int | None,
     max_load: float | None,
+    database: str | None,
     as_json: bool,
     **gates: float | None,
 ) -> None:
@@ -144,6 +153,7 @@ def order(
     is fetched at once, and goes live when what is asked for here holds.
     """
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.ordering import order_bundle
     from edgekit_runtime.errors import UsageError
     from edgekit_runtime.orders import BundleOrder, Conditions, Gates, require_window
@@ -159,11 +169,15 @@ def order(
         min_battery_percent=min_battery or 0,
         max_load=max_load or 0.0,
     )
+    opened = Fleet.open(folder)
     number = order_bundle(
-        Fleet.open(folder),
+        opened,
         device,
         BundleOrder(bundle=name, version=version, gates=chosen, conditions=conditions),
     )
+    told: dict[str, object] = {"bundle": name, "version": version, "order": number}
+    change = FolderChange(action="device.ordered", device=device, detail=told)
+    log_change(opened, database, change)
     if as_json:
         emit_json({"device": device, "order": number, "bundle": name, "version": version})
         return
@@ -173,8 +187,9 @@ def order(
 @fleet.command()
 @fleet_option
 @broker_option
+@database_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def publish(folder: Path, broker: str | None, as_json: bool) -> None:
+def publish(folder: Path, broker: str | None, database: str | None, as_json: bool) -> None:
     """Put all chunks, metadata and orders on the broker, as retained messages.
 
     The broker is the store: devices fetch from it while this program is not running.
@@ -182,10 +197,19 @@ def publish(folder: Path, broker: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.publisher import publish as publish_all
+    from edgekit.fleet.publisher import revisions
 
     opened = Fleet.open(folder)
     done = publish_all(opened, broker_address(opened, broker))
+    change = FolderChange(
+        action="fleet.published",
+        subject=f"broker {done.broker}",
+        detail=revisions(opened) | {"chunks": done.chunks, "orders": done.orders},
+        once=True,
+    )
+    log_change(opened, database, change)
     if as_json:
         emit_json(asdict(done))
         return
@@ -230,21 +254,39 @@ def export(target: Path, folder: Path, devices: tuple[str, ...], as_json: bool) 
 
 @fleet.command()
 @fleet_option
+@database_option
 @json_option
-def refresh(folder: Path, as_json: bool) -> None:
+def refresh(folder: Path, database: str | None, as_json: bool) -> None:
     """Renew the online signatures, so that devices know they are not kept in the dark."""
     from dataclasses import asdict
 
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.ordering import refresh as refresh_all
 
-    done = refresh_all(Fleet.open(folder))
+    opened = Fleet.open(folder)
+    done = refresh_all(opened)
+    holds: dict[str, object] = {
+        "devices": done.devices,
+        "image_expires": done.image_expires.isoformat(),
+    }
+    change = FolderChange(
+        action="fleet.refreshed", subject=f"signatures of fleet {opened.id}", detail=holds
+    )
+    log_change(opened, database, change)
     if as_json:
         emit_json(asdict(done) | {"image_expires": done.image_expires.isoformat()})
     else:
         click.echo(
             f"image metadata holds until {done.image_expires:%Y-%m-%d}; orders of "
             f"{plural(done.devices, 'device')} renewed. Next: edgekit fleet publish"
+        )
+    if done.damaged:
+        click.echo(
+            click.style("Warning: ", fg="yellow", bold=True)
+            + f"damaged, and not renewed, are the orders of {', '.join(done.damaged)}: "
+            "take the fleet folder from a backup",
+            err=True,
         )
     for name in done.needs_offline_keys:
         click.echo(

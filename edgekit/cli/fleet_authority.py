@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.fleet_options import fleet_option, json_option
+from edgekit.cli.fleet_options import database_option, fleet_option, json_option, log_change
 from edgekit.cli.render import emit_json, moment
 from edgekit.wording import plural
 
@@ -135,6 +135,7 @@ def show(folder: Path, as_json: bool) -> None:
 )
 @click.option("--days", default=90, show_default=True, type=click.IntRange(1))
 @fleet_option
+@database_option
 @json_option
 def issue(
     device: str,
@@ -143,6 +144,7 @@ def issue(
     request: Path | None,
     days: int,
     folder: Path,
+    database: str | None,
     as_json: bool,
 ) -> None:
     """Sign a certificate for the device NAME, for one that is not enrolled over HTTPS.
@@ -154,16 +156,30 @@ def issue(
     from edgekit.fleet.authority import FleetAuthority
     from edgekit.fleet.broker_setup import issue_to_folder
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
 
     target = out or Path(device)
+    fleet = Fleet.open(folder)
     issued = issue_to_folder(
-        FleetAuthority.load(Fleet.open(folder)),
+        FleetAuthority.load(fleet),
         device,
         target,
         request=request,
         days=days,
         hosts=hosts,
     )
+    held: dict[str, object] = {
+        "serial": f"{issued.serial:x}",
+        "expires": issued.expires.isoformat(),
+        "hosts": list(hosts),
+    }
+    change = FolderChange(
+        action="certificate.issued",
+        subject=f"server {device}" if hosts else "",
+        device="" if hosts else device,
+        detail=held,
+    )
+    log_change(fleet, database, change)
     if as_json:
         expires = issued.expires.isoformat()
         serial = f"{issued.serial:x}"
@@ -177,8 +193,11 @@ def issue(
 @authority.command()
 @click.argument("certificates", nargs=-1, required=True, metavar="CERTIFICATE...")
 @fleet_option
+@database_option
 @json_option
-def revoke(certificates: tuple[str, ...], folder: Path, as_json: bool) -> None:
+def revoke(
+    certificates: tuple[str, ...], folder: Path, database: str | None, as_json: bool
+) -> None:
     """Take certificates back, given as PEM files or as serial numbers (hexadecimal).
 
     For devices that have enrolled, `edgekit fleet devices` knows their certificates.
@@ -187,10 +206,18 @@ def revoke(certificates: tuple[str, ...], folder: Path, as_json: bool) -> None:
     from edgekit.fleet.broker_setup import install_revocations
     from edgekit.fleet.certificates import serial_of
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
 
-    found = FleetAuthority.load(Fleet.open(folder))
+    fleet = Fleet.open(folder)
+    found = FleetAuthority.load(fleet)
     serials = [serial_of(text) for text in certificates]
     found.revoke(serials)
+    change = FolderChange(
+        action="certificate.revoked",
+        subject=f"authority of fleet {fleet.id}",
+        detail={"serials": [f"{serial:x}" for serial in serials]},
+    )
+    log_change(fleet, database, change)
     path, count = install_revocations(found), len(found.revoked())
     if as_json:
         revoked = [f"{serial:x}" for serial in serials]
@@ -212,17 +239,25 @@ def revoke(certificates: tuple[str, ...], folder: Path, as_json: bool) -> None:
     "that it has]",
 )
 @fleet_option
+@database_option
 @json_option
-def renew(hosts: tuple[str, ...], folder: Path, as_json: bool) -> None:
+def renew(hosts: tuple[str, ...], folder: Path, database: str | None, as_json: bool) -> None:
     """Make the broker's and the control plane's certificates anew, before they end."""
     from edgekit.fleet.authority import FleetAuthority
     from edgekit.fleet.broker_setup import BrokerPlan, broker_folder, renew_certificates
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
 
     fleet = Fleet.open(folder)
     named = BrokerPlan(hosts=hosts).all_hosts if hosts else ()
     ends = renew_certificates(FleetAuthority.load(fleet), hosts=named)
     path = broker_folder(fleet) / "broker.pem"
+    change = FolderChange(
+        action="certificate.renewed",
+        subject=f"broker of fleet {fleet.id}",
+        detail={"expires": ends.isoformat(), "hosts": list(named)},
+    )
+    log_change(fleet, database, change)
     if as_json:
         emit_json({"certificate": str(path), "expires": ends.isoformat()})
         return

@@ -13,6 +13,7 @@ from edgekit.wording import plural
 
 if TYPE_CHECKING:
     from edgekit.fleet.folder import BrokerAddress, Fleet
+    from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.store.database import Database
 
 fleet_option = click.option(
@@ -65,6 +66,27 @@ def opened_database(folder: Path, address: str | None) -> Iterator[tuple[Fleet, 
         yield fleet, database
     finally:
         database.close()
+
+
+def log_change(fleet: Fleet, address: str | None, change: FolderChange) -> None:
+    """Write what was changed in the fleet's folder into the audit log, now or when that is there.
+
+    The change is made, and some machines that release have no database: it is noted beside it.
+    """
+    from edgekit.cli.render import say
+    from edgekit.fleet.access import local_actor
+    from edgekit.fleet.folder_changes import note_change
+    from edgekit.fleet.store.database import open_fleet_database
+    from edgekit_runtime.errors import EdgekitError
+
+    note_change(fleet, change, actor=local_actor())
+    try:
+        open_fleet_database(fleet, address).close()
+    except EdgekitError as error:
+        say(
+            f"not in the audit log yet: {error.what}. It is noted in the fleet's folder; the next "
+            "command that opens the database takes it in"
+        )
 
 
 def broker_address(opened: Fleet, text: str | None) -> BrokerAddress:

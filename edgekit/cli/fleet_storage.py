@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.fleet_options import fleet_option, json_option
+from edgekit.cli.fleet_options import database_option, fleet_option, json_option, log_change
 from edgekit.cli.render import emit_json, say, size
 from edgekit.wording import plural
 
@@ -24,9 +24,16 @@ from edgekit.wording import plural
 )
 @click.option("--plain", is_flag=True, help="Write everything plain again.")
 @fleet_option
+@database_option
 @json_option
 def storage(
-    url: str | None, endpoint: str, key_file: Path | None, plain: bool, folder: Path, as_json: bool
+    url: str | None,
+    endpoint: str,
+    key_file: Path | None,
+    plain: bool,
+    folder: Path,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Show where chunks and bundle files are, or move them to URL: s3://BUCKET/PREFIX.
 
@@ -41,6 +48,7 @@ def storage(
     from dataclasses import asdict
 
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.storage.setting import (
         LOCAL,
         StorageSetting,
@@ -50,10 +58,19 @@ def storage(
     )
 
     fleet = Fleet.open(folder)
+
+    def log(**more: int) -> None:
+        detail = {"storage": str(read_storage(fleet)), **more}
+        subject = f"storage of fleet {fleet.id}"
+        log_change(
+            fleet, database, FolderChange(action="storage.changed", subject=subject, detail=detail)
+        )
+
     if key_file or plain:
         if url or (key_file and plain):
             raise click.UsageError("--key-file, --plain and URL are one at a time.")
         converted = encrypt_storage(fleet, key_file)
+        log(written_anew=converted)
         if as_json:
             emit_json(asdict(read_storage(fleet)) | {"converted": converted})
         else:
@@ -78,6 +95,7 @@ def storage(
             say(f"{done} of {total} are there")
 
     moved = move_storage(fleet, setting, progress=progress)
+    log(copied=moved.copied)
     if as_json:
         emit_json(asdict(setting) | asdict(moved))
         return

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from edgekit.cli.fleet_options import fleet_option, passphrase_option
+from edgekit.cli.fleet_options import (
+    database_option,
+    fleet_option,
+    log_change,
+    passphrase_option,
+)
 from edgekit.cli.render import emit_json, size, table
 from edgekit.wording import plural
 
@@ -23,8 +28,11 @@ def release() -> None:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @fleet_option
 @passphrase_option
+@database_option
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def add(bundle: Path, folder: Path, passphrase: str | None, as_json: bool) -> None:
+def add(
+    bundle: Path, folder: Path, passphrase: str | None, database: str | None, as_json: bool
+) -> None:
     """Release BUNDLE (.ekb): cut it into chunks and sign its index.
 
     The same version with other content is refused; the same content again changes nothing.
@@ -32,9 +40,18 @@ def add(bundle: Path, folder: Path, passphrase: str | None, as_json: bool) -> No
     from dataclasses import asdict
 
     from edgekit.fleet.folder import Fleet
+    from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.release import release_bundle
 
-    made = release_bundle(Fleet.open(folder), bundle, passphrase=passphrase)
+    fleet = Fleet.open(folder)
+    made = release_bundle(fleet, bundle, passphrase=passphrase)
+    change = FolderChange(
+        action="release.added",
+        subject=f"{made.bundle}@{made.version}",
+        detail={"file_sha256": made.file_sha256, "chunks": made.chunks},
+        once=True,
+    )
+    log_change(fleet, database, change)
     if as_json:
         emit_json(asdict(made))
         return

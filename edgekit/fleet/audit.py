@@ -119,6 +119,17 @@ def head_of(session: Session) -> AuditHead:
     )
 
 
+def last_detail(session: Session, action: str, subject: str) -> dict[str, object] | None:
+    """The detail of the newest entry of an action and a subject; None if there is none."""
+    from sqlalchemy import select
+
+    from edgekit.fleet.store.tables import AuditRow
+
+    query = select(AuditRow.detail).where(AuditRow.action == action, AuditRow.subject == subject)
+    text = session.scalar(query.order_by(AuditRow.sequence.desc()).limit(1))
+    return None if text is None else _detail(text)
+
+
 def verify_audit(database: Database, *, expect: AuditHead | None = None) -> AuditHead:
     """Check every entry and every link.
 

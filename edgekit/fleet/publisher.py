@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from edgekit.fleet.connection import BrokerConnection, Progress, connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.repositories import open_director, open_images, ordered_devices
+from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.protocol import Topics, pack_metadata, unpack_metadata
 
 
@@ -49,15 +50,26 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
 
     Raises:
         UsageError: If the fleet has no keys yet.
-        VerificationError: If chunks or metadata on disk are damaged.
+        VerificationError: If chunks or metadata on disk are damaged; if it is some devices'
+            orders, everything else has been published.
         EnvironmentLackError: If the broker cannot be reached or does not take a message.
     """
+    damaged: dict[str, VerificationError] = {}
     with connected_to(broker) as connection:
         chunks, chunk_bytes = publish_chunks(fleet, connection, progress=progress)
         metadata_bytes = publish_metadata(fleet, connection)
-        orders, order_bytes = connection.publish(packed_orders(fleet, ordered_devices(fleet)))
+        orders, order_bytes = connection.publish(
+            packed_orders(fleet, ordered_devices(fleet), damaged=damaged)
+        )
         protocol = connection.protocol
     fleet.with_broker(broker)
+    if damaged:
+        raise VerificationError(
+            f"everything is published but the orders of {', '.join(damaged)}: "
+            + next(iter(damaged.values())).what,
+            where=str(fleet.orders),
+            fix="take the fleet folder from a backup",
+        )
     return Published(
         broker=broker,
         protocol=protocol,
@@ -67,6 +79,20 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
         orders=orders,
         order_bytes=order_bytes,
     )
+
+
+def revisions(fleet: Fleet) -> dict[str, int]:
+    """What would be published now, in two numbers: each change of metadata or orders adds to one.
+
+    Raises:
+        UsageError: If the fleet has no keys yet.
+        VerificationError: If metadata on disk is damaged.
+    """
+    timestamp = next(i for i in open_images(fleet).expiries() if i.role == "timestamp")
+    return {
+        "metadata_version": timestamp.version,
+        "order_changes": sum(open_director(fleet).store.revisions().values()),
+    }
 
 
 def publish_chunks(
@@ -127,16 +153,33 @@ def packed_order(fleet: Fleet, device: str) -> bytes:
     return message
 
 
-def packed_orders(fleet: Fleet, devices: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+def packed_orders(
+    fleet: Fleet,
+    devices: Iterable[str],
+    *,
+    damaged: dict[str, VerificationError] | None = None,
+) -> Iterator[tuple[str, bytes]]:
     """Topic and message of each device, as `packed_order` makes it.
+
+    Args:
+        fleet: The fleet.
+        devices: Their ids.
+        damaged: Takes what is wrong with a device's order, which is left out then.
 
     Raises:
         UsageError: If a device has no order.
-        VerificationError: If metadata on disk is damaged.
+        VerificationError: If metadata on disk is damaged, and that is not to be left out.
     """
     director, topics = open_director(fleet), Topics(fleet.id)
     for device in devices:
-        yield topics.order(device), _packed(director.published(device), where=f"device {device}")
+        try:
+            message = _packed(director.published(device), where=f"device {device}")
+        except VerificationError as error:
+            if damaged is None:
+                raise
+            damaged[device] = error
+        else:
+            yield topics.order(device), message
 
 
 def _chunk_messages(fleet: Fleet) -> Iterator[tuple[str, bytes]]:

@@ -15,6 +15,7 @@ from edgekit.fleet.devices.certificates import certificates_of, revoke_device
 from edgekit.fleet.devices.forgetting import forget_in_rollout, forget_in_setting, renaming
 from edgekit.fleet.devices.inventory import require_device
 from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.folder_changes import record_noted
 from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.rollouts.plan import plan_from_json
 from edgekit.fleet.rollouts.state import state_from_json
@@ -168,6 +169,8 @@ def erase_device(
         topics = Topics(fleet.id)
         with connected_to(broker) as connection:
             connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
+    # What was noted of it without the database, after this one was opened.
+    record_noted(fleet, database)
     with fleet.locked():
         OrderStore(fleet).remove(name)
         # Files that were taken into the database long ago name devices too.

@@ -136,19 +136,23 @@ def open_fleet_database(fleet: Fleet, address: str | None = None) -> Database:
     """The database of a fleet: the one that is named, or `fleet.db` in its folder.
 
     A fleet has one: which it is stands in its folder once another than `fleet.db` was used. What
-    an edgekit that kept rollouts and measurements as files has left is taken into it.
+    an edgekit that kept rollouts and measurements as files has left is taken into it, and what
+    was changed in the folder without it into its audit log.
 
     Raises:
         UsageError: As `open_database`; or if the fleet's database is another one.
         EnvironmentLackError: As `open_database`.
     """
+    from edgekit.fleet.folder_changes import record_noted
     from edgekit.fleet.store.adoption import adopt_files
 
+    require("sqlalchemy", extra="fleet")
     chosen = address or fleet.path / DEFAULT_NAME
     _require_same(fleet, _url(chosen), named=address is not None)
     database = open_database(chosen)
     try:
         adopt_files(fleet, database)
+        record_noted(fleet, database)
     except BaseException:
         database.close()
         raise
