@@ -242,10 +242,12 @@ def list_groups_(folder: Path, database: str | None, as_json: bool) -> None:
     from edgekit.fleet.devices.groups import list_groups
 
     with _inventory(folder, database) as inventory:
-        found = [
-            {"name": g.name, "query": g.query, "devices": len(inventory.find(g.query))}
-            for g in list_groups(inventory.database)
-        ]
+        saved = list_groups(inventory.database)
+        counts = inventory.count(group.query for group in saved)
+    found = [
+        {"name": group.name, "query": group.query, "devices": count}
+        for group, count in zip(saved, counts, strict=True)
+    ]
     if as_json:
         emit_json(found)
         return

@@ -26,10 +26,13 @@ def note_alarms(database: Database, lasting: Iterable[Alarm], *, now: float) -> 
     changes = 0
     with database.read() as session:
         query = select(AlarmRow).where(AlarmRow.ended.is_(None))
-        rows = {_key(row): (row.id, row.detail) for row in session.scalars(query)}
-    if all(rows.get(key, (0, {}))[1] == _detail(alarm) for key, alarm in wanted.items()) and set(
-        rows
-    ) <= set(wanted):
+        rows = {_key(row): row.detail for row in session.scalars(query)}
+        # An alarm goes on for a while after its device was deleted: nobody is told of it any more.
+        new = {alarm.device for key, alarm in wanted.items() if key not in rows and alarm.device}
+        named = select(DeviceRow.id)
+        known = {name for name in new if session.scalar(named.where(DeviceRow.id == name))}
+    wanted = {k: a for k, a in wanted.items() if k in rows or not a.device or a.device in known}
+    if rows == {key: _detail(alarm) for key, alarm in wanted.items()}:
         # Asked every second: a reader is no writer.
         return 0
     with database.write() as session:

@@ -183,3 +183,19 @@ def test_groups_are_queries_with_names(inventory, database) -> None:
     with database.read() as session:
         actions = [entry.action for entry in read_audit(session)]
     assert actions == ["group.deleted", "group.saved", "group.saved"]
+
+
+def test_many_queries_are_counted_with_one_reading_of_the_devices(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventory.add("oven-1", {"site": "berlin"})
+    inventory.add("oven-2", {"site": "rome"})
+    read = Inventory.all
+    readings = []
+    monkeypatch.setattr(Inventory, "all", lambda self: readings.append(1) or read(self))
+    queries = ["", "site=berlin", "site", "site=mars", "id>oven-1"]
+    assert inventory.count(queries) == [2, 1, 2, 0, 1]
+    assert inventory.count([]) == []
+    assert len(readings) == 1
+    with pytest.raises(UsageError, match="the query cannot be read"):
+        inventory.count(["site=berlin", "site="])

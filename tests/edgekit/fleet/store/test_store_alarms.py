@@ -60,9 +60,15 @@ def test_its_text_does_not_name_the_device_that_it_is_about(
 
 
 def test_a_device_that_was_deleted_meanwhile_begins_none(
-    database: Database, lasting: tuple[Alarm, Alarm]
+    database: Database, lasting: tuple[Alarm, Alarm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     note_alarms(database, lasting, now=10.0)
     delete_device(database, "oven-1", actor="test")
+
+    def no_write() -> None:
+        raise AssertionError("a second in which nothing changes is written down")
+
+    # It lasts for minutes still, and is asked for every second.
+    monkeypatch.setattr(Database, "write", lambda _database: no_write())
     assert note_alarms(database, lasting, now=20.0) == 0
     assert [alarm.device for alarm in alarms_of(database, newest=5)] == [None]
