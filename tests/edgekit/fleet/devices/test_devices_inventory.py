@@ -7,6 +7,7 @@ from sqlalchemy import func, select
 
 from edgekit.fleet.audit import read_audit
 from edgekit.fleet.devices.groups import delete_group, list_groups, save_group
+from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.registry.catalogue import Registry
 from edgekit.fleet.store.tables import DeviceBundleRow, DeviceRow, EventRow
 from edgekit_runtime.errors import UsageError
