@@ -45,6 +45,19 @@ _AT_ONCE: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SignedAgain:
+    """What was done to the orders of all devices.
+
+    Attributes:
+        devices: How many were signed again.
+        damaged: Whose order was left as it is: it is damaged, or not signed by a trusted key.
+    """
+
+    devices: int
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Opened:
     """The three files of an order, each signed by a key that the root trusts."""
 
@@ -173,30 +186,17 @@ class Director:
         )
         return signed, held
 
-    def renew(self) -> int:
-        """Sign what keeps orders valid; an order itself only when half its time is over.
-
-        Returns:
-            How many devices have an order.
-
-        Raises:
-            VerificationError: As `held`.
-        """
+    def renew(self) -> SignedAgain:
+        """Sign what keeps orders valid; an order itself only when half its time is over."""
         return self._change_all(self._renewed)
 
-    def sign_again(self, final: Root) -> int:
+    def sign_again(self, final: Root) -> SignedAgain:
         """Sign present orders with the keys of today, where a coming root asks for that.
 
         Their versions stay: a new one a device would take as the wish to try again.
 
         Args:
             final: The root that will trust the keys of today alone.
-
-        Returns:
-            How many devices have an order.
-
-        Raises:
-            VerificationError: As `held`.
         """
         return self._change_all(lambda opened: self._signed_for(final, opened))
 
@@ -213,16 +213,22 @@ class Director:
         files = (opened.targets, opened.snapshot, opened.timestamp)
         return tuple(_expiry(file.signed) for file in files)
 
-    def _change_all(self, change: Callable[[_Opened], SignedOrder]) -> int:
+    def _change_all(self, change: Callable[[_Opened], SignedOrder]) -> SignedAgain:
         devices = list(self.store.revisions())
+        damaged: list[str] = []
         for start in range(0, len(devices), _AT_ONCE):
             changed = {}
             for device in devices[start : start + _AT_ONCE]:
-                opened = self._opened(device)
+                try:
+                    opened = self._opened(device)
+                except VerificationError:
+                    # Other devices must not be left in the dark for it.
+                    damaged.append(device)
+                    continue
                 if opened is not None:
                     changed[device] = change(opened)
             self.store.put(changed)
-        return len(devices)
+        return SignedAgain(devices=len(devices) - len(damaged), damaged=tuple(damaged))
 
     def _renewed(self, opened: _Opened) -> SignedOrder:
         targets = opened.targets.signed

@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -42,6 +43,8 @@ from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.secret_files import replace_secret
 from edgekit_runtime.durable import discard, sync_folder, unwritable, write_bytes
 from edgekit_runtime.errors import EdgekitError, UsageError, VerificationError
+
+_log = logging.getLogger(__name__)
 
 Record = Callable[[KeyChange], None]
 """Writes a change that is in force into the audit log; may be called again after a crash."""
@@ -276,7 +279,10 @@ def _sign_images_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> No
 def _sign_orders_again(fleet: Fleet, part: RepositoryChange, clock: Clock) -> None:
     if not part.roots:
         return
-    open_director(fleet, clock=clock).sign_again(part.final)
+    done = open_director(fleet, clock=clock).sign_again(part.final)
+    if done.damaged:
+        # They are void with either keys: that must not keep a key from being revoked.
+        _log.warning("orders are damaged and were not signed again: %s", ", ".join(done.damaged))
 
 
 def _publish_first(fleet: Fleet, part: RepositoryChange, ring: Keyring, clock: Clock) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edgekit.fleet.folder import Fleet
-from edgekit.fleet.order_folders import OrderFolders
+from edgekit.fleet.order_folders import OrderFolders, is_newer
 from edgekit_runtime.errors import EnvironmentLackError, UsageError, VerificationError
 from edgekit_runtime.orders import BundleOrder, order_of
 
@@ -75,7 +75,8 @@ NO_ORDER: Final = HeldOrder(revision=0, version=0, snapshot=0, timestamp=0, bund
 class OrderStore:
     """Where signed orders are kept; may be used from several threads and processes at once.
 
-    Whoever builds an order upon another holds the fleet's lock meanwhile.
+    Reading makes no file: whoever only looks need not be the one who may write. Whoever builds an
+    order upon another holds the fleet's lock meanwhile.
 
     Args:
         fleet: Whose.
@@ -114,7 +115,7 @@ class OrderStore:
 
     def put(self, orders: Mapping[str, SignedOrder]) -> dict[str, int]:
         """Keep orders, durably, all of them or none; the revision of each."""
-        with self._open() as connection, _transaction(connection):
+        with self._open(make=True) as connection, _transaction(connection):
             return {device: _put(connection, device, order) for device, order in orders.items()}
 
     def remove(self, device: str) -> None:
@@ -123,11 +124,15 @@ class OrderStore:
             connection.execute("DELETE FROM orders WHERE device = ?", (device,))
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, make: bool = False) -> Iterator[sqlite3.Connection]:
         with (
             self._faults_named(),
             contextlib.closing(
-                sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
+                sqlite3.connect(
+                    self._path if make or self._is_there() else ":memory:",
+                    timeout=_BUSY_SECONDS,
+                    isolation_level=None,
+                )
             ) as connection,
         ):
             # The folder's entry is written too before anybody is told of an order.
@@ -145,14 +150,21 @@ class OrderStore:
                     connection.execute(_SCHEMA)
                     connection.execute(f"PRAGMA user_version={_FORMAT}")
                     self._take_folders_in(connection)
-                self._folders.remove()
+                # Others who wait for the first transaction may read the folders until this one.
+                with _transaction(connection):
+                    self._folders.remove()
             yield connection
 
+    def _is_there(self) -> bool:
+        return self._path.exists() or self._folders.exist()
+
     def _take_folders_in(self, connection: sqlite3.Connection) -> None:
-        known = {row[0] for row in connection.execute("SELECT device FROM orders")}
         for device, (targets, snapshot, timestamp) in self._folders.read():
-            # What was taken in before a crash may have changed since.
-            if device not in known:
+            kept = connection.execute(
+                "SELECT timestamp FROM orders WHERE device = ?", (device,)
+            ).fetchone()
+            # What a crash has left is older, what an earlier edgekit that still ran has made newer.
+            if kept is None or is_newer(timestamp, kept[0]):
                 order = SignedOrder(targets=targets, snapshot=snapshot, timestamp=timestamp)
                 _put(connection, device, order)
 
@@ -160,7 +172,7 @@ class OrderStore:
     def _faults_named(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as error:
+        except (OSError, sqlite3.OperationalError) as error:
             raise EnvironmentLackError(
                 f"the signed orders cannot be read or written: {error}",
                 where=str(self._path),

@@ -39,11 +39,13 @@ class Refreshed:
     Attributes:
         image_expires: Until when the image repository's timestamp holds now.
         devices: How many devices' orders were renewed.
+        damaged: Whose orders are damaged, and were not.
         needs_offline_keys: Which roles expire within 30 days and cannot be renewed here.
     """
 
     image_expires: datetime
     devices: int
+    damaged: tuple[str, ...]
     needs_offline_keys: tuple[str, ...]
 
 
@@ -118,20 +120,22 @@ def refresh(fleet: Fleet, *, clock: Clock = utc_now) -> Refreshed:
 
     Raises:
         UsageError: If the fleet has no keys yet.
-        VerificationError: If metadata on disk is damaged or not signed by a trusted key.
+        VerificationError: If the metadata of the image repository, or the file of orders, is
+            damaged or not signed by a trusted key.
     """
     images = open_images(fleet, clock=clock)
     with fleet.locked():
         images.commit(renew=True)
         director = open_director(fleet, clock=clock)
-        devices = director.renew()
+        renewed = director.renew()
     expiries = list(images.expiries())
     offline = [(f"image {item.role}", item) for item in expiries if item.role in _OFFLINE_IMAGE]
-    if devices:
+    if renewed.devices or renewed.damaged:
         offline.append(("director root", director.root_expiry))
     return Refreshed(
         image_expires=next(item.expires for item in expiries if item.role == "timestamp"),
-        devices=devices,
+        devices=renewed.devices,
+        damaged=renewed.damaged,
         needs_offline_keys=tuple(
             name for name, item in offline if item.expires - clock() < _NOTICE
         ),

@@ -103,22 +103,14 @@ class SignedFolder(Repository):
         if role == Timestamp.type:
             # Devices without a clock learn from it what time it is at least.
             md.signed.unrecognized_fields[TIME_FIELD] = rfc3339(now)
-        self.replace_signatures(role, md)
-        if role == Timestamp.type:
-            self._prune()
-
-    def replace_signatures(self, role: str, md: Metadata[Any]) -> None:
-        """Sign a role as it is, and write it, durably.
-
-        Raises:
-            VerificationError: If the keys that sign are not trusted by the root.
-        """
         md.signatures.clear()
         self._sign(role, md)
         self._prove(role, md, str(self._folder))
         name = f"{role}.json" if role == Timestamp.type else f"{md.signed.version}.{role}.json"
         folder = self._root_folder if role == Root.type else self._folder
-        self._write(role, folder / name, md.to_bytes())
+        self._write(folder / name, md.to_bytes())
+        if role == Timestamp.type:
+            self._prune()
 
     def require_signer(self, role: str) -> None:
         """Fail now, and not halfway, if the keys of a role cannot be used.
@@ -212,7 +204,7 @@ class SignedFolder(Repository):
         for signer in self._sign_with(role):
             add_signature(md, signer)
 
-    def _write(self, _role: str, path: Path, data: bytes) -> None:
+    def _write(self, path: Path, data: bytes) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

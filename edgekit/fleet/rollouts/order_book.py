@@ -5,9 +5,9 @@ Imports tuf only when something is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
@@ -15,12 +15,14 @@ from edgekit.fleet.order_store import NO_ORDER, HeldOrder, SignedOrder
 from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order
+from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics, pack_metadata
 
 if TYPE_CHECKING:
     from edgekit.fleet.director import Director
 
+_ReadT = TypeVar("_ReadT")
 # Others may sign between two batches; a batch takes a part of a second.
 BATCH: Final = 100
 
@@ -70,13 +72,13 @@ class OrderBook:
         Raises:
             VerificationError: If the order is damaged, or no trusted key has signed it.
         """
-        director = self._director()
+        self._director()
         revision = self._revisions.get(device)
         if revision is None:
             return NO_ORDER
         held = self._held.get(device)
         if held is None or held.revision != revision:
-            held = self._held[device] = director.held(device)
+            held = self._held[device] = self._proven(lambda director: director.held(device))
         return held
 
     def carry_out(self, actions: Iterable[Order]) -> Iterator[list[tuple[str, bytes]]]:
@@ -84,7 +86,8 @@ class OrderBook:
 
         Yields:
             Topic and message of every device of a batch whose order is as the action wants it,
-            also of those that were signed before.
+            also of those that were signed before. Each must be sent before the next is asked for:
+            where others have signed meanwhile, their order follows, so that it is the last sent.
 
         Raises:
             UsageError: If the version is not released.
@@ -99,11 +102,14 @@ class OrderBook:
                 # Others may have ordered something, or rotated keys, since the last batch.
                 self.look()
                 messages = self._tell(by_device)
-            yield messages
+                sent = {device: self._revisions[device] for device in messages}
+            yield [(self._topics.order(device), data) for device, data in messages.items()]
+            yield from self._overtaken(sent)
 
     def message(self, device: str) -> tuple[str, bytes]:
         """Topic and message of a device's present order."""
-        return self._topics.order(device), pack_metadata(self._director().published(device))
+        files = self._proven(lambda director: director.published(device))
+        return self._topics.order(device), pack_metadata(files)
 
     def _director(self) -> Director:
         if self._opened is None:
@@ -111,7 +117,35 @@ class OrderBook:
         assert self._opened is not None  # noqa: S101 - whoever looks has opened it
         return self._opened
 
-    def _tell(self, by_device: Mapping[str, Sequence[Order]]) -> list[tuple[str, bytes]]:
+    def _proven(self, read: Callable[[Director], _ReadT]) -> _ReadT:
+        director = self._director()
+        try:
+            return read(director)
+        except VerificationError:
+            # The keys may have been exchanged since the last look.
+            self.look()
+            if self._director().root.version == director.root.version:
+                raise
+            return read(self._director())
+
+    def _overtaken(self, sent: Mapping[str, int]) -> Iterator[list[tuple[str, bytes]]]:
+        while sent:
+            self.look()
+            now = self._revisions
+            gone = [device for device in sent if device not in now]
+            sent = {
+                device: now[device]
+                for device in sent
+                if now.get(device, sent[device]) != sent[device]
+            }
+            messages = [self.message(device) for device in sent]
+            # A device that was deleted leaves nothing on the broker.
+            messages += [(self._topics.order(device), b"") for device in gone]
+            if messages:
+                yield messages
+
+    def _tell(self, by_device: Mapping[str, Sequence[Order]]) -> dict[str, bytes]:
+        """By device, the message for those that are told what the actions want."""
         director = self._director()
         images = open_images(self._fleet).published_targets()
         told: dict[str, HeldOrder] = {}
@@ -126,14 +160,12 @@ class OrderBook:
                 if fate is not Fate.OVERTAKEN:
                     told[device] = held
         self._keep(director, signed, told)
-        messages = []
-        for device, held in told.items():
-            if device in signed:
-                files = director.files(signed[device], held)
-                messages.append((self._topics.order(device), pack_metadata(files)))
-            else:
-                messages.append(self.message(device))
-        return messages
+        return {
+            device: pack_metadata(director.files(signed[device], held))
+            if device in signed
+            else self.message(device)[1]
+            for device, held in told.items()
+        }
 
     def _keep(
         self,

@@ -655,3 +655,20 @@ def test_lacking_counts_what_is_there(ceremony) -> None:
     }  # fmt: skip
     sign_as(file, folder, "eva")
     assert {len(item.signed) for item in lacking(read_change(file))} == {1}
+
+
+def test_a_damaged_order_does_not_keep_a_key_from_being_exchanged(
+    busy: Fleet, device: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or whoever has stolen the key could keep it in force by damaging an order."""
+    order_bundle(busy, "dev-0", BundleOrder(bundle="digits", version="1.0.0"))
+    store = OrderStore(busy)
+    kept = store.get("dev-0")
+    assert kept is not None
+    store.put({"dev-0": replace(kept[1], targets=b"{}")})
+    old = keyids(busy, "director-online")
+    revoke_key(busy, "director-online", Signing(), reason="stolen")
+    assert pending_change(busy) is None
+    assert keyids(busy, "director-online-2").isdisjoint(old)
+    assert device("online").verify().order_version == 1
+    assert "orders are damaged and were not signed again: dev-0" in caplog.text

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekit.fleet import order_folders
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.order_folders import OrderFolders
 from edgekit.fleet.order_store import OrderStore, SignedOrder
 from edgekit.fleet.ordering import device_order, order_bundle, order_device
 from edgekit.fleet.publisher import packed_order
@@ -97,6 +99,15 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     assert caught.value.where == str(fleet.orders)
 
 
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    """Made by another user who only looks, the one who signs could not write it."""
+    fleet = Fleet.create(tmp_path / "plant", "plant-7")
+    store = OrderStore(fleet)
+    assert (store.head(), store.revisions(), store.get("d1")) == ((0, 0), {}, None)
+    store.remove("d1")
+    assert list(fleet.orders.parent.iterdir()) == []
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     fleet = Fleet.create(tmp_path / "plant", "plant-7")
     fleet.orders.parent.rmdir()
@@ -159,6 +170,56 @@ def test_folders_that_a_crash_has_left_change_nothing(ordered: Fleet) -> None:
     assert order_bundle(ordered, "d1", ORDER) == 3
     assert not folders.exists()
     assert device_order(ordered, "d1").version == 3
+
+
+def test_a_crash_while_folders_are_deleted_costs_nothing(
+    ordered: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = {device: packed_order(ordered, device) for device in ordered_devices(ordered)}
+    folders = as_folders(ordered)
+
+    def cut_off(path: Path, **_: object) -> None:
+        if path.is_dir():
+            (path / "d1" / "2.snapshot.json").unlink()
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(order_folders.shutil, "rmtree", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            ordered_devices(ordered)
+    assert {name: packed_order(ordered, name) for name in messages} == messages
+    assert [path.name for path in folders.parent.iterdir() if path.is_dir()] == ["metadata"]
+
+
+def test_folders_go_while_no_other_process_can_read_them(
+    ordered: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has waited for the first transaction would find them half deleted."""
+    as_folders(ordered)
+    remove, tried = OrderFolders.remove, []
+
+    def remove_beside(folders: OrderFolders) -> None:
+        with closing(sqlite3.connect(ordered.orders, timeout=0.0)) as connection:
+            # What the other would see by now.
+            tried.append(connection.execute("SELECT count(*) FROM orders").fetchone()[0])
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                connection.execute("BEGIN IMMEDIATE")
+        remove(folders)
+
+    monkeypatch.setattr(OrderFolders, "remove", remove_beside)
+    assert ordered_devices(ordered) == ("d1", "d2")
+    assert tried == [2]
+
+
+def test_what_an_earlier_edgekit_still_orders_is_taken_in(ordered: Fleet) -> None:
+    """An earlier one that has not been stopped goes on writing folders."""
+    older = ordered.orders.read_bytes()
+    order_bundle(ordered, "d1", ORDER)
+    newest = packed_order(ordered, "d1")
+    as_folders(ordered)
+    ordered.orders.write_bytes(older)
+    assert device_order(ordered, "d1").version == 3
+    assert packed_order(ordered, "d1") == newest
 
 
 @pytest.mark.parametrize("content", [None, b"no json", b"[]", b'{"signed": {"meta": {}}}'])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -167,6 +168,22 @@ def test_refresh_signs_the_order_again_when_half_of_its_time_is_over(released: F
     refresh(released, clock=lambda: START + timedelta(days=184))
     assert device_order(released, "dev-1").version == 2
     assert device_order(released, "dev-1").bundles == (wanted("1.0.0"),)
+
+
+def test_a_damaged_order_keeps_no_other_device_from_being_renewed(released: Fleet) -> None:
+    for device in ("dev-1", "dev-2", "dev-3"):
+        order_device(released, device, [BundleOrder(bundle="digits", version="1.0.0")])
+    store = OrderStore(released)
+    kept = store.get("dev-2")
+    assert kept is not None
+    store.put({"dev-2": replace(kept[1], targets=b"{}")})
+    before = {device: store.get(device) for device in store.revisions()}
+    done = refresh(released)
+    assert (done.devices, done.damaged) == (2, ("dev-2",))
+    assert [device for device in before if store.get(device) == before[device]] == ["dev-2"]
+    told = CliRunner().invoke(edgekit, ["fleet", "refresh", "--fleet", str(released.path)])
+    assert told.exit_code == 0
+    assert "Warning: damaged, and not renewed, are the orders of dev-2" in told.output
 
 
 def test_refresh_says_what_only_the_offline_keys_can_renew(released: Fleet) -> None:

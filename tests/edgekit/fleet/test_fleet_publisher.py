@@ -6,6 +6,7 @@ import queue
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
 from edgekit.fleet.connection import BrokerConnection, connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
 from edgekit.fleet.keys import director_root, image_root
+from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.ordering import order_device
 from edgekit.fleet.publisher import (
     packed_metadata,
@@ -227,6 +229,24 @@ def test_a_device_without_an_order_cannot_be_sent_one(
         pytest.raises(UsageError, match="nothing has been ordered"),
     ):
         publish_order(released, connection, "dev-9")
+
+
+@needs_mosquitto
+def test_a_damaged_order_keeps_no_other_device_from_being_told(
+    broker: RunningBroker, released: Fleet
+) -> None:
+    store = OrderStore(released)
+    kept = store.get("dev-1")
+    assert kept is not None
+    store.put({"dev-1": replace(kept[1], targets=b"{}")})
+    with pytest.raises(VerificationError, match=r"everything is published but .* dev-1: "):
+        publish(released, broker.address)
+    with listening(broker.address, f"{TOPICS.base}/devices/+/order") as came:
+        assert came.get(timeout=30) == (
+            TOPICS.order("dev-2"),
+            packed_order(released, "dev-2"),
+            True,
+        )
 
 
 def test_a_metadata_set_that_no_device_accepts_is_not_sent(

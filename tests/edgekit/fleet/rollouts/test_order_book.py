@@ -8,6 +8,8 @@ import pytest
 
 from edgekit.fleet import order_store
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.key_exchange import rotate_key
+from edgekit.fleet.key_signing import Signing
 from edgekit.fleet.keys import init_keys
 from edgekit.fleet.order_store import OrderStore, SignedOrder
 from edgekit.fleet.ordering import device_order, order_bundle
@@ -106,6 +108,42 @@ def test_many_are_told_at_once_and_one_device_one_after_the_other(fleet: Fleet) 
     for name in devices[1:]:
         assert messages[f"edgekit/v1/plant-7/devices/{name}/order"] == packed_order(fleet, name)
         assert device_order(fleet, name).bundles == (OLD,)
+
+
+def test_what_others_sign_while_an_order_is_on_its_way_is_sent_last(fleet: Fleet) -> None:
+    """The broker keeps what was sent last: an older order would stay there for good."""
+    book, broker = OrderBook(fleet), {}
+    actions = [Order(device=name, bundle="double", order=OLD, after=0) for name in ("d1", "d2")]
+    batches = book.carry_out(actions)
+    late = next(batches)
+    # The other signs and sends between our signing and our sending.
+    order_bundle(fleet, "d1", NEW)
+    for messages in (late, *batches):
+        broker |= dict(messages)
+    assert broker == {
+        f"edgekit/v1/plant-7/devices/{name}/order": packed_order(fleet, name)
+        for name in ("d1", "d2")
+    }
+    assert said(book, "d1") == (2, (NEW,))
+
+
+def test_of_a_device_that_is_deleted_meanwhile_nothing_stays_on_the_broker(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    batches = book.carry_out([Order(device="d1", bundle="double", order=OLD, after=0)])
+    ((topic, _),) = next(batches)
+    OrderStore(fleet).remove("d1")
+    assert list(batches) == [[(topic, b"")]]
+
+
+def test_keys_that_are_exchanged_during_a_turn_stop_nothing(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    book.look()
+    order_bundle(fleet, "d1", OLD)
+    book.look()
+    rotate_key(fleet, "director-online", Signing())
+    # Only now is the device looked at, and what it is told is signed with the new key.
+    assert said(book, "d1") == (1, (OLD,))
+    assert book.message("d1")[1] == packed_order(fleet, "d1")
 
 
 @pytest.mark.parametrize("told_before", [False, True])
