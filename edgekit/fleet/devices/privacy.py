@@ -138,7 +138,7 @@ def erase_device(
     actor: str,
     clock: Clock = utc_now,
 ) -> str:
-    """Delete a device everywhere: on the broker, in the fleet's folder, in the database.
+    """Delete a device everywhere: in the fleet's folder, on the broker, in the database.
 
     Its certificates of this fleet end first: a device that still came to the broker would be
     known again. Interrupted, do it again: the database comes last. In SQLite's files nothing of it
@@ -165,16 +165,17 @@ def erase_device(
         name = row.id
     if any(held.revoked is None for held in certificates_of(database, name)):
         revoke_device(database, fleet, name, actor=actor, clock=clock)
-    if broker is not None:
-        topics = Topics(fleet.id)
-        with connected_to(broker) as connection:
-            connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
     # What was noted of it without the database, after this one was opened.
     record_noted(fleet, database)
     with fleet.locked():
         OrderStore(fleet).remove(name)
         # Files that were taken into the database long ago name devices too.
         shutil.rmtree(fleet.path / ASIDE, ignore_errors=True)
+    # Only now: as long as there was an order, somebody may have been sending it.
+    if broker is not None:
+        topics = Topics(fleet.id)
+        with connected_to(broker) as connection:
+            connection.publish([(topics.state(name), b""), (topics.order(name), b"")])
     _, pseudonym = delete_device(database, name, actor=actor, clock=clock)
     database.wipe_log()
     return pseudonym

@@ -183,6 +183,9 @@ class OrderBook:
 
 
 def _fate(action: Order, held: HeldOrder) -> Fate:
+    if action.after and not held.version:
+        # The device was deleted meanwhile: it must not come back.
+        return Fate.OVERTAKEN
     return fate_of(
         after=action.after,
         expected=action.expected,

@@ -672,3 +672,22 @@ def test_a_damaged_order_does_not_keep_a_key_from_being_exchanged(
     assert keyids(busy, "director-online-2").isdisjoint(old)
     assert device("online").verify().order_version == 1
     assert "orders are damaged and were not signed again: dev-0" in caplog.text
+
+
+def test_orders_from_a_backup_are_refused_until_they_have_caught_up(
+    busy: Fleet, device: Open
+) -> None:
+    """As `deploy/README.md` says what to do."""
+    wanted = BundleOrder(bundle="digits", version="1.0.0")
+    online, backup = device("online"), busy.orders.read_bytes()
+    order_bundle(busy, DEVICE, wanted)
+    refresh(busy)
+    order_bundle(busy, DEVICE, wanted)
+    assert online.verify().order_version == 3
+    busy.orders.write_bytes(backup)
+    with pytest.raises(VerificationError):
+        online.verify()
+    while order_bundle(busy, DEVICE, wanted) <= 3:
+        pass
+    refresh(busy)
+    assert online.verify().order_version == 4

@@ -30,6 +30,7 @@ from edgekit.fleet.experiments.ab import Metric, Question
 from edgekit.fleet.experiments.assignment import Arm
 from edgekit.fleet.experiments.shadow import ShadowSettings
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.ordering import order_device
 from edgekit.fleet.publisher import publish_order
 from edgekit.fleet.repositories import ordered_devices
@@ -292,7 +293,9 @@ def test_a_device_may_be_called_like_anything_else() -> None:
     assert forget_in_setting([kept], "active", "p") == [kept | {"text": "p 1.0.0: errors"}]
 
 
-def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_path, state) -> None:
+def test_a_device_is_erased_from_broker_and_folder_too(
+    busy, fleet: Fleet, tmp_path, state, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")
     order_device(fleet, "d1", [])
@@ -304,6 +307,15 @@ def test_a_device_is_erased_from_broker_and_folder_too(busy, fleet: Fleet, tmp_p
             connection.publish([(topics.state(d), state(d).to_json()) for d in ("d1", "d2")])
             for device in ("d1", "d2"):
                 publish_order(fleet, connection, device)
+        remove = OrderStore.remove
+
+        def remove_late(store: OrderStore, device: str) -> None:
+            """While the order is there, somebody sends it."""
+            with connected_to(broker.address) as connection:
+                publish_order(fleet, connection, device)
+            remove(store, device)
+
+        monkeypatch.setattr(OrderStore, "remove", remove_late)
         erase_device(busy.database, fleet, "d1", broker=broker.address, actor="bob")
         kept: list[str] = []
         listening = BrokerConnection(

@@ -14,6 +14,7 @@ from edgekit.fleet.keys import init_keys
 from edgekit.fleet.order_store import OrderStore, SignedOrder
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import packed_order
+from edgekit.fleet.repositories import ordered_devices
 from edgekit.fleet.rollouts.engine import Order
 from edgekit.fleet.rollouts.order_book import OrderBook
 from edgekit_runtime.errors import UsageError, VerificationError
@@ -133,6 +134,14 @@ def test_of_a_device_that_is_deleted_meanwhile_nothing_stays_on_the_broker(fleet
     ((topic, _),) = next(batches)
     OrderStore(fleet).remove("d1")
     assert list(batches) == [[(topic, b"")]]
+
+
+def test_a_device_that_is_deleted_is_not_told_again(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
+    OrderStore(fleet).remove("d1")
+    assert tell(book, Order(device="d1", bundle="double", order=NEW, after=1, expected=OLD)) == {}
+    assert ordered_devices(fleet) == ()
 
 
 def test_keys_that_are_exchanged_during_a_turn_stop_nothing(fleet: Fleet) -> None:
