@@ -1,7 +1,8 @@
 """What people change in a fleet's folder: noted there at once, until the audit log has taken it.
 
 Releases, orders, storage and certificates are changed by commands that need no database. A note
-beside them is durable when the command ends; whoever opens the database next takes it into the log.
+beside them is durable when the command ends; whoever opens the database next, and the service that
+runs, takes it into the log.
 """
 
 from __future__ import annotations

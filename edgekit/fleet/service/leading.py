@@ -13,6 +13,7 @@ from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.devices.retention import apply_retention
 from edgekit.fleet.folder import BrokerAddress, Fleet
+from edgekit.fleet.folder_changes import record_noted
 from edgekit.fleet.rollouts.driving import decision_notice
 from edgekit.fleet.rollouts.label_cache import CachedLabels, Labelling
 from edgekit.fleet.service.asking import Asking, open_asking
@@ -171,6 +172,7 @@ class FleetService:
             hearing.turn(timeout_s=_HEAR_SECONDS)
             if now - looked >= _LOOK_SECONDS:
                 looked = now
+                record_noted(self._fleet, self._database)
                 drivers.turn()
                 for turn in experiments:
                     turn()

@@ -148,9 +148,13 @@ def open_fleet_database(fleet: Fleet, address: str | None = None) -> Database:
 
     require("sqlalchemy", extra="fleet")
     chosen = address or fleet.path / DEFAULT_NAME
-    _require_same(fleet, _url(chosen), named=address is not None)
+    url = _url(chosen)
+    is_new = _is_new(fleet, url, named=address is not None)
     database = open_database(chosen)
     try:
+        if is_new:
+            # Not before it was there: a slip would keep everybody from the right one.
+            write_bytes(fleet.path / _MARK, f"{_shown(url)}\n".encode())
         adopt_files(fleet, database)
         record_noted(fleet, database)
     except BaseException:
@@ -159,24 +163,32 @@ def open_fleet_database(fleet: Fleet, address: str | None = None) -> Database:
     return database
 
 
-def _require_same(fleet: Fleet, url: URL, *, named: bool) -> None:
-    """Two databases of one fleet would each tell devices what to run."""
+def _is_new(fleet: Fleet, url: URL, *, named: bool) -> bool:
+    """Whether it has to be written down that this is the fleet's database from now on.
+
+    Two databases of one fleet would each tell devices what to run.
+    """
     mark = fleet.path / _MARK
-    shown = url.set(password=None).render_as_string()
+    shown = _shown(url)
     usual = _url(fleet.path / DEFAULT_NAME).render_as_string()
     try:
         known = mark.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         known = ""
-    if named and shown != known and (known or shown != usual):
-        write_bytes(mark, f"{shown}\n".encode())
-    elif not named and known and known != shown:
+    if named:
+        return shown != known and (bool(known) or shown != usual)
+    if known and known != shown:
         raise UsageError(
             "this fleet's database is another one",
             where=str(mark),
             fix=f"give --database or EDGEKIT_DATABASE, without a password it is {known}; "
             f"or --database {DEFAULT_NAME} in the fleet's folder to go back to that",
         )
+    return False
+
+
+def _shown(url: URL) -> str:
+    return url.set(password=None).render_as_string()
 
 
 def _url(address: str | Path) -> URL:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from edgekit.fleet.access import Access, Role
 from edgekit.fleet.api.control_plane import ControlPlane
+from edgekit.fleet.audit import read_audit
 from edgekit.fleet.broker import RunningBroker
 from edgekit.fleet.connection import connected_to
 from edgekit.fleet.devices.activity import events_of
 from edgekit.fleet.devices.inventory import Inventory
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.folder_changes import FolderChange, note_change
 from edgekit.fleet.ordering import device_order, order_bundle
 from edgekit.fleet.publisher import publish
 from edgekit.fleet.release import release_bundle
@@ -225,3 +227,16 @@ def test_a_lease_is_held_by_one_and_is_over_by_itself(database) -> None:
     assert not first.take()
     second.give_back()
     assert first.take()
+
+
+def test_what_was_changed_without_the_database_is_recorded_meanwhile(
+    fleet: Fleet, database, mosquitto
+) -> None:
+    def recorded() -> list[str]:
+        with database.read() as session:
+            return [entry.action for entry in read_audit(session)]
+
+    with Running(fleet, database, mosquitto) as running:
+        wait_until(lambda: running.service.leads, "it leads")
+        note_change(fleet, FolderChange(action="release.added", subject="x@1.0.0"), actor="cli:eve")
+        wait_until(lambda: recorded() == ["release.added"], "the log has it")

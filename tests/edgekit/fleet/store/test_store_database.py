@@ -143,12 +143,21 @@ def test_an_address_that_is_none_is_refused_without_its_password() -> None:
 
 
 @pytest.mark.parametrize("address", ["me:hush@127.0.0.1:9/x?", "me@127.0.0.1:9/x?password=hush&"])
-def test_a_password_is_hidden_wherever_it_stands(fleet: Fleet, address: str) -> None:
+def test_a_password_is_hidden_wherever_it_stands(
+    fleet: Fleet, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("psycopg")
+    place = fleet.path / "database.txt"
     with pytest.raises(EnvironmentLackError, match="cannot be used") as caught:
         open_fleet_database(fleet, f"postgresql://{address}sslmode=disable")
     assert "hush" not in str(caught.value)
-    mark = (fleet.path / "database.txt").read_text()
+    # An address at which there is nothing does not become the fleet's.
+    assert not place.exists()
+    open_fleet_database(fleet).close()
+    there = open_database(tmp_path / "there.db")
+    monkeypatch.setattr("edgekit.fleet.store.database.open_database", lambda _address: there)
+    open_fleet_database(fleet, f"postgresql://{address}sslmode=disable").close()
+    mark = place.read_text()
     assert mark == "postgresql+psycopg://me:***@127.0.0.1:9/x?sslmode=disable\n"
 
 
