@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
@@ -15,7 +15,6 @@ from tuf.api.metadata import (
     Root,
     Signed,
     Snapshot,
-    TargetFile,
     Targets,
     Timestamp,
 )
@@ -26,6 +25,7 @@ from edgekit.fleet.folder import Fleet
 from edgekit.fleet.key_planning import current_root
 from edgekit.fleet.keyring import Repository
 from edgekit.fleet.order_store import NO_ORDER, HeldOrder, OrderStore, SignedOrder
+from edgekit.fleet.order_targets import order_targets
 from edgekit.fleet.signed_folder import RoleExpiry
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.orders import (
@@ -33,7 +33,6 @@ from edgekit_runtime.orders import (
     TIME_FIELD,
     BundleOrder,
     parse_order,
-    target_path,
 )
 from edgekit_runtime.protocol import require_id
 
@@ -91,11 +90,8 @@ class Director:
         self, fleet: Fleet, *, sign_with: Callable[[str], Sequence[Signer]], clock: Clock
     ) -> None:
         self.store = OrderStore(fleet)
-        self.root = current_root(fleet, Repository.DIRECTOR).signed
-        self._roots = {
-            path.name: path.read_bytes()
-            for path in sorted(fleet.director_metadata.glob("*.root.json"))
-        }
+        self._fleet = fleet
+        self.root, self._roots = self._read_roots()
         # Without a refresh for so long the order is void: the device notices a freeze.
         order = timedelta(days=fleet.expiries.order)
         self._lifetimes = {
@@ -173,7 +169,7 @@ class Director:
             VerificationError: If the key that signs is not trusted by the root.
         """
         require_id(device, kind="device")
-        bundles, files = _ordered(orders, images)
+        bundles, files = order_targets(orders, images)
         targets = Targets(version=before.version + 1, targets=files)
         targets.unrecognized_fields[ORDER_FIELD] = {"device": device}
         signed = self._publish(self._fresh(targets), targets.version, before)
@@ -278,8 +274,25 @@ class Director:
             self._signers[role] = self._sign_with(role)
         return self._signers[role]
 
+    def _read_roots(self) -> tuple[Root, dict[str, bytes]]:
+        root = current_root(self._fleet, Repository.DIRECTOR).signed
+        paths = sorted(self._fleet.director_metadata.glob("*.root.json"))
+        return root, {path.name: path.read_bytes() for path in paths}
+
     def _opened(self, device: str) -> _Opened | None:
-        kept = self.store.get(require_id(device, kind="device"))
+        require_id(device, kind="device")
+        try:
+            return self._read(device)
+        except VerificationError:
+            # Keys that were exchanged since the root was read may have signed it.
+            before = self.root.version
+            self.root, self._roots = self._read_roots()
+            if self.root.version == before:
+                raise
+            return self._read(device)
+
+    def _read(self, device: str) -> _Opened | None:
+        kept = self.store.get(device)
         if kept is None:
             return None
         revision, order = kept
@@ -341,50 +354,3 @@ def _expiry(signed: Signed) -> RoleExpiry:
 
 def _damaged(what: str, where: str) -> VerificationError:
     return VerificationError(what, where=where, fix="take the fleet folder from a backup")
-
-
-def _ordered(
-    orders: Iterable[BundleOrder], images: Targets
-) -> tuple[tuple[BundleOrder, ...], dict[str, TargetFile]]:
-    """What devices will read there, by name, and the targets that say so."""
-    targets: dict[str, TargetFile] = {}
-    bundles: dict[str, BundleOrder] = {}
-    for order in orders:
-        if order.bundle in bundles:
-            raise UsageError(
-                "a device runs one version of a bundle", where=order.bundle, fix="name it once"
-            )
-        image = images.targets.get(order.target_path)
-        if image is None:
-            raise _unreleased(order.bundle, order.version, images)
-        custom = _with_index(order, images).to_custom()
-        try:
-            bundles[order.bundle] = parse_order(order.target_path, custom)
-        except VerificationError as error:
-            raise UsageError(error.what, where=f"{order.bundle} {order.version}") from error
-        targets[order.target_path] = TargetFile(
-            image.length, dict(image.hashes), order.target_path, {"custom": custom}
-        )
-    return tuple(bundles[name] for name in sorted(bundles)), targets
-
-
-def _with_index(order: BundleOrder, images: Targets) -> BundleOrder:
-    """The order, with the released index of what is to run beside; devices compare the two."""
-    if order.shadow is None:
-        return order
-    image = images.targets.get(target_path(order.bundle, order.shadow.version))
-    if image is None:
-        raise _unreleased(order.bundle, order.shadow.version, images)
-    shadow = replace(order.shadow, digest=image.hashes["sha256"], length=image.length)
-    return replace(order, shadow=shadow)
-
-
-def _unreleased(bundle: str, version: str, images: Targets) -> UsageError:
-    prefix = f"{bundle}/"
-    versions = sorted(path.split("/")[1] for path in images.targets if path.startswith(prefix))
-    if versions:
-        fix = f"choose a released version of {bundle}: {', '.join(versions)}"
-    else:
-        names = sorted({path.split("/")[0] for path in images.targets})
-        fix = "release it first: edgekit release add; released are: " + (", ".join(names) or "none")
-    return UsageError(f"{bundle} {version} is not released", fix=fix)

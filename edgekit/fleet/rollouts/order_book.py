@@ -5,9 +5,9 @@ Imports tuf only when something is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from edgekit.fleet.clock import Clock, utc_now
 from edgekit.fleet.folder import Fleet
@@ -15,14 +15,12 @@ from edgekit.fleet.order_store import NO_ORDER, HeldOrder, SignedOrder
 from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order
-from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics, pack_metadata
 
 if TYPE_CHECKING:
     from edgekit.fleet.director import Director
 
-_ReadT = TypeVar("_ReadT")
 # Others may sign between two batches; a batch takes a part of a second.
 BATCH: Final = 100
 
@@ -40,6 +38,7 @@ class OrderBook:
         self._clock = clock
         self._topics = Topics(fleet.id)
         self._opened: Director | None = None
+        self._root_version = 0
         self._head = (0, 0)
         self._revisions: dict[str, int] = {}
         self._held: dict[str, HeldOrder] = {}
@@ -52,10 +51,11 @@ class OrderBook:
             VerificationError: If the director's root or the file of orders is damaged.
             EnvironmentLackError: If the file cannot be read, or tuf is not installed.
         """
-        before, self._opened = self._opened, open_director(self._fleet, clock=self._clock)
-        if before is None or before.root.version != self._opened.root.version:
+        self._opened = open_director(self._fleet, clock=self._clock)
+        if self._root_version != self._opened.root.version:
             # What an older root has trusted is proven anew.
             self._held.clear()
+            self._root_version = self._opened.root.version
         head = self._opened.store.head()
         if head != self._head:
             self._revisions = self._opened.store.revisions()
@@ -72,13 +72,13 @@ class OrderBook:
         Raises:
             VerificationError: If the order is damaged, or no trusted key has signed it.
         """
-        self._director()
+        director = self._director()
         revision = self._revisions.get(device)
         if revision is None:
             return NO_ORDER
         held = self._held.get(device)
         if held is None or held.revision != revision:
-            held = self._held[device] = self._proven(lambda director: director.held(device))
+            held = self._held[device] = director.held(device)
         return held
 
     def carry_out(self, actions: Iterable[Order]) -> Iterator[list[tuple[str, bytes]]]:
@@ -108,25 +108,13 @@ class OrderBook:
 
     def message(self, device: str) -> tuple[str, bytes]:
         """Topic and message of a device's present order."""
-        files = self._proven(lambda director: director.published(device))
-        return self._topics.order(device), pack_metadata(files)
+        return self._topics.order(device), pack_metadata(self._director().published(device))
 
     def _director(self) -> Director:
         if self._opened is None:
             self.look()
         assert self._opened is not None  # noqa: S101 - whoever looks has opened it
         return self._opened
-
-    def _proven(self, read: Callable[[Director], _ReadT]) -> _ReadT:
-        director = self._director()
-        try:
-            return read(director)
-        except VerificationError:
-            # The keys may have been exchanged since the last look.
-            self.look()
-            if self._director().root.version == director.root.version:
-                raise
-            return read(self._director())
 
     def _overtaken(self, sent: Mapping[str, int]) -> Iterator[list[tuple[str, bytes]]]:
         while sent:

@@ -31,6 +31,7 @@ from edgekit.fleet.keyring import KEYS_FILE, Repository, read_keyring
 from edgekit.fleet.keys import begin_keys, director_root, image_root, init_keys
 from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.ordering import device_order, order_bundle, order_device, refresh
+from edgekit.fleet.publisher import packed_order, packed_orders
 from edgekit.fleet.release import release_bundle
 from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.rollouts.order_book import OrderBook
@@ -672,6 +673,14 @@ def test_a_damaged_order_does_not_keep_a_key_from_being_exchanged(
     assert keyids(busy, "director-online-2").isdisjoint(old)
     assert device("online").verify().order_version == 1
     assert "orders are damaged and were not signed again: dev-0" in caplog.text
+
+
+def test_keys_that_are_exchanged_while_orders_are_published_stop_nothing(busy: Fleet) -> None:
+    order_bundle(busy, "dev-2", BundleOrder(bundle="digits", version="1.0.0"))
+    messages = packed_orders(busy, [DEVICE, "dev-2"])
+    next(messages)
+    rotate_key(busy, "director-online", Signing())
+    assert next(messages)[1] == packed_order(busy, "dev-2")
 
 
 def test_orders_from_a_backup_are_refused_until_they_have_caught_up(
