@@ -5,6 +5,7 @@ Imports tuf only when something is opened.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -15,11 +16,14 @@ from edgekit.fleet.order_store import NO_ORDER, HeldOrder, SignedOrder
 from edgekit.fleet.repositories import open_director, open_images
 from edgekit.fleet.rollouts.devices import Fate, fate_of
 from edgekit.fleet.rollouts.engine import Order
+from edgekit_runtime.errors import VerificationError
 from edgekit_runtime.orders import BundleOrder
 from edgekit_runtime.protocol import Topics, pack_metadata
 
 if TYPE_CHECKING:
     from edgekit.fleet.director import Director
+
+_log = logging.getLogger(__name__)
 
 # Others may sign between two batches; a batch takes a part of a second.
 BATCH: Final = 100
@@ -42,6 +46,7 @@ class OrderBook:
         self._head = (0, 0)
         self._revisions: dict[str, int] = {}
         self._held: dict[str, HeldOrder] = {}
+        self._damaged: set[str] = set()
 
     def look(self) -> None:
         """See what others have signed meanwhile, and with which keys.
@@ -81,6 +86,10 @@ class OrderBook:
             held = self._held[device] = director.held(device)
         return held
 
+    def seen(self, device: str) -> HeldOrder:
+        """As `entry`; an order that is damaged is as unseen, and is logged when it is found."""
+        return self._undamaged(device) or NO_ORDER
+
     def carry_out(self, actions: Iterable[Order]) -> Iterator[list[tuple[str, bytes]]]:
         """Sign orders, each only if it is still to be made; in batches, each kept whole or not.
 
@@ -88,6 +97,8 @@ class OrderBook:
             Topic and message of every device of a batch whose order is as the action wants it,
             also of those that were signed before. Each must be sent before the next is asked for:
             where others have signed meanwhile, their order follows, so that it is the last sent.
+            A device whose order is damaged is left out: the others must not wait for it, least of
+            all where they are to be told to go back.
 
         Raises:
             UsageError: If the version is not released.
@@ -116,6 +127,17 @@ class OrderBook:
         assert self._opened is not None  # noqa: S101 - whoever looks has opened it
         return self._opened
 
+    def _undamaged(self, device: str) -> HeldOrder | None:
+        try:
+            held = self.entry(device)
+        except VerificationError as error:
+            if device not in self._damaged:
+                self._damaged.add(device)
+                _log.error("the device is told nothing until this is mended: %s", error)
+            return None
+        self._damaged.discard(device)
+        return held
+
     def _overtaken(self, sent: Mapping[str, int]) -> Iterator[list[tuple[str, bytes]]]:
         while sent:
             self.look()
@@ -139,7 +161,9 @@ class OrderBook:
         told: dict[str, HeldOrder] = {}
         signed: dict[str, SignedOrder] = {}
         for device, actions in by_device.items():
-            held = self.entry(device)
+            held = self._undamaged(device)
+            if held is None:
+                continue
             for action in actions:
                 fate = _fate(action, held)
                 if fate is Fate.OPEN:

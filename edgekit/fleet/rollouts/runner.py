@@ -182,7 +182,7 @@ class RolloutRunner:
         """One look, one decision, and what follows from it.
 
         Raises:
-            VerificationError: If what is kept of the rollout or of an order is damaged.
+            VerificationError: If what is kept of the rollout, or the file of orders, is damaged.
         """
         if self._store.revision(self._rollout) != self._stored.revision:
             self._stored = self._store.load(self._rollout)
@@ -230,9 +230,10 @@ class RolloutRunner:
 
     def _messages_on_the_way(self, state: RolloutState) -> Iterator[tuple[str, bytes]]:
         for device, progress in state.devices.items():
-            if progress.status in _ON_THE_WAY and self._book.entry(device).version:
+            version = self._book.seen(device).version if progress.status in _ON_THE_WAY else 0
+            if version:
                 heard = self._view.states.get(device)
-                if heard is None or heard.order_version < self._book.entry(device).version:
+                if heard is None or heard.order_version < version:
                     yield self._book.message(device)
 
     def _pause(self, state: RolloutState, reason: str) -> None:
@@ -295,7 +296,7 @@ class RolloutRunner:
             labels = last.seen.labels
         else:
             labels = self._view.labels(device, owner)
-        entry = self._book.entry(device)
+        entry = self._book.seen(device)
         bundle = heard.bundles.get(plan.bundle, _NO_STATE) if heard else _NO_STATE
         health = (
             self._settings.health(device, plan.bundle, plan.version, progress.told)

@@ -76,8 +76,8 @@ def test_a_version_that_is_not_released_is_refused(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("seen_before", [False, True])
-def test_an_order_that_somebody_has_changed_is_not_built_upon(
-    fleet: Fleet, seen_before: bool
+def test_an_order_that_somebody_has_changed_is_not_built_upon_and_stops_no_other(
+    fleet: Fleet, seen_before: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     book = OrderBook(fleet)
     tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
@@ -92,8 +92,15 @@ def test_an_order_that_somebody_has_changed_is_not_built_upon(
     book.look()
     with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
         book.entry("d1")
-    with pytest.raises(VerificationError, match="not signed by a key that the root trusts"):
-        tell(book, Order(device="d1", bundle="double", order=NEW, after=1, expected=OLD))
+    back = Order(device="d1", bundle="double", order=NEW, after=1, expected=OLD)
+    messages = tell(book, back, Order(device="d2", bundle="double", order=OLD, after=0))
+    assert list(messages) == ["edgekit/v1/plant-7/devices/d2/order"]
+    assert [book.seen(name).version for name in ("d1", "d2")] == [0, 1]
+    assert caplog.text.count("the device is told nothing until this is mended") == 1
+    # Mended, it goes on.
+    store.put({"d1": kept[1]})
+    assert list(tell(book, back)) == ["edgekit/v1/plant-7/devices/d1/order"]
+    assert book.seen("d1").bundles == (NEW,)
 
 
 def test_many_are_told_at_once_and_one_device_one_after_the_other(fleet: Fleet) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from edgekit.fleet.broker import RunningBroker, start_broker
 from edgekit.fleet.folder import Fleet
+from edgekit.fleet.order_store import OrderStore
 from edgekit.fleet.ordering import device_order, order_device
 from edgekit.fleet.rollouts import commands
 from edgekit.fleet.rollouts.fleet_view import FleetView
@@ -163,6 +164,30 @@ def test_a_bad_canary_goes_back_and_nobody_else_is_touched(
     assert all(versions[name] == 3 for name, d in state.devices.items() if d.status is
                Status.RESTORED)  # fmt: skip
     assert state.count(Status.RESTORED) >= 1
+
+
+def test_a_damaged_order_keeps_no_other_device_from_going_on_nor_from_going_back(
+    ready_fleet: ReadyFleet, quick_database: Database, mosquitto: RunningBroker
+) -> None:
+    fleet, store = ready_fleet(4), RolloutTable(quick_database)
+    store.create(make_plan(STAGES[2]))
+    orders, damaged = OrderStore(fleet), device_name(1)
+    kept = orders.get(damaged)
+    assert kept is not None
+    orders.put({damaged: replace(kept[1], targets=b"{}")})
+    with Crowd.of_fleet(fleet, mosquitto.address, count=4, behaviour=FAST) as crowd:
+        settle(crowd, "1.0.0")
+        state = drive(fleet, store, mosquitto, until=lambda s: s.count(Status.ACTIVE) == 3)
+        assert state.count(Status.ACTIVE) == 3, state
+        assert state.devices[damaged].status is Status.ORDERING
+        found = store.load("r1")
+        stopped = commands.stop(found.plan, found.state, who="bob", now=time.time())
+        store.save("r1", stopped, revision=found.revision)
+        state = drive(fleet, store, mosquitto, until=lambda s: s.count(Status.RESTORED) == 3)
+        assert state.count(Status.RESTORED) == 3, state
+        settle(crowd, "1.0.0")
+    # Nothing was built upon what nobody has signed.
+    assert orders.get(damaged)[1].targets == b"{}"  # type: ignore[index]
 
 
 @pytest.mark.slow
