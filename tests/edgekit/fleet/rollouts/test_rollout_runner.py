@@ -167,9 +167,9 @@ def test_a_bad_canary_goes_back_and_nobody_else_is_touched(
 
 
 def test_a_damaged_order_keeps_no_other_device_from_going_on_nor_from_going_back(
-    ready_fleet: ReadyFleet, quick_database: Database, mosquitto: RunningBroker
+    ready_fleet: ReadyFleet, store: RolloutTable, mosquitto: RunningBroker
 ) -> None:
-    fleet, store = ready_fleet(4), RolloutTable(quick_database)
+    fleet = ready_fleet(4)
     store.create(make_plan(STAGES[2]))
     orders, damaged = OrderStore(fleet), device_name(1)
     kept = orders.get(damaged)
