@@ -67,8 +67,7 @@ class Sight:
             return self._inventory.find(query)
         if not self.may_ask(query):
             raise ForbiddenError(
-                f"who is {self._role} may not ask by id: the answer would tell whose a "
-                "pseudonym is",
+                f"a {self._role} may not ask by id: the answer would tell whose a pseudonym is",
                 where=query[:200],
                 fix="ask by labels, or open a device by its pseudonym; an operator may ask by id",
             )
