@@ -120,10 +120,15 @@ class Director:
             UsageError: If it was never told anything.
             VerificationError: As `held`.
         """
-        opened = self._opened(device)
-        if opened is None:
+        files = self.find(device)
+        if files is None:
             raise UsageError("nothing has been ordered for this device yet", where=device)
-        return self.files(opened.signed, _held(opened))
+        return files
+
+    def find(self, device: str) -> dict[str, bytes] | None:
+        """As `published`; None if it was never told anything, or was deleted."""
+        opened = self._opened(device)
+        return None if opened is None else self.files(opened.signed, _held(opened))
 
     def files(self, order: SignedOrder, held: HeldOrder) -> dict[str, bytes]:
         """The metadata set of an order, of these versions, as a device gets it."""

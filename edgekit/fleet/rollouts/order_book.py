@@ -118,8 +118,9 @@ class OrderBook:
             yield from self._overtaken(sent)
 
     def message(self, device: str) -> tuple[str, bytes]:
-        """Topic and message of a device's present order."""
-        return self._topics.order(device), pack_metadata(self._director().published(device))
+        """Topic and message of a device's present order; an empty one if it was deleted."""
+        files = self._director().find(device)
+        return self._topics.order(device), pack_metadata(files) if files else b""
 
     def _director(self) -> Director:
         if self._opened is None:
@@ -142,17 +143,11 @@ class OrderBook:
         while sent:
             self.look()
             now = self._revisions
-            gone = [device for device in sent if device not in now]
-            sent = {
-                device: now[device]
-                for device in sent
-                if now.get(device, sent[device]) != sent[device]
-            }
-            messages = [self.message(device) for device in sent]
-            # A device that was deleted leaves nothing on the broker.
-            messages += [(self._topics.order(device), b"") for device in gone]
-            if messages:
-                yield messages
+            changed = [device for device in sent if now.get(device) != sent[device]]
+            if changed:
+                # A device that was deleted leaves nothing on the broker.
+                yield [self.message(device) for device in changed]
+            sent = {device: now[device] for device in changed if device in now}
 
     def _tell(self, by_device: Mapping[str, Sequence[Order]]) -> dict[str, bytes]:
         """By device, the message for those that are told what the actions want."""

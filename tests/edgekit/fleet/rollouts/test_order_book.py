@@ -143,6 +143,15 @@ def test_of_a_device_that_is_deleted_meanwhile_nothing_stays_on_the_broker(fleet
     assert list(batches) == [[(topic, b"")]]
 
 
+def test_a_device_that_is_deleted_while_orders_are_sent_again_stops_nothing(fleet: Fleet) -> None:
+    book = OrderBook(fleet)
+    ((topic, _),) = tell(book, Order(device="d1", bundle="double", order=OLD, after=0)).items()
+    OrderStore(fleet).remove("d1")
+    # As of the last look it is still there.
+    assert book.entry("d1").version == 1
+    assert book.message("d1") == (topic, b"")
+
+
 def test_a_device_that_is_deleted_is_not_told_again(fleet: Fleet) -> None:
     book = OrderBook(fleet)
     tell(book, Order(device="d1", bundle="double", order=OLD, after=0))
