@@ -200,6 +200,7 @@ def publish(folder: Path, broker: str | None, database: str | None, as_json: boo
     from edgekit.fleet.folder_changes import FolderChange
     from edgekit.fleet.publisher import publish as publish_all
     from edgekit.fleet.publisher import revisions
+    from edgekit_runtime.errors import VerificationError
 
     opened = Fleet.open(folder)
     done = publish_all(opened, broker_address(opened, broker))
@@ -212,12 +213,18 @@ def publish(folder: Path, broker: str | None, database: str | None, as_json: boo
     log_change(opened, database, change)
     if as_json:
         emit_json(asdict(done))
-        return
-    click.echo(
-        f"{done.broker}, {done.protocol}: {plural(done.chunks, 'chunk')} "
-        f"({size(done.chunk_bytes)}), metadata ({size(done.metadata_bytes)}), "
-        f"{plural(done.orders, 'order')}"
-    )
+    else:
+        click.echo(
+            f"{done.broker}, {done.protocol}: {plural(done.chunks, 'chunk')} "
+            f"({size(done.chunk_bytes)}), metadata ({size(done.metadata_bytes)}), "
+            f"{plural(done.orders, 'order')}"
+        )
+    if done.damaged:
+        raise VerificationError(
+            f"damaged, and not published, are the orders of {', '.join(done.damaged)}",
+            where=str(opened.orders),
+            fix="take the fleet folder from a backup",
+        )
 
 
 @fleet.command()

@@ -29,6 +29,7 @@ class Published:
         metadata_bytes: Length of the metadata message.
         orders: To how many devices.
         order_bytes: Their length.
+        damaged: Whose orders are damaged, and were not sent.
     """
 
     broker: BrokerAddress
@@ -38,6 +39,7 @@ class Published:
     metadata_bytes: int
     orders: int
     order_bytes: int
+    damaged: tuple[str, ...]
 
 
 def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = None) -> Published:
@@ -50,11 +52,10 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
 
     Raises:
         UsageError: If the fleet has no keys yet.
-        VerificationError: If chunks or metadata on disk are damaged; if it is some devices'
-            orders, everything else has been published.
+        VerificationError: If chunks or the metadata of releases on disk are damaged.
         EnvironmentLackError: If the broker cannot be reached or does not take a message.
     """
-    damaged: dict[str, VerificationError] = {}
+    damaged: list[str] = []
     with connected_to(broker) as connection:
         chunks, chunk_bytes = publish_chunks(fleet, connection, progress=progress)
         metadata_bytes = publish_metadata(fleet, connection)
@@ -63,13 +64,6 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
         )
         protocol = connection.protocol
     fleet.with_broker(broker)
-    if damaged:
-        raise VerificationError(
-            f"everything is published but the orders of {', '.join(damaged)}: "
-            + next(iter(damaged.values())).what,
-            where=str(fleet.orders),
-            fix="take the fleet folder from a backup",
-        )
     return Published(
         broker=broker,
         protocol=protocol,
@@ -78,6 +72,7 @@ def publish(fleet: Fleet, broker: BrokerAddress, *, progress: Progress | None = 
         metadata_bytes=metadata_bytes,
         orders=orders,
         order_bytes=order_bytes,
+        damaged=tuple(damaged),
     )
 
 
@@ -157,14 +152,14 @@ def packed_orders(
     fleet: Fleet,
     devices: Iterable[str],
     *,
-    damaged: dict[str, VerificationError] | None = None,
+    damaged: list[str] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Topic and message of each device, as `packed_order` makes it.
 
     Args:
         fleet: The fleet.
         devices: Their ids.
-        damaged: Takes what is wrong with a device's order, which is left out then.
+        damaged: Takes the ids of those whose order is damaged, which is left out then.
 
     Raises:
         UsageError: If a device has no order.
@@ -174,10 +169,10 @@ def packed_orders(
     for device in devices:
         try:
             message = _packed(director.published(device), where=f"device {device}")
-        except VerificationError as error:
+        except VerificationError:
             if damaged is None:
                 raise
-            damaged[device] = error
+            damaged.append(device)
         else:
             yield topics.order(device), message
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
+from edgekit.cli import edgekit
 from edgekit.fleet.broker import RunningBroker, find_mosquitto, start_broker
 from edgekit.fleet.connection import BrokerConnection, connected_to
 from edgekit.fleet.folder import BrokerAddress, Fleet
@@ -239,8 +241,12 @@ def test_a_damaged_order_keeps_no_other_device_from_being_told(
     kept = store.get("dev-1")
     assert kept is not None
     store.put({"dev-1": replace(kept[1], targets=b"{}")})
-    with pytest.raises(VerificationError, match=r"everything is published but .* dev-1: "):
-        publish(released, broker.address)
+    done = publish(released, broker.address)
+    assert (done.orders, done.damaged) == (1, ("dev-1",))
+    told = CliRunner().invoke(edgekit, ["fleet", "publish", "--fleet", str(released.path)])
+    assert isinstance(told.exception, VerificationError)
+    assert told.exception.what == "damaged, and not published, are the orders of dev-1"
+    assert "1 order" in told.output
     with listening(broker.address, f"{TOPICS.base}/devices/+/order") as came:
         assert came.get(timeout=30) == (
             TOPICS.order("dev-2"),
