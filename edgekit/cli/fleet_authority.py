@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgekit.cli.fleet_options import database_option, fleet_option, json_option, log_change
+from edgekit.cli.fleet_options import (
+    database_option,
+    fleet_option,
+    how_the_broker_hears,
+    json_option,
+    log_change,
+)
 from edgekit.cli.render import emit_json, moment
 from edgekit.wording import plural
 
@@ -224,8 +230,7 @@ def revoke(
         emit_json({"revoked": revoked, "revocations": str(path), "revoked_in_all": count})
         return
     click.echo(
-        f"{path}: {plural(count, 'certificate')} revoked. Carry it to the broker, and send "
-        "mosquitto a SIGHUP"
+        f"{path}: {plural(count, 'certificate')} revoked. {how_the_broker_hears(fleet, path)}"
     )
 
 
@@ -261,15 +266,15 @@ def renew(hosts: tuple[str, ...], folder: Path, database: str | None, as_json: b
     if as_json:
         emit_json({"certificate": str(path), "expires": ends.isoformat()})
         return
-    click.echo(
-        f"{path}: holds until {ends:%Y-%m-%d}. Carry it to the broker, and send mosquitto a SIGHUP"
-    )
+    click.echo(f"{path}: holds until {ends:%Y-%m-%d}. {how_the_broker_hears(fleet, path)}")
 
 
 def show_setup(made: BrokerSetup) -> None:
     """Say how the broker is started, and how the control plane reaches it."""
+    from edgekit.fleet.broker_changes import RUNNER
+
     click.echo(
         f"Broker, with TLS and an access list until {made.expires:%Y-%m-%d}: "
-        f"mosquitto -c {made.config}\n"
+        f"sh {made.config.parent / RUNNER}\n"
         f"Commands that speak to it: --broker {made.url}, once; or EDGEKIT_BROKER"
     )

@@ -15,6 +15,7 @@ from edgekit.cli.fleet_options import (
     broker_option,
     database_option,
     fleet_option,
+    how_the_broker_hears,
     json_option,
     opened_database,
     parse_labels,
@@ -194,8 +195,8 @@ def revoke(device: str, folder: Path, database: str | None, as_json: bool) -> No
         emit_json({"device": device, "revoked": count, "revocations": str(revocations)})
         return
     click.echo(
-        f"{device}: {plural(count, 'certificate')} revoked. Next: carry {revocations} to the "
-        "broker, and send mosquitto a SIGHUP"
+        f"{device}: {plural(count, 'certificate')} revoked. "
+        f"{how_the_broker_hears(fleet, revocations)}"
     )
 
 

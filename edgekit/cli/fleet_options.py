@@ -51,6 +51,19 @@ database_option = click.option(
 )
 
 
+def how_the_broker_hears(fleet: Fleet, path: Path) -> str:
+    """What a person has still to do after a file of the broker has changed, in one sentence."""
+    if fleet.broker_command:
+        return f"The broker was told by {fleet.broker_command[0]}."
+    from edgekit.fleet.broker_changes import RUNNER
+
+    return (
+        f"A mosquitto that {RUNNER} has started hears of it by itself; for another, carry "
+        f"{path} to the broker and send mosquitto a SIGHUP, or name a command that does "
+        "([broker_files] in fleet.toml)."
+    )
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 DEFAULT_NAME: Final = "fleet.db"
 _MARK: Final = "database.txt"
 _BUSY_MS: Final = 15_000
+# How long PostgreSQL may take to let us in, and when its line counts as dead: a machine that is
+# gone, or a wall that drops packets, must hold nobody for as long as the kernel would.
+_LINE: Final = {
+    "connect_timeout": 10,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+# For a connection while all are in use.
+_ROOM_SECONDS: Final = 15.0
 _WRITES: Final = "edgekit_writes"
 # Any fixed number: it names the lock that only one migrating process holds.
 _MIGRATION_LOCK: Final = 7_310_457
@@ -232,7 +243,8 @@ def _engine(url: URL) -> Engine:
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
-            connect_args={"connect_timeout": 10},
+            pool_timeout=_ROOM_SECONDS,
+            connect_args=dict(_LINE),
         )
     if url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -307,9 +319,16 @@ def migration_config() -> Any:
 def _faults_named(where: str) -> Iterator[None]:
     """Turn what is wrong with the database itself into our error; a wrong statement stays one."""
     from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
+    from sqlalchemy.exc import TimeoutError as NoRoomError
 
     try:
         yield
+    except NoRoomError as error:
+        raise EnvironmentLackError(
+            "the database cannot be used: all connections wait for it",
+            where=where,
+            fix="see whether it answers, and how long its statements take",
+        ) from error
     except DBAPIError as error:
         # A damaged SQLite file is a DatabaseError; so are, as subclasses, all faults of statements.
         if not isinstance(error, OperationalError | InterfaceError) and (

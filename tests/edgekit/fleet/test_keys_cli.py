@@ -138,7 +138,7 @@ def test_a_broker_is_made_with_the_fleet(place: Path) -> None:
     assert not Path("third").exists()
     again = run_json("fleet authority init --broker-host b.example --fleet other")
     assert again["url"] == "mqtts://b.example:8883"
-    assert "mosquitto -c" in run("fleet authority init --fleet other")
+    assert "sh other/mosquitto/run.sh" in run("fleet authority init --fleet other")
 
 
 def test_the_authority_issues_and_takes_back(place: Path) -> None:
@@ -165,6 +165,9 @@ def test_the_authority_issues_and_takes_back(place: Path) -> None:
     assert (place / "fleet/mosquitto/crl.pem").read_bytes() == authority.revocations.read_bytes()
     before = (place / "fleet/mosquitto/broker.pem").read_bytes()
     assert "SIGHUP" in run("fleet authority renew --broker-host broker.example")
+    with Path("fleet/fleet.toml").open("a", encoding="utf-8") as settings:
+        settings.write('[broker_files]\nchanged = ["true", "broker.example"]\n')
+    assert "told by true" in run("fleet authority revoke 2f")
     assert (place / "fleet/mosquitto/broker.pem").read_bytes() != before
 
 
