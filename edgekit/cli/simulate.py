@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 _OF_DEVICES = (
     *("devices", "reject", "roll_back", "degrade", "vanish", "fetch_seconds", "fetch", "seed"),
-    *("requests_per_second", "telemetry_seconds", "attach", "broker"),
+    *("requests_per_second", "telemetry_seconds", "attach", "broker", "disagree", "samples"),
 )
+# Of what only a control plane asks of devices, and no rollout.
+_OF_ATTACHED = ("disagree", "samples")
 _BATCHES_PER_SECOND = 100.0
 # Of a fleet that exists the size is not known before its devices are told something.
 _USUAL_BUNDLE_BYTES = 1 << 20
@@ -94,6 +96,22 @@ def _rates(command: Callable[..., None]) -> Callable[..., None]:
     help="Only connect devices to that fleet and its broker, in real time, until Ctrl-C: to load "
     "a control plane that runs. No rollout is made.",
 )
+@click.option(
+    "--disagree",
+    type=SHARE,
+    default=0.02,
+    show_default=True,
+    help="With --attach: share of inputs on which a version that runs beside (`edgekit fleet "
+    "shadow`) says something else.",
+)
+@click.option(
+    "--samples",
+    type=SHARE,
+    default=0.5,
+    show_default=True,
+    help="With --attach: share of the devices whose owners let samples leave them (`edgekit fleet "
+    "request samples`).",
+)
 @plan_options
 @broker_option
 @json_option
@@ -112,6 +130,8 @@ def simulate(
     speed: float,
     seed: int,
     attach: Path | None,
+    disagree: float,
+    samples: float,
     broker: str | None,
     as_json: bool,
     **options: Any,
@@ -142,12 +162,15 @@ def simulate(
         requests_per_second=requests_per_second,
         telemetry_seconds=telemetry_seconds
         or max(10.0, 5.0 * pace, devices * pace / _BATCHES_PER_SECOND),
+        disagree=disagree,
+        samples=samples,
     )
     chosen = parse_fetch(fetch) if fetch is not None else None
     if attach is not None:
         _require_no_plan(click.get_current_context())
         _attach(attach, broker, devices, behaviour, chosen)
         return
+    _require_nothing_asked(click.get_current_context())
     plan = check_plan(plan_of_options(bundle, by=getpass.getuser(), now=time.time(), **options))
     with interruptible() as interrupted:
         report = try_rollout(
@@ -171,22 +194,38 @@ def simulate(
 
 def _require_no_plan(context: click.Context) -> None:
     """Options that mean nothing beside --attach are no options: somebody expects a rollout."""
-    from click.core import ParameterSource
-
     from edgekit_runtime.errors import UsageError
 
-    without = set(_OF_DEVICES)
-    given = [
-        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
-        for parameter in context.command.params
-        if parameter.name not in without
-        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
-    ]
+    names = {parameter.name or "" for parameter in context.command.params}
+    given = _given(context, names - set(_OF_DEVICES))
     if given:
         raise UsageError(
             f"with --attach no rollout is made: {', '.join(given)} would do nothing",
             fix="leave it out; make the rollout in that fleet: edgekit fleet rollout start",
         )
+
+
+def _require_nothing_asked(context: click.Context) -> None:
+    from edgekit_runtime.errors import UsageError
+
+    given = _given(context, _OF_ATTACHED)
+    if given:
+        raise UsageError(
+            f"without --attach devices are asked for nothing: {', '.join(given)} would do nothing",
+            fix="leave it out, or connect the devices to a fleet: --attach FOLDER",
+        )
+
+
+def _given(context: click.Context, names: Collection[str]) -> list[str]:
+    """Those of some parameters that somebody gave, as they are written."""
+    from click.core import ParameterSource
+
+    return [
+        parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
+        for parameter in context.command.params
+        if parameter.name in names
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
 
 
 def _attach(
@@ -219,7 +258,8 @@ def _attach(
         figures = crowd.figures()
     served = ", ".join(f"{count} {what}" for what, count in figures.phases.items())
     click.echo(
-        f"what devices served: {served or '-'}; {plural(figures.orders, 'order')} followed, "
+        f"what devices served: {served or '-'}; {plural(figures.orders, 'order')} and "
+        f"{plural(figures.requests, 'request')} followed, "
         f"{plural(figures.chunks, 'chunk')} fetched, {plural(figures.refused, 'message')} refused"
     )
 

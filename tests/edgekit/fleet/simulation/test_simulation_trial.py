@@ -155,6 +155,8 @@ def test_the_command() -> None:
     [
         (["--attach", ".", "--stage", "5", "--speed", "3"], "--speed, --stage would do nothing"),
         (["--fetch", "some"], "does not say what to fetch"),
+        (["--disagree", "0.1"], "--disagree would do nothing"),
+        (["--samples", "1", "--disagree", "0"], "--disagree, --samples would do nothing"),
         (["--reject", "0.7", "--vanish", "0.7"], "all together at most 1"),
     ],
 )
