@@ -67,7 +67,8 @@ def note_change(fleet: Fleet, change: FolderChange, *, actor: str, clock: Clock 
     with fleet.locked(_LOCK, wait_s=_WAIT_SECONDS):
         try:
             with path.open("ab") as file:
-                file.write(json.dumps(note).encode() + b"\n")
+                # Begun on a line of its own: the last note may have been cut off.
+                file.write(b"\n" + json.dumps(note).encode())
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(fleet.path)
@@ -99,7 +100,7 @@ def record_noted(fleet: Fleet, database: Database) -> None:
 
 
 def _read(data: bytes) -> Iterator[dict[str, Any]]:
-    for line in data.splitlines():
+    for line in filter(None, data.splitlines()):
         try:
             yield json.loads(line)
         except ValueError:

@@ -158,13 +158,15 @@ def test_a_note_keeps_its_time_and_who_it_was_and_a_torn_one_stops_nobody(
     noted = datetime(2026, 11, 25, 12, tzinfo=UTC)
     note_change(fleet, change, actor="cli:carla", clock=lambda: noted)
     with (fleet.path / NOTES).open("ab") as file:
-        file.write(b'{"at": 1.0, "act')
+        file.write(b'\n{"at": 1.0, "act')
+    note_change(fleet, FolderChange(action="fleet.refreshed"), actor="cli:carla")
     record_noted(fleet, database)
-    whole, torn = entries(database)
+    whole, torn, later = entries(database)
+    assert later.action == "fleet.refreshed"
     assert (whole.at, whole.actor) == ("2026-11-25T12:00:00Z", "cli:carla")
     assert (torn.action, torn.subject) == ("change.unreadable", "a note that was cut off")
     record_noted(fleet, database)
-    assert len(entries(database)) == 2
+    assert len(entries(database)) == 3
 
 
 def test_a_note_of_a_device_goes_with_the_device(fleet: Fleet, database: Database) -> None:
