@@ -27,3 +27,12 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real models and data are not here: set EDGEKIT_SHARED to their folder")
     return folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One process more than processors: many tests wait for brokers, databases and devices."""
+    if config.option.numprocesses != "auto" or "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return (own or 1) + 1
