@@ -167,10 +167,18 @@ def simulate(
     )
     chosen = parse_fetch(fetch) if fetch is not None else None
     if attach is not None:
-        _require_no_plan(click.get_current_context())
+        _refuse(
+            {parameter.name for parameter in simulate.params}.difference(_OF_DEVICES),
+            why="with --attach no rollout is made",
+            fix="leave it out; make the rollout in that fleet: edgekit fleet rollout start",
+        )
         _attach(attach, broker, devices, behaviour, chosen)
         return
-    _require_nothing_asked(click.get_current_context())
+    _refuse(
+        _OF_ATTACHED,
+        why="without --attach devices are asked for nothing",
+        fix="leave it out, or connect the devices to a fleet: --attach FOLDER",
+    )
     plan = check_plan(plan_of_options(bundle, by=getpass.getuser(), now=time.time(), **options))
     with interruptible() as interrupted:
         report = try_rollout(
@@ -192,40 +200,21 @@ def simulate(
         _show(report)
 
 
-def _require_no_plan(context: click.Context) -> None:
-    """Options that mean nothing beside --attach are no options: somebody expects a rollout."""
-    from edgekit_runtime.errors import UsageError
-
-    names = {parameter.name or "" for parameter in context.command.params}
-    given = _given(context, names - set(_OF_DEVICES))
-    if given:
-        raise UsageError(
-            f"with --attach no rollout is made: {', '.join(given)} would do nothing",
-            fix="leave it out; make the rollout in that fleet: edgekit fleet rollout start",
-        )
-
-
-def _require_nothing_asked(context: click.Context) -> None:
-    from edgekit_runtime.errors import UsageError
-
-    given = _given(context, _OF_ATTACHED)
-    if given:
-        raise UsageError(
-            f"without --attach devices are asked for nothing: {', '.join(given)} would do nothing",
-            fix="leave it out, or connect the devices to a fleet: --attach FOLDER",
-        )
-
-
-def _given(context: click.Context, names: Collection[str]) -> list[str]:
-    """Those of some parameters that somebody gave, as they are written."""
+def _refuse(names: Collection[str | None], *, why: str, fix: str) -> None:
+    """Options that mean nothing are no options: somebody expects something of them."""
     from click.core import ParameterSource
 
-    return [
+    from edgekit_runtime.errors import UsageError
+
+    context = click.get_current_context()
+    given = [
         parameter.opts[0] if isinstance(parameter, click.Option) else parameter.human_readable_name
         for parameter in context.command.params
         if parameter.name in names
-        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+        and context.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
     ]
+    if given:
+        raise UsageError(f"{why}: {', '.join(given)} would do nothing", fix=fix)
 
 
 def _attach(

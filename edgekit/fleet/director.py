@@ -26,7 +26,7 @@ from edgekit.fleet.key_planning import current_root
 from edgekit.fleet.keyring import Repository
 from edgekit.fleet.order_store import NO_ORDER, HeldOrder, OrderStore, SignedOrder
 from edgekit.fleet.order_targets import order_targets
-from edgekit.fleet.signed_folder import RoleExpiry
+from edgekit.fleet.signed_folder import RoleExpiry, prove
 from edgekit_runtime.errors import UsageError, VerificationError
 from edgekit_runtime.orders import (
     ORDER_FIELD,
@@ -204,7 +204,7 @@ class Director:
     @property
     def root_expiry(self) -> RoleExpiry:
         """Until when the root holds, which all devices share."""
-        return _expiry(self.root)
+        return RoleExpiry.of(self.root)
 
     def expiries(self, device: str) -> tuple[RoleExpiry, ...]:
         """Until when a device's targets, snapshot and timestamp hold; nothing without an order."""
@@ -212,7 +212,7 @@ class Director:
         if opened is None:
             return ()
         files = (opened.targets, opened.snapshot, opened.timestamp)
-        return tuple(_expiry(file.signed) for file in files)
+        return tuple(RoleExpiry.of(file.signed) for file in files)
 
     def _change_all(self, change: Callable[[_Opened], SignedOrder]) -> SignedAgain:
         devices = list(self.store.revisions())
@@ -271,7 +271,8 @@ class Director:
         for signer in self._signers_of(signed.type):
             signature = signer.sign(payload)
             metadata.signatures[signature.keyid] = signature
-        self._prove(signed.type, payload, metadata, "what was signed just now")
+        where = "what was signed just now"
+        prove(self.root, signed.type, metadata, payload=payload, where=where)
         return metadata.to_bytes()
 
     def _signers_of(self, role: str) -> Sequence[Signer]:
@@ -326,18 +327,8 @@ class Director:
             raise _damaged(f"the metadata is damaged: {error}", where) from error
         if not isinstance(metadata.signed, kind):
             raise _damaged(f"this is {metadata.signed.type} metadata, not {kind.type}", where)
-        self._prove(kind.type, metadata.signed_bytes, metadata, where)
+        prove(self.root, kind.type, metadata, payload=metadata.signed_bytes, where=where)
         return metadata
-
-    def _prove(self, role: str, payload: bytes, metadata: Metadata[Any], where: str) -> None:
-        try:
-            self.root.verify_delegate(role, payload, metadata.signatures)
-        except RepositoryError as error:
-            raise VerificationError(
-                f"the {role} metadata is not signed by a key that the root trusts",
-                where=where,
-                fix="take the fleet folder from a backup; somebody or something has changed it",
-            ) from error
 
 
 def _held(opened: _Opened) -> HeldOrder:
@@ -351,10 +342,6 @@ def _held(opened: _Opened) -> HeldOrder:
             parse_order(path, target.custom) for path, target in sorted(targets.targets.items())
         ),
     )
-
-
-def _expiry(signed: Signed) -> RoleExpiry:
-    return RoleExpiry(role=signed.type, version=signed.version, expires=signed.expires)
 
 
 def _damaged(what: str, where: str) -> VerificationError:

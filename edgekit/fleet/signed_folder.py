@@ -42,6 +42,11 @@ class RoleExpiry:
     version: int
     expires: datetime
 
+    @classmethod
+    def of(cls, signed: Signed) -> RoleExpiry:
+        """That of a file."""
+        return cls(role=signed.type, version=signed.version, expires=signed.expires)
+
 
 class SignedFolder(Repository):
     """A TUF repository with consistent snapshots.
@@ -163,8 +168,7 @@ class SignedFolder(Repository):
         for role in (Root.type, Targets.type, Snapshot.type, Timestamp.type):
             path = self._newest(role) if role == Root.type else self._path(role)
             if path is not None:
-                signed = self._read(role, path).signed
-                roles.append(RoleExpiry(role=role, version=signed.version, expires=signed.expires))
+                roles.append(RoleExpiry.of(self._read(role, path).signed))
         return tuple(roles)
 
     def _path(self, role: str) -> Path:
@@ -212,23 +216,38 @@ class SignedFolder(Repository):
         write_bytes(path, data)
 
     def _prove(self, role: str, metadata: Metadata[Any], where: str) -> None:
-        signed = metadata.signed
-        root = _as(Root, signed) if role == Root.type else self.root()
-        try:
-            if signed.type != role:
-                raise UnsignedMetadataError(f"it is {signed.type} metadata")
-            root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
-        except UnsignedMetadataError as error:
-            raise VerificationError(
-                f"the {role} metadata is not signed by a key that the root trusts",
-                where=where,
-                fix="take the fleet folder from a backup; somebody or something has changed it",
-            ) from error
+        root = _as(Root, metadata.signed) if role == Root.type else self.root()
+        prove(root, role, metadata, payload=metadata.signed_bytes, where=where)
 
     def _prune(self) -> None:
         for role in (Targets.type, Snapshot.type):
             for path in _versions(self._folder, role)[:-_KEPT_VERSIONS]:
                 path.unlink(missing_ok=True)
+
+
+def prove(root: Root, role: str, metadata: Metadata[Any], *, payload: bytes, where: str) -> None:
+    """Go on only if metadata is of a role, and signed by as many keys of it as a root asks for.
+
+    Args:
+        root: Says whose signatures count.
+        role: What it must be.
+        metadata: With its signatures.
+        payload: The bytes that were signed, as `metadata.signed_bytes` makes them.
+        where: For the error.
+
+    Raises:
+        VerificationError: If not.
+    """
+    try:
+        if metadata.signed.type != role:
+            raise UnsignedMetadataError(f"it is {metadata.signed.type} metadata")
+        root.verify_delegate(role, payload, metadata.signatures)
+    except UnsignedMetadataError as error:
+        raise VerificationError(
+            f"the {role} metadata is not signed by a key that the root trusts",
+            where=where,
+            fix="take the fleet folder from a backup; somebody or something has changed it",
+        ) from error
 
 
 def add_signature(document: Metadata[Any], signer: Signer) -> None:

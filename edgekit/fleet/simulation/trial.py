@@ -162,10 +162,17 @@ def try_rollout(
                 _settle(crowd, plan, goes_on)
                 say(f"{settings.devices} devices are connected and run {plan.bundle} {BEFORE}")
                 with closing(open_fleet_database(fleet)) as database:
-                    report = _run(
-                        fleet, database, plan, crowd, broker.address, settings, on_decision, goes_on
+                    return _run(
+                        fleet,
+                        database,
+                        plan,
+                        crowd,
+                        broker.address,
+                        settings,
+                        on_decision,
+                        goes_on,
+                        published,
                     )
-        return replace(report, published=dict(published))
 
 
 def labels_of(crowd: CrowdProcess) -> Mapping[str, Mapping[str, str]]:
@@ -182,6 +189,7 @@ def _run(
     settings: TrialSettings,
     on_decision: OnDecision,
     goes_on: Callable[[], bool],
+    published: Mapping[str, int],
 ) -> TrialReport:
     RolloutTable(database).create(replace(plan, created=crowd.now))
     began, began_there, cpu = time.monotonic(), crowd.now, time.process_time()
@@ -206,7 +214,7 @@ def _run(
         simulated_seconds=crowd.now - began_there,
         control_cpu_seconds=cpu,
         control_rss_bytes=_peak_rss_bytes(),
-        published={},
+        published=dict(published),
     )
 
 
