@@ -99,7 +99,7 @@ def test_folders_and_names_of_code(tmp_path: Path) -> None:
         (b'{"a": ' + b"[" * 100_000, "no model"),
         (b"binf\x00\x00", "before 3.1"),
         (b"\x7fELF\x02", "a program"),
-        (gzip.compress(b"hello"), "gzip"),
+        (gzip.compress(b"hello", mtime=0), "gzip"),
         (_zip(serialized_exported_program_dot_json=b"{}"), "before 2.8"),
     ],
 )
