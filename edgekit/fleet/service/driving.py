@@ -76,11 +76,6 @@ class RolloutDrivers:
         self._table = RolloutTable(database)
         self._drivers: dict[str, _Driver] = {}
 
-    @property
-    def driven(self) -> tuple[str, ...]:
-        """The rollouts that are driven now."""
-        return tuple(sorted(name for name, d in self._drivers.items() if d.thread.is_alive()))
-
     def turn(self) -> None:
         """See which rollouts are under way, and drive those that are not driven.
 

@@ -37,13 +37,6 @@ class LatencySketch:
                 return float(LEAST_MS * RATIO ** (position + 0.5))
         return 0.0
 
-    def share_above(self, milliseconds: float) -> float:
-        """The share of latencies in buckets that lie above a limit; 0 where there is none."""
-        above = sum(
-            count for at, count in self.counts.items() if LEAST_MS * RATIO**at >= milliseconds
-        )
-        return above / self.count if self.counts else 0.0
-
 
 def bucket_of(milliseconds: float) -> int:
     """The bucket that a latency falls into."""
